@@ -1,0 +1,1 @@
+"""The compressor node and its codecs."""

@@ -1,0 +1,1 @@
+"""The detector node and its sources."""

@@ -1,0 +1,1 @@
+"""The featurizer node: scalars and descriptors from detector data."""

@@ -1,0 +1,90 @@
+"""Run one node, or several composed in one process, until SIGINT or SIGTERM."""
+
+from __future__ import annotations
+
+import importlib
+import signal
+import sys
+import traceback
+
+import rclpy
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.signals import SignalHandlerOptions
+
+from edgetem_nodes.graph.configuration import nearest
+
+NODES = {
+    "microscope": "edgetem_nodes.microscope.node:MicroscopeNode",
+    "detector": "edgetem_nodes.detector.node:DetectorNode",
+    "compressor": "edgetem_nodes.compressor.node:CompressorNode",
+    "featurizer": "edgetem_nodes.featurizer.node:FeaturizerNode",
+    "planner": "edgetem_nodes.planner.node:PlannerNode",
+    "hpc_bridge": "edgetem_nodes.hpc_bridge.node:HpcBridgeNode",
+    "recorder": "edgetem_nodes.provenance.recorder:RecorderNode",
+    "player": "edgetem_nodes.provenance.player:PlayerNode",
+    "operator": "edgetem_nodes.operator.node:OperatorNode",
+}
+"""Where each node's class lives. Imported only when asked for: a node that needs no torch does not load it."""
+
+
+def node_class(name: str) -> type:
+    """The class of a node by name.
+
+    Raises
+    ------
+    ValueError : there is no such node.
+    """
+    if name not in NODES:
+        raise ValueError(f"there is no node {name!r}; the nodes are {', '.join(NODES)}" + nearest(name, NODES))
+    module, _, attribute = NODES[name].partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def spin(names: list[str], ros_arguments: list[str]) -> int:
+    """Run the named nodes on one single-threaded executor; returns the exit code.
+
+    A node may end the process by setting its attribute `exit_code` to a number.
+    """
+    stopping = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda received, _frame: stopping.append(received))
+    rclpy.init(args=[sys.argv[0], *ros_arguments], signal_handler_options=SignalHandlerOptions.NO)
+    executor = SingleThreadedExecutor()
+    nodes = []
+    try:
+        for name in names:
+            nodes.append(node_class(name)())
+            executor.add_node(nodes[-1])
+        while not stopping and rclpy.ok():
+            executor.spin_once(timeout_sec=0.1)
+            finished = [node.exit_code for node in nodes if getattr(node, "exit_code", None) is not None]
+            if finished:
+                return max(finished)
+        return 0
+    except ExternalShutdownException:
+        return 0
+    except Exception:  # noqa: BLE001  (say what happened, close the files, fail)
+        traceback.print_exc()
+        return 1
+    finally:
+        for node in nodes:
+            node.close()
+            node.destroy_node()
+        executor.shutdown()
+        rclpy.try_shutdown()
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """`NODE... [--ros-args ...]`: entry point of `lib/edgetem/<node>` and of `edgetem compose`."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    split = arguments.index("--ros-args") if "--ros-args" in arguments else len(arguments)
+    names = [name for name in arguments[:split] if not name.startswith("-")]
+    if not names:
+        sys.exit(f"usage: edgetem compose NODE... [--ros-args ...]; the nodes are {', '.join(NODES)}")
+    try:
+        for name in names:
+            if name not in NODES:
+                node_class(name)
+    except ValueError as error:
+        sys.exit(str(error))
+    sys.exit(spin(names, arguments[split:]))

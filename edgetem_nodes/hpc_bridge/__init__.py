@@ -1,0 +1,1 @@
+"""The HPC bridge node: structures to energies on a cluster."""

@@ -1,0 +1,1 @@
+"""The microscope node and its drivers."""

@@ -1,0 +1,1 @@
+"""Physics of specimen, optics and detection. Knows no node and no ROS."""

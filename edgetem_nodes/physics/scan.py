@@ -1,0 +1,54 @@
+"""The scan field: where the probe can go, as a grid of candidate positions; and calibrated axes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A calibrated axis: value = offset + scale * index, in SI units ("J", "rad", "m"; "" for uncalibrated)."""
+
+    name: str
+    unit: str
+    scale: float
+    offset: float
+    size: int
+
+    def values(self) -> np.ndarray:
+        """Value at every index, shape (size,) [unit]."""
+        return self.offset + self.scale * np.arange(self.size)
+
+
+@dataclass(frozen=True)
+class ScanField:
+    """Grid of candidate positions: point (row, column) lies at origin + (row, column) * step, (y, x) [m]."""
+
+    origin: tuple[float, float]
+    step: tuple[float, float]
+    shape: tuple[int, int]
+
+    def positions(self, candidates: np.ndarray | None = None) -> np.ndarray:
+        """Positions (count, 2), (y, x) [m], of flat grid indices (row * columns + column); all of them by default."""
+        flat = np.arange(self.shape[0] * self.shape[1]) if candidates is None else np.asarray(candidates, np.int64)
+        rows, columns = np.divmod(flat, self.shape[1])
+        return np.stack([self.origin[0] + rows * self.step[0], self.origin[1] + columns * self.step[1]], axis=-1)
+
+    def candidates(self, positions: np.ndarray) -> np.ndarray:
+        """Flat grid index, shape (count,) int64, of the grid point nearest to each position (count, 2), (y, x) [m].
+
+        Raises
+        ------
+        ValueError : a position is more than half a step outside the grid, or not finite.
+        """
+        positions = np.asarray(positions, float).reshape(-1, 2)
+        index = (positions - self.origin) / self.step
+        outside = ~((index >= -0.5) & (index < np.asarray(self.shape) - 0.5)).all(axis=1)
+        if outside.any():
+            row, column = index[outside][0]
+            raise ValueError(f"scan position ({row:.4g}, {column:.4g}) is outside the {self.shape[0]} x {self.shape[1]} "
+                             "field; positions are (row, column)")
+        rows, columns = np.rint(index).astype(np.int64).T
+        return rows * self.shape[1] + columns

@@ -1,0 +1,1 @@
+"""The planner node: surrogates, acquisition functions, stop rules, the ask/tell experiment."""
