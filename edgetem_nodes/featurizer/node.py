@@ -1,0 +1,244 @@
+"""The featurizer node: detector blocks to measurements, live images, and atomic structures on request."""
+
+from __future__ import annotations
+
+import time
+import uuid
+
+import numpy as np
+from edgetem.msg import AcquisitionEnd, AtomicStructure, DetectorBlock, Measurements, Overview, ProbePath
+from edgetem.srv import GetStructure
+from sensor_msgs.msg import Image
+
+from edgetem_nodes.featurizer import scalarizers
+from edgetem_nodes.featurizer.bookkeeping import Gap, Ledger, Memory, Remembered
+from edgetem_nodes.featurizer.features import Features, failed
+from edgetem_nodes.featurizer.parameters import Parameters
+from edgetem_nodes.featurizer.preview import Preview
+from edgetem_nodes.featurizer.structures import NotIdentifiable, SheetStructure, strained_sheet
+from edgetem_nodes.graph.credit import CreditReporter
+from edgetem_nodes.graph.messages import (block_data, byte_array, from_uuid, number_array, positions_array,
+                                          stamp_nanoseconds, to_stamp, to_uuid)
+from edgetem_nodes.graph.node import GraphNode
+from edgetem_nodes.graph.quality_of_service import BLOCKS, EVENTS, PREVIEW, STATE
+from edgetem_nodes.physics.scan import Axis, ScanField
+
+SCALARIZER_VERSION = 1
+"""The first; a change in mid-run would publish the next."""
+
+
+class FeaturizerNode(GraphNode):
+    """Turns every frame into one row of `measurements`: values with standard errors, or a failure with its reason."""
+
+    NAME = "featurizer"
+    Parameters = Parameters
+
+    def setup(self) -> None:
+        settings = self.parameters
+        self._definition = scalarizers.define(settings)
+        self._bound: scalarizers.Bound | None = None
+        self._refused: tuple[tuple[Axis, ...], str] | None = None
+        self._ledger, self._memory, self._preview = Ledger(), Memory(settings.remembered_rows), Preview()
+        self._counts = {"blocks": 0, "rows": 0, "failed": 0, "damaged_blocks": 0, "gaps": 0}
+        self._stragglers: dict[uuid.UUID, object] = {}
+        self._previewed = -np.inf
+        self._measurements = self.create_publisher(Measurements, "measurements", EVENTS)
+        self._structures = self.create_publisher(AtomicStructure, "structure", EVENTS)
+        self._images = self.create_publisher(Image, "live_image", PREVIEW)
+        self._credit = CreditReporter(self, self.NAME, settings.window_MiB << 20)
+        self._entities = [
+            self.create_subscription(ProbePath, "probe_path", self._on_path, EVENTS),
+            self.create_subscription(DetectorBlock, "detector_block", self._on_block, BLOCKS),
+            self.create_subscription(AcquisitionEnd, "acquisition_end", self._on_end, EVENTS),
+            self.create_subscription(Overview, "overview", self._on_overview, STATE),
+        ]
+        self._service = self.create_service(GetStructure, "get_structure", self._on_get_structure)
+
+    def start(self) -> None:
+        self._credit.start()
+        self.report("active", scalarizer=self._definition.name, scalarizer_hash=self._definition.hash)
+
+    def stop(self) -> None:
+        self._credit.stop()
+        for timer in self._stragglers.values():
+            self.destroy_timer(timer)
+        self._stragglers.clear()
+
+    def teardown(self) -> None:
+        self._credit.destroy()
+        for subscription in self._entities:
+            self.destroy_subscription(subscription)
+        self.destroy_service(self._service)
+        for publisher in (self._measurements, self._structures, self._images):
+            self.destroy_publisher(publisher)
+
+    # ---- what arrives -----------------------------------------------------------------------------------------
+
+    def _on_overview(self, message: Overview) -> None:
+        field = message.field
+        self._preview.set_field(ScanField(tuple(map(float, field.origin)), tuple(map(float, field.step)),
+                                          tuple(map(int, field.shape))))
+
+    def _on_path(self, message: ProbePath) -> None:
+        if self.active:
+            self._ledger.path(to_uuid(message.acquisition_id), positions_array(message.positions).copy(),
+                              stamp_nanoseconds(message.header.stamp), message.position_period)
+
+    def _on_block(self, block: DetectorBlock) -> None:
+        received_ns = time.monotonic_ns()
+        if not self.active:
+            return
+        acquisition_id = to_uuid(block.acquisition_id)
+        count = int(block.shape[0]) if len(block.shape) else 0
+        arrival = self._ledger.block(acquisition_id, block.block_index, block.first_index, count)
+        if arrival.gap is not None:
+            self._mark(acquisition_id, arrival.gap, received_ns)
+        if arrival.skip < count:
+            self._measure(acquisition_id, block, count, arrival.skip, received_ns)
+        self._counts["blocks"] += 1
+        self._credit.consumed(acquisition_id, self._ledger[acquisition_id].next_index)
+        self._settle(acquisition_id)
+        self._show()
+
+    def _on_end(self, message: AcquisitionEnd) -> None:
+        if not self.active:
+            return
+        acquisition_id = to_uuid(message.acquisition_id)
+        reason = f"the acquisition ended early: {message.reason or 'aborted'}" if message.aborted else ""
+        self._ledger.end(acquisition_id, message.requested, message.sent, reason)
+        self._settle(acquisition_id)
+        if self._ledger.waiting(acquisition_id) and acquisition_id not in self._stragglers:
+            wait = self.parameters.straggler_timeout_s
+            self._stragglers[acquisition_id] = self.create_timer(wait, lambda: self._settle(acquisition_id, overdue=True))
+
+    def _settle(self, acquisition_id: uuid.UUID, overdue: bool = False) -> None:
+        gap = self._ledger.remainder(acquisition_id, overdue)
+        if gap is not None:
+            self._mark(acquisition_id, gap, time.monotonic_ns())
+        if not self._ledger.waiting(acquisition_id) and acquisition_id in self._stragglers:
+            self.destroy_timer(self._stragglers.pop(acquisition_id))
+
+    # ---- rows -------------------------------------------------------------------------------------------------
+
+    def _measure(self, acquisition_id: uuid.UUID, block: DetectorBlock, count: int, skip: int, received_ns: int) -> None:
+        """Publish the rows of a block's frames from `skip` on."""
+        acquisition = self._ledger[acquisition_id]
+        positions = positions_array(block.positions)
+        if len(positions) != count:
+            positions = acquisition.position(block.first_index, count)
+        frames, features = None, None
+        try:
+            frames = block_data(block)[skip:]
+            features = self._scalarizer(block)(frames)
+        except (ValueError, TypeError) as error:
+            names = self._columns()[0]
+            features = failed(count - skip, len(names), str(error))
+            self._counts["damaged_blocks"] += 1
+            self.warn(str(error), **self._counts)
+        first, stamp = block.first_index + skip, stamp_nanoseconds(block.header.stamp)
+        stamps = [stamp + round((skip + row) * acquisition.period * 1e9) for row in range(count - skip)]
+        self._publish(acquisition_id, first, positions[skip:], stamps[0], features, received_ns, block.source_duration)
+        if features.details:
+            self._memory.add(acquisition_id, first, positions[skip:].copy(), stamps, features.details)
+        frame = frames[-1] if frames is not None and len(frames) and self._preview.field is None else None
+        self._preview.add(positions[skip:], features.values[:, 0], frame)
+
+    def _scalarizer(self, block: DetectorBlock) -> scalarizers.Bound:
+        """The scalarizer for the block's axes, made once; raises ValueError where the settings do not fit them."""
+        axes = tuple(Axis(axis.name, axis.unit, axis.scale, axis.offset, axis.size) for axis in block.axes)
+        if self._refused is not None and self._refused[0] == axes:
+            raise ValueError(self._refused[1])
+        if self._bound is None or self._bound.axes != axes:
+            try:
+                self._bound = self._definition.build(axes)
+            except Exception as error:  # noqa: BLE001  (a third party's factory; its message goes out with every row)
+                self._refused = (axes, f"scalarizer {self._definition.name} cannot be used on these frames: {error}")
+                raise ValueError(self._refused[1]) from error
+        return self._bound
+
+    def _columns(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Names and units; before the first block only the scalar's, without a unit."""
+        if self._bound is not None:
+            return self._bound.names, self._bound.units
+        return (self._definition.label or self._definition.name,), ("",)
+
+    def _mark(self, acquisition_id: uuid.UUID, gap: Gap, received_ns: int) -> None:
+        """Publish rows for frames that will have no data."""
+        acquisition = self._ledger[acquisition_id]
+        self._counts["gaps"] += 1
+        self.warn(f"frames {gap.first} to {gap.first + gap.count - 1} of acquisition {acquisition_id} have no data: "
+                  f"{gap.reason}", **self._counts)
+        self._publish(acquisition_id, gap.first, acquisition.position(gap.first, gap.count), acquisition.time(gap.first),
+                      failed(gap.count, len(self._columns()[0]), gap.reason), received_ns, 0.0)
+
+    def _publish(self, acquisition_id: uuid.UUID, first: int, positions: np.ndarray, stamp: int, features: Features,
+                 received_ns: int, source_duration: float) -> None:
+        names, units = self._columns()
+        rows, valid = len(features.failures), features.valid
+        message = Measurements(acquisition_id=from_uuid(acquisition_id), names=list(names), units=list(units),
+                               scalarizer=self._definition.name, scalarizer_version=SCALARIZER_VERSION,
+                               scalarizer_hash=self._definition.hash, received_ns=received_ns,
+                               source_duration=float(source_duration))
+        message.header.stamp, message.header.frame_id = to_stamp(0, stamp), "scan"
+        message.indices = number_array(np.arange(first, first + rows), "Q")
+        message.positions = number_array(positions)
+        message.values, message.standard_errors = number_array(features.values), number_array(features.standard_errors)
+        message.valid, message.failures = valid.tolist(), features.failures
+        self._measurements.publish(message)
+        self._counts["rows"] += rows
+        self._counts["failed"] += int(rows - valid.sum())
+        self.report(self._message, self._level, **self._counts)
+
+    def _show(self) -> None:
+        """Publish the live image, not more often than the parameter says."""
+        period, now = self.parameters.preview_period_s, time.monotonic()
+        if period <= 0 or now - self._previewed < period or not self._images.get_subscription_count():
+            return
+        picture = self._preview.image()
+        if picture is None:
+            return
+        self._previewed = now
+        pixels, frame_id = picture
+        message = Image(height=pixels.shape[0], width=pixels.shape[1], encoding="32FC1", step=4 * pixels.shape[1])
+        message.header.frame_id, message.header.stamp = frame_id, self.get_clock().now().to_msg()
+        message.data = byte_array(pixels)
+        self._images.publish(message)
+
+    # ---- structures -------------------------------------------------------------------------------------------
+
+    def _on_get_structure(self, request: GetStructure.Request, response: GetStructure.Response) -> GetStructure.Response:
+        acquisition_id = to_uuid(request.acquisition_id)
+        if not self.active:
+            response.error_code, response.error_msg = GetStructure.Response.NOT_ACTIVE, "the featurizer is not active"
+            return response
+        if self._definition.name != "lattice":
+            response.error_code = GetStructure.Response.NO_STRUCTURE_MODEL
+            response.error_msg = (f"scalarizer {self._definition.name!r} says nothing of atoms; structures come from the "
+                                  "scalarizer 'lattice'")
+            return response
+        found = self._memory.find(acquisition_id, request.index)
+        if found is None:
+            response.error_code = GetStructure.Response.UNKNOWN_MEASUREMENT
+            response.error_msg = f"measurement {request.index} of acquisition {acquisition_id} is unknown or was forgotten"
+            return response
+        try:
+            sheet = strained_sheet(found.details["deformation"], found.details["deformation_covariance"],
+                                   self.parameters.resolved_lattice(), self.parameters.structure)
+        except NotIdentifiable as error:
+            response.error_code, response.error_msg = GetStructure.Response.NOT_IDENTIFIABLE, str(error)
+            return response
+        response.structure = self._structure_message(acquisition_id, request.index, found, sheet)
+        self._structures.publish(response.structure)
+        return response
+
+    def _structure_message(self, acquisition_id: uuid.UUID, index: int, found: Remembered,
+                           sheet: SheetStructure) -> AtomicStructure:
+        y, x = found.position * 1e9
+        message = AtomicStructure(acquisition_id=from_uuid(acquisition_id), index=index, source=sheet.source,
+                                  label=f"{self.parameters.lattice.material} at ({y:.2f}, {x:.2f}) nm", charge=0)
+        message.header.stamp, message.header.frame_id = to_stamp(0, found.stamp), "specimen"
+        message.atomic_numbers = byte_array(sheet.atomic_numbers.astype(np.uint8))
+        message.positions = number_array(sheet.positions)
+        message.position_standard_errors = number_array(sheet.standard_errors)
+        message.cell, message.periodic = sheet.cell.ravel(), list(sheet.periodic)
+        return message

@@ -1,0 +1,116 @@
+"""Parameters of the featurizer node."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from edgetem_nodes.graph.configuration import group, parameter
+from edgetem_nodes.graph.instrument import Instrument
+
+
+@dataclass
+class EelsEdge:
+    """Net signal of a core-loss edge above a power-law background."""
+
+    background_eV: list[float] = parameter([750.0, 920.0], "window below the edge in which the power law is fitted: "
+                                           "first and last energy loss", unit="eV")
+    signal_eV: list[float] = parameter([930.0, 1010.0], "window above the edge that is summed: first and last energy loss",
+                                       unit="eV")
+
+
+@dataclass
+class EdsWindow:
+    """Counts of an X-ray line, less a linear background where side windows are given."""
+
+    window_keV: list[float] = parameter([6.2, 6.6], "window that is summed: first and last energy", unit="keV")
+    background_keV: list[float] = parameter([], "none, one (two numbers) or two (four numbers) side windows: no, a constant "
+                                            "or a linear background", unit="keV")
+
+
+@dataclass
+class VirtualDetector:
+    """Counts on a disk or ring of the detector."""
+
+    inner_mrad: float = parameter(0.0, "inner radius", unit="mrad", minimum=0.0)
+    outer_mrad: float = parameter(20.0, "outer radius", unit="mrad", minimum=0.0)
+    center_mrad: list[float] = parameter([0.0, 0.0], "centre, (y, x)", unit="mrad")
+
+
+@dataclass
+class CenterOfMass:
+    """Mean deflection of the beam."""
+
+    component: str = parameter("magnitude", "which component is the scalar", choices=("magnitude", "y", "x"))
+    outer_mrad: float = parameter(0.0, "radius about the centre within which pixels count; 0: the whole detector",
+                                  unit="mrad", minimum=0.0)
+    center_mrad: list[float] = parameter([0.0, 0.0], "deflection is measured from here, (y, x)", unit="mrad")
+
+
+@dataclass
+class Lattice:
+    """Strain of a hexagonal sheet from its Bragg disks in nanobeam diffraction."""
+
+    component: str = parameter("dilation", "which component is the scalar",
+                               choices=("dilation", "exx", "eyy", "exy", "rotation"))
+    material: str = parameter("MoS2", "the sheet; sets the reference lattice", choices=("MoS2", "graphene"))
+    lattice_constant_nm: float = parameter(0.0, "unstrained lattice constant; 0: the material's literature value",
+                                           unit="nm", minimum=0.0, maximum=2.0)
+    rotation_deg: float = parameter(0.0, "orientation of the unstrained lattice: angle of its first lattice vector from "
+                                    "the x axis towards the y axis", unit="deg", minimum=-180.0, maximum=180.0)
+    free_rotation: bool = parameter(False, "find the orientation of every pattern first: for grains at any angle")
+    high_tension_kV: float = parameter(0.0, "of the electrons; 0: instrument.high_tension_kV", unit="kV", minimum=0.0,
+                                       maximum=3000.0)
+    semi_convergence_mrad: float = parameter(0.0, "radius of a disk; 0: instrument.semi_convergence_mrad", unit="mrad",
+                                             minimum=0.0, maximum=50.0)
+    margin_mrad: float = parameter(1.25, "a disk's window is this much larger than the disk on every side", unit="mrad",
+                                   minimum=0.0, maximum=50.0)
+    shells: int = parameter(2, "shells of disks to use, from the innermost {10}; those outside the detector are left out",
+                            minimum=1, maximum=4)
+    center_mrad: list[float] = parameter([0.0, 0.0], "nominal position of the central disk, (y, x)", unit="mrad")
+    largest_strain_percent: float = parameter(12.0, "a larger measured strain is a failed measurement", unit="%",
+                                              minimum=0.1, maximum=30.0)
+
+
+@dataclass
+class Structure:
+    """Atoms for a calculation, from the measured strain (scalarizer `lattice`)."""
+
+    supercell: int = parameter(3, "unit cells along each lattice vector", minimum=1, maximum=20)
+    vacuum_nm: float = parameter(1.0, "empty space above and below the sheet", unit="nm", minimum=0.1, maximum=10.0)
+    largest_error_percent: float = parameter(2.0, "standard error of the strain above which the structure counts as not "
+                                             "identifiable", unit="%", minimum=0.001, maximum=30.0)
+    smallest_distance: float = parameter(0.75, "shortest distance between two atoms that is accepted, as a fraction of the "
+                                         "bond length of the unstrained sheet", minimum=0.1, maximum=1.0)
+
+
+@dataclass
+class Parameters:
+    """All parameters of the featurizer."""
+
+    scalarizer: str = parameter("lattice", "what a frame becomes: eels_edge, eds_window, total_counts, virtual_detector, "
+                                "center_of_mass, lattice, or one that an installed package adds")
+    label: str = parameter("", "name of the scalar on maps and in reports, e.g. 'Cu-L net'; empty: the scalarizer's own")
+    settings: str = parameter("", "JSON object for a scalarizer that an installed package adds; empty: none")
+    counts_per_electron: float = parameter(1.0, "detector counts that one electron or X-ray makes: sets the standard errors",
+                                           minimum=1e-6, maximum=1e6)
+    readout_noise: float = parameter(0.0, "standard deviation of a pixel without signal", unit="counts", minimum=0.0)
+    saturation: float = parameter(0.0, "counts at which a pixel is saturated; 0: the largest value of an unsigned integer "
+                                  "frame, none for other frames", unit="counts", minimum=0.0)
+    instrument: Instrument = group(Instrument)
+    eels_edge: EelsEdge = group(EelsEdge)
+    eds_window: EdsWindow = group(EdsWindow)
+    virtual_detector: VirtualDetector = group(VirtualDetector)
+    center_of_mass: CenterOfMass = group(CenterOfMass)
+    lattice: Lattice = group(Lattice)
+    structure: Structure = group(Structure)
+    window_MiB: int = parameter(16, "detector data that may be on its way to this node", unit="MiB", minimum=1, maximum=1024)
+    preview_period_s: float = parameter(0.5, "shortest time between two live images; 0: none", unit="s", minimum=0.0)
+    remembered_rows: int = parameter(200000, "measurements kept for get_structure; the oldest are forgotten",
+                                     minimum=1, maximum=100000000)
+    straggler_timeout_s: float = parameter(3.0, "how long after the end of an acquisition blocks that were sent are waited "
+                                           "for before their rows are marked as failed", unit="s", minimum=0.0, maximum=60.0)
+
+    def resolved_lattice(self) -> Lattice:
+        """The lattice's settings with the instrument's beam where they name none of their own."""
+        return replace(self.lattice, high_tension_kV=self.lattice.high_tension_kV or self.instrument.high_tension_kV,
+                       semi_convergence_mrad=self.lattice.semi_convergence_mrad or self.instrument.semi_convergence_mrad)

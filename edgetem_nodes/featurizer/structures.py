@@ -1,0 +1,120 @@
+"""Atoms of a strained sheet from its measured deformation, ready for an engine. Imports no ROS.
+
+The structure is a periodic supercell: fractional coordinates follow the measured cell, heights above the sheet's plane are
+the unstrained material's (a diffraction pattern in projection says nothing of them).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgetem_nodes.featurizer.lattice import lattice_constant
+from edgetem_nodes.featurizer.parameters import Lattice, Structure
+from edgetem_nodes.physics.sheet import MOS2_THICKNESS
+
+ANGSTROM = 1e-10
+
+
+class NotIdentifiable(ValueError):
+    """The data does not determine a structure; the message says why."""
+
+
+@dataclass(frozen=True)
+class SheetStructure:
+    """Atoms in a periodic cell; coordinates are (x, y, z) [m].
+
+    Attributes
+    ----------
+    atomic_numbers : (atoms,) int.
+    positions : (atoms, 3), about the supercell's middle in x and y as the fixed point of the errors.
+    standard_errors : (atoms, 3), of positions relative to that middle; 0 for z, which is not measured.
+    cell : (3, 3), rows are lattice vectors.
+    periodic : x, y, z.
+    source : how it was derived, for a person.
+    """
+
+    atomic_numbers: np.ndarray
+    positions: np.ndarray
+    standard_errors: np.ndarray
+    cell: np.ndarray
+    periodic: tuple[bool, bool, bool]
+    source: str
+
+
+def strained_sheet(deformation: np.ndarray, covariance: np.ndarray, lattice: Lattice, settings: Structure) -> SheetStructure:
+    """The supercell of a sheet under a measured deformation.
+
+    Parameters
+    ----------
+    deformation : F (2, 2), rows and columns (y, x): a vector x of the unstrained sheet becomes F x.
+    covariance : (4, 4) of F flattened row-major (yy, yx, xy, xx).
+    lattice : material, lattice constant and orientation of the unstrained sheet.
+    settings : size of the supercell and limits.
+
+    Raises
+    ------
+    NotIdentifiable : the deformation is not known, its standard error is above the limit, or atoms come too close.
+    """
+    if not (np.isfinite(deformation).all() and np.isfinite(covariance).all()):
+        raise NotIdentifiable("the measurement failed: it has no strain; measure the position again")
+    error = 100 * float(np.sqrt(np.diag(covariance).max()))
+    if error > settings.largest_error_percent:
+        raise NotIdentifiable(f"the standard error of the strain, {error:.3g} %, is above structure.largest_error_percent, "
+                              f"{settings.largest_error_percent:g} %: measure with more dose")
+    sheet = _reference(lattice, settings)
+    bond = _shortest_distance(sheet)
+    plane = deformation[::-1, ::-1]
+    middle = sheet.cell.array[:2, :2].sum(axis=0) / 2
+    errors = np.zeros((len(sheet), 3))
+    flipped = covariance[::-1, ::-1].reshape(2, 2, 2, 2)
+    offsets = sheet.positions[:, :2] - middle
+    errors[:, :2] = np.sqrt(np.maximum(np.einsum("aj,ak,ijik->ai", offsets, offsets, flipped), 0.0))
+    cell = sheet.cell.array.copy()
+    cell[:2, :2] = cell[:2, :2] @ plane.T
+    sheet.set_cell(cell, scale_atoms=True)
+    shortest = _shortest_distance(sheet)
+    if shortest < settings.smallest_distance * bond:
+        raise NotIdentifiable(f"two atoms would be {shortest:.3g} Å apart, below structure.smallest_distance, "
+                              f"{settings.smallest_distance:g} of the {bond:.3g} Å of the unstrained sheet: the measured "
+                              "deformation is not that of this material")
+    exx, eyy, exy = _strain(plane)
+    count = settings.supercell
+    source = (f"{lattice.material} {count} x {count} supercell, a0 = {lattice_constant(lattice) / ANGSTROM:.4g} Å, strain "
+              f"exx {exx:+.3f} %, eyy {eyy:+.3f} %, exy {exy:+.3f} % from nanobeam diffraction, standard error up to "
+              f"{error:.2g} %; heights are those of the unstrained sheet")
+    return SheetStructure(np.asarray(sheet.numbers), sheet.positions * ANGSTROM, errors * ANGSTROM, cell * ANGSTROM,
+                          (True, True, False), source)
+
+
+def _reference(lattice: Lattice, settings: Structure) -> object:
+    """The unstrained supercell as ASE Atoms [Å], turned to the lattice's orientation, vacuum along z."""
+    from ase.build import graphene, mx2
+
+    constant = lattice_constant(lattice) / ANGSTROM
+    size = (settings.supercell, settings.supercell, 1)
+    vacuum = settings.vacuum_nm * 10
+    if lattice.material == "MoS2":
+        sheet = mx2("MoS2", kind="2H", a=constant, thickness=MOS2_THICKNESS / ANGSTROM, size=size, vacuum=vacuum)
+    else:
+        sheet = graphene("C2", a=constant, size=size, vacuum=vacuum)
+    sheet.rotate(lattice.rotation_deg, "z", rotate_cell=True)
+    return sheet
+
+
+def _shortest_distance(sheet: object) -> float:
+    """Shortest distance [Å] between two atoms, periodic images included."""
+    from ase.neighborlist import neighbor_list
+
+    periodic = sheet.copy()
+    periodic.pbc = (True, True, False)
+    distances = neighbor_list("d", periodic, 4.0)
+    return float(distances.min()) if len(distances) else np.inf
+
+
+def _strain(plane: np.ndarray) -> tuple[float, float, float]:
+    """exx, eyy, exy [%] of a deformation in (x, y), rotation taken off."""
+    left, _, right = np.linalg.svd(plane)
+    stretch = (left @ right).T @ plane
+    return 100 * (stretch[0, 0] - 1), 100 * (stretch[1, 1] - 1), 50 * (stretch[0, 1] + stretch[1, 0])

@@ -1,0 +1,248 @@
+"""The node in this process, between publishers and subscribers of a test: rows, gaps, damage, credit, structures."""
+
+from __future__ import annotations
+
+import time
+import uuid
+import zlib
+
+import numpy as np
+import pytest
+import rclpy
+from analytic_patterns import disk_image, hexagonal_places, pattern_axes
+from edgetem.msg import (AcquisitionEnd, AtomicStructure, Axis, Credit, DetectorBlock, Measurements, Overview, ProbePath,
+                         ScanField)
+from edgetem.srv import GetStructure
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.parameter import Parameter
+from sensor_msgs.msg import Image
+
+from edgetem_nodes.featurizer import scalarizers
+from edgetem_nodes.featurizer.node import FeaturizerNode
+from edgetem_nodes.featurizer.parameters import Parameters
+from edgetem_nodes.graph.messages import byte_array, from_uuid, number_array, numbers, to_uuid
+from edgetem_nodes.graph.quality_of_service import BLOCKS, CREDITS, EVENTS, PREVIEW, STATE
+from edgetem_nodes.physics.electrons import wavelength
+
+AXES = pattern_axes()
+
+
+def patterns(count: int) -> np.ndarray:
+    places = np.concatenate([[[0, 0]], hexagonal_places(3.16e-10, wavelength(80e3), np.diag([1.01, 1.02]))])
+    expected = disk_image(places, np.r_[1e5, np.full(12, 1e3)], 2.0, AXES)
+    return np.random.default_rng(5).poisson(expected, (count, 64, 64)).astype(np.uint16)
+
+
+class Bench:
+    """A featurizer with the rest of the graph played by the test."""
+
+    def __init__(self, **parameters) -> None:
+        rclpy.init()
+        self.executor = SingleThreadedExecutor()
+        overrides = [Parameter(name.replace("__", "."), value=value) for name, value in parameters.items()]
+        self.node = FeaturizerNode(parameter_overrides=overrides)
+        self.outside = rclpy.create_node("outside")
+        for node in (self.node, self.outside):
+            self.executor.add_node(node)
+        self.rows, self.credits, self.images, self.structures = [], [], [], []
+        make = self.outside.create_subscription
+        make(Measurements, "measurements", self.rows.append, EVENTS)
+        make(Credit, "credit", self.credits.append, CREDITS)
+        make(Image, "live_image", self.images.append, PREVIEW)
+        make(AtomicStructure, "structure", self.structures.append, EVENTS)
+        self.blocks = self.outside.create_publisher(DetectorBlock, "detector_block", BLOCKS)
+        self.paths = self.outside.create_publisher(ProbePath, "probe_path", EVENTS)
+        self.ends = self.outside.create_publisher(AcquisitionEnd, "acquisition_end", EVENTS)
+        self.overviews = self.outside.create_publisher(Overview, "overview", STATE)
+        self.client = self.outside.create_client(GetStructure, "get_structure")
+
+    def activate(self) -> None:
+        assert self.node.trigger_configure() == rclpy.lifecycle.TransitionCallbackReturn.SUCCESS
+        assert self.node.trigger_activate() == rclpy.lifecycle.TransitionCallbackReturn.SUCCESS
+        self.until(lambda: self.credits and self.client.service_is_ready()
+                   and all(p.get_subscription_count() for p in (self.blocks, self.paths, self.ends, self.overviews))
+                   and all(p.get_subscription_count() for p in (self.node._measurements, self.node._images)))
+
+    def until(self, condition, seconds: float = 30.0) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline, "the event that the test waits for did not come"
+            self.executor.spin_once(timeout_sec=0.05)
+
+    def path(self, acquisition_id: uuid.UUID, count: int) -> np.ndarray:
+        positions = np.stack([np.arange(count), 10 + np.arange(count)], axis=1) * 1e-9
+        message = ProbePath(acquisition_id=from_uuid(acquisition_id), positions=number_array(positions), dwell_time=1e-3,
+                            position_period=2e-3)
+        message.header.stamp.sec = 100
+        self.paths.publish(message)
+        return positions
+
+    def block(self, acquisition_id: uuid.UUID, index: int, first: int, frames: np.ndarray, positions: np.ndarray,
+              axes=AXES, damaged: bool = False) -> None:
+        message = DetectorBlock(acquisition_id=from_uuid(acquisition_id), block_index=index, first_index=first,
+                                shape=list(frames.shape), dtype=str(frames.dtype), encoding="raw", source_duration=0.25)
+        message.axes = [Axis(name=a.name, unit=a.unit, scale=a.scale, offset=a.offset, size=a.size) for a in axes]
+        message.positions = number_array(positions[first:first + len(frames)])
+        message.data, message.crc32 = byte_array(frames), zlib.crc32(frames.tobytes()) ^ int(damaged)
+        message.header.stamp.sec = 100
+        self.blocks.publish(message)
+
+    def end(self, acquisition_id: uuid.UUID, requested: int, sent: int, reason: str = "") -> None:
+        self.ends.publish(AcquisitionEnd(acquisition_id=from_uuid(acquisition_id), requested=requested, sent=sent,
+                                         aborted=bool(reason), reason=reason))
+
+    def collected(self, acquisition_id: uuid.UUID) -> dict[int, tuple]:
+        """index -> (valid, failure, values, position)."""
+        result = {}
+        for message in self.rows:
+            if to_uuid(message.acquisition_id) != acquisition_id:
+                continue
+            values = numbers(message.values, (len(message.indices), -1))
+            positions = numbers(message.positions, (-1, 2))
+            for row, index in enumerate(message.indices):
+                assert index not in result, "an index must come once"
+                result[int(index)] = (message.valid[row], message.failures[row], values[row], positions[row])
+        return result
+
+    def structure(self, acquisition_id: uuid.UUID, index: int) -> GetStructure.Response:
+        future = self.client.call_async(GetStructure.Request(acquisition_id=from_uuid(acquisition_id), index=index))
+        self.until(future.done)
+        return future.result()
+
+    def close(self) -> None:
+        self.node.close()
+        for node in (self.node, self.outside):
+            node.destroy_node()
+        self.executor.shutdown()
+        rclpy.try_shutdown()
+
+
+@pytest.fixture
+def bench(request):
+    made = Bench(**getattr(request, "param", {}))
+    made.activate()
+    yield made
+    made.close()
+
+
+def test_every_frame_becomes_the_row_that_measure_gives(bench):
+    name, frames = uuid.uuid4(), patterns(10)
+    before = time.monotonic_ns()
+    positions = bench.path(name, 10)
+    bench.block(name, 0, 0, frames[:6], positions)
+    bench.block(name, 1, 6, frames[6:], positions)
+    bench.end(name, 10, 10)
+    bench.until(lambda: len(bench.collected(name)) == 10)
+    reference = scalarizers.measure(frames, AXES, Parameters())
+    collected = bench.collected(name)
+    assert np.stack([collected[i][2] for i in range(10)]).tobytes() == reference.values.tobytes()
+    assert np.stack([collected[i][3] for i in range(10)]) == pytest.approx(positions)
+    message = bench.rows[0]
+    assert list(message.names)[:2] == ["dilation", "exx"]
+    assert list(message.units)[0] == "%"
+    assert (message.scalarizer, message.scalarizer_version, len(message.scalarizer_hash)) == ("lattice", 1, 64)
+    assert before < message.received_ns < time.monotonic_ns()
+    assert message.source_duration == 0.25
+    assert message.header.stamp.sec == 100
+    bench.until(lambda: bench.credits[-1].consumed_through == 10)
+    assert to_uuid(bench.credits[-1].acquisition_id) == name
+    assert bench.credits[0].window == 16 << 20
+
+
+def test_gap_damage_and_abort_are_marked_with_their_reasons(bench):
+    name, frames = uuid.uuid4(), patterns(12)
+    positions = bench.path(name, 12)
+    bench.block(name, 0, 0, frames[:2], positions)
+    bench.block(name, 2, 4, frames[4:6], positions)
+    bench.block(name, 3, 6, frames[6:8], positions, damaged=True)
+    bench.end(name, 12, 6, "consumer compressor said nothing for 5 s")
+    bench.until(lambda: len(bench.collected(name)) == 12)
+    rows = bench.collected(name)
+    assert [rows[i][0] for i in range(12)] == [True] * 2 + [False] * 2 + [True] * 2 + [False] * 6
+    assert "blocks were lost" in rows[2][1]
+    assert "damaged" in rows[6][1]
+    assert "ended early: consumer compressor" in rows[11][1]
+    assert rows[11][3] == pytest.approx(positions[11])
+    assert np.isnan(rows[3][2]).all()
+    assert bench.node.active
+
+
+@pytest.mark.parametrize("bench", [{"straggler_timeout_s": 0.05}], indirect=True)
+def test_a_sent_block_that_never_arrives_is_marked(bench):
+    name = uuid.uuid4()
+    positions = bench.path(name, 4)
+    bench.block(name, 0, 0, patterns(2), positions)
+    bench.end(name, 4, 4)
+    bench.until(lambda: len(bench.collected(name)) == 4)
+    assert "2 of 4 frames that the detector sent did not arrive" in bench.collected(name)[3][1]
+
+
+def test_an_acquisition_that_never_began_is_marked(bench):
+    name = uuid.uuid4()
+    bench.path(name, 3)
+    bench.end(name, 3, 0, "the camera failed")
+    bench.until(lambda: len(bench.collected(name)) == 3)
+    assert {row[1] for row in bench.collected(name).values()} == {"the acquisition ended early: the camera failed"}
+
+
+@pytest.mark.parametrize("bench", [{"scalarizer": "eels_edge"}], indirect=True)
+def test_frames_that_the_scalarizer_cannot_use_are_failures_not_a_dead_node(bench):
+    name = uuid.uuid4()
+    positions = bench.path(name, 2)
+    bench.block(name, 0, 0, patterns(2), positions)
+    bench.until(lambda: len(bench.collected(name)) == 2)
+    assert "eels_edge cannot be used on these frames: eels_edge needs spectra" in bench.collected(name)[0][1]
+    answer = bench.structure(name, 0)
+    assert answer.error_code == GetStructure.Response.NO_STRUCTURE_MODEL
+
+
+def test_structure_of_a_measured_position(bench):
+    name = uuid.uuid4()
+    frames = patterns(2)
+    frames[1] = 0
+    positions = bench.path(name, 2)
+    bench.block(name, 0, 0, frames, positions)
+    bench.until(lambda: len(bench.collected(name)) == 2)
+    answer = bench.structure(name, 0)
+    assert answer.error_code == 0, answer.error_msg
+    atoms = len(answer.structure.atomic_numbers)
+    assert atoms == 27
+    assert len(answer.structure.positions) == len(answer.structure.position_standard_errors) == 3 * atoms
+    cell = np.reshape(answer.structure.cell, (3, 3))
+    assert np.linalg.norm(cell[0]) == pytest.approx(3 * 3.16e-10 * 1.02, rel=5e-3)
+    bench.until(lambda: bench.structures)
+    assert bench.structures[0] == answer.structure
+    assert bench.structure(name, 1).error_code == GetStructure.Response.NOT_IDENTIFIABLE
+    assert bench.structure(name, 7).error_code == GetStructure.Response.UNKNOWN_MEASUREMENT
+
+
+@pytest.mark.parametrize("bench", [{"preview_period_s": 1e-6}], indirect=True)
+def test_live_image_is_the_pattern_then_the_map(bench):
+    name = uuid.uuid4()
+    positions = bench.path(name, 4)
+    bench.block(name, 0, 0, patterns(2), positions)
+    bench.until(lambda: bench.images)
+    assert (bench.images[0].height, bench.images[0].width, bench.images[0].encoding) == (64, 64, "32FC1")
+    bench.overviews.publish(Overview(field=ScanField(origin=[0.0, 0.0], step=[1e-9, 1e-9], shape=[5, 20])))
+    bench.until(lambda: bench.node._preview.field is not None)
+    bench.block(name, 1, 2, patterns(2), positions)
+    bench.until(lambda: bench.images[-1].width == 20)
+    picture = numbers(bench.images[-1].data, (5, 20), np.float32)
+    assert np.isfinite(picture[2, 12]) and np.isfinite(picture[3, 13])
+    assert np.isfinite(picture).sum() == 2
+
+
+def test_unknown_scalarizer_is_refused_at_configuration():
+    bench = Bench(scalarizer="latice")
+    try:
+        assert bench.node.trigger_configure() == rclpy.lifecycle.TransitionCallbackReturn.FAILURE
+    finally:
+        bench.close()
+
+
+def test_without_torch():
+    """The node must start fast: it needs no torch."""
+    import subprocess
+    import sys
+    code = "import sys, edgetem_nodes.featurizer.node; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
