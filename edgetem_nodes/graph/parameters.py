@@ -42,6 +42,7 @@ def declare(node: Node, dataclass_type: type) -> None:
         value = Parameter(parameter.name, _TYPES[parameter.type], parameter.default).value
         message = descriptor(parameter)
         message.type = _TYPES[parameter.type].value
+        message.dynamic_typing = value is not None and parameter.default == []  # rclpy cannot tell of what an empty list is
         node.declare_parameter(parameter.name, list(value) if typing.get_origin(parameter.type) is list else value, message)
 
 
