@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 import uuid
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -21,6 +22,8 @@ SILENCE = 5.0
 """[s] without a word after which a consumer counts as gone."""
 BEAT = 1.0
 """[s] between a consumer's repetitions."""
+LARGEST_BACKLOG = 48
+"""Blocks that may be on their way to a consumer, however small they are: fewer than its queue holds."""
 
 
 class CreditReporter:
@@ -85,18 +88,27 @@ class CreditReporter:
 class _Consumer:
     window: int = 0
     heard: float | None = None
-    acquisition_id: uuid.UUID = NIL
-    through: int = 0
     stamp: int = 0
-    stamp_at_begin: int | None = None
+    position: int = 0
+    """Number of blocks, of all that were ever sent, that it has consumed."""
+
+
+@dataclass(frozen=True)
+class _Sent:
+    acquisition_id: uuid.UUID
+    through: int
+    """Frames of the acquisition sent with this block and before."""
+    before: int
+    """Bytes of all blocks ever sent before this one."""
 
 
 class CreditWindow:
-    """The detector's side: how many frames of the running acquisition may still be sent. Knows no ROS and no clock.
+    """The detector's side: how many frames may be sent now. Knows no ROS and no clock.
 
-    In flight to a consumer are (sent - consumed through) frames, where only a credit of the running acquisition counts.
-    The stamp of a credit is when its count last changed: what a consumer said of an earlier attempt under the same
-    acquisition id, and repeats until it has consumed the first new block, is known by its old stamp.
+    It keeps a ledger of the blocks on their way. A consumer takes blocks in the order in which they were sent, so its word
+    about one says that it has consumed all before it, those of earlier acquisitions too: a consumer that lags behind over
+    many short acquisitions is waited for as it is within a long one. A repetition of what a consumer has said before, known
+    by its stamp, shows that it is there, and nothing else.
 
     Parameters
     ----------
@@ -107,9 +119,12 @@ class CreditWindow:
     def __init__(self, consumers: Iterable[str], silence: float = SILENCE) -> None:
         self.silence = silence
         self._consumers = {name: _Consumer() for name in consumers}
+        self._ledger: deque[_Sent] = deque()
+        self._forgotten = 0
+        self._bytes = 0
         self._acquisition_id = NIL
         self._frame_bytes = 1
-        self._sent = 0
+        self._frames = 0
         self._restarted: list[str] = []
 
     def update(self, consumer: str, acquisition_id: uuid.UUID, through: int, window: int, stamp: int, now: float) -> None:
@@ -117,26 +132,32 @@ class CreditWindow:
         state = self._consumers.get(consumer)
         if state is None:
             return
-        anew = state.heard is not None and stamp != state.stamp and acquisition_id == NIL
-        if anew and self._sent and consumer not in self._restarted:
-            self._restarted.append(consumer)
+        news = state.heard is None or stamp != state.stamp
+        known = state.heard is not None
         state.window, state.heard, state.stamp = int(window), now, stamp
-        state.acquisition_id, state.through = acquisition_id, int(through)
+        if news and acquisition_id == NIL:
+            if known and self._frames and consumer not in self._restarted:
+                self._restarted.append(consumer)
+            state.position = self._total
+        elif news:
+            state.position = self._position(state.position, acquisition_id, through)
+        self._forget()
 
     def begin(self, acquisition_id: uuid.UUID, frame_bytes: int) -> None:
         """Start counting for an acquisition whose frames have `frame_bytes` bytes each."""
-        self._acquisition_id, self._frame_bytes, self._sent = acquisition_id, int(frame_bytes), 0
+        self._acquisition_id, self._frame_bytes, self._frames = acquisition_id, int(frame_bytes), 0
         self._restarted = []
-        for state in self._consumers.values():
-            state.stamp_at_begin = state.stamp if state.heard is not None else None
 
     def end(self) -> None:
         """No acquisition runs: a consumer may start anew without harm."""
-        self._acquisition_id, self._sent, self._restarted = NIL, 0, []
+        self._acquisition_id, self._frames, self._restarted = NIL, 0, []
 
     def sent(self, frames: int) -> None:
-        """`frames` more frames are on their way."""
-        self._sent += int(frames)
+        """A block of `frames` more frames is on its way."""
+        self._frames += int(frames)
+        if self._consumers:
+            self._ledger.append(_Sent(self._acquisition_id, self._frames, self._bytes))
+            self._bytes += int(frames) * self._frame_bytes
 
     def missing(self) -> list[str]:
         """Required consumers that have never announced a window."""
@@ -152,17 +173,53 @@ class CreditWindow:
         return list(self._restarted)
 
     def available(self) -> int:
-        """Frames that may be sent now. A consumer to which nothing is in flight takes one frame, however small its window."""
+        """Frames that may be sent now. A consumer to which nothing is in flight takes one, however small its window."""
         return min((self._room(state) for state in self._consumers.values()), default=1 << 62)
+
+    def largest_block(self) -> int:
+        """Frames that a block may have so that two fit into every window; at least one."""
+        windows = [state.window // self._frame_bytes for state in self._consumers.values()]
+        return max(1, min(windows, default=1 << 62) // 2)
+
+    def outstanding(self) -> int:
+        """Bytes sent that some required consumer has not consumed yet."""
+        return max((self._in_flight(state)[0] for state in self._consumers.values()), default=0)
 
     def slowest(self) -> str:
         """The required consumer with the least room; empty where there is none."""
         return min(self._consumers, key=lambda name: self._room(self._consumers[name]), default="")
 
+    @property
+    def _total(self) -> int:
+        return self._forgotten + len(self._ledger)
+
+    def _in_flight(self, state: _Consumer) -> tuple[int, int]:
+        """Bytes and blocks on their way to the consumer."""
+        blocks = self._total - state.position
+        return (self._bytes - self._ledger[state.position - self._forgotten].before, blocks) if blocks else (0, 0)
+
     def _room(self, state: _Consumer) -> int:
         if state.heard is None:
             return 0
-        counts = state.acquisition_id == self._acquisition_id and state.stamp != state.stamp_at_begin
-        in_flight = max(0, self._sent - state.through) if counts else self._sent
-        room = state.window // self._frame_bytes - in_flight
-        return 1 if in_flight == 0 and room < 1 else max(0, room)
+        size, blocks = self._in_flight(state)
+        if blocks == 0:
+            return max(1, state.window // self._frame_bytes)
+        return max(0, (state.window - size) // self._frame_bytes) if blocks < LARGEST_BACKLOG else 0
+
+    def _position(self, position: int, acquisition_id: uuid.UUID, through: int) -> int:
+        """Where in the ledger a consumer stands that was at `position` and speaks of this acquisition."""
+        for number in range(position - self._forgotten, len(self._ledger)):
+            block = self._ledger[number]
+            if block.acquisition_id == acquisition_id:
+                if block.through <= through:
+                    position = self._forgotten + number + 1
+                if block.through >= through:
+                    break
+        return position
+
+    def _forget(self) -> None:
+        """Drop what all consumers have consumed."""
+        consumed = min((state.position for state in self._consumers.values()), default=0)
+        while self._forgotten < consumed:
+            self._ledger.popleft()
+            self._forgotten += 1

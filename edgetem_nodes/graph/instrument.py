@@ -64,7 +64,8 @@ class Instrument:
     semi_convergence_mrad: float = parameter(2.0, "semi-convergence angle; a replay takes the file's where it says one",
                                              unit="mrad", minimum=0.01, maximum=100.0)
     dwell_ms: float = parameter(2.0, "dwell time at a position", unit="ms", minimum=1e-4, maximum=1e5)
-    survey_dwell_us: float = parameter(20.0, "dwell time of the survey at each grid point", unit="us", minimum=0.0, maximum=1e6)
+    survey_dwell_us: float = parameter(20.0, "dwell time of the survey at each grid point", unit="us", minimum=0.0,
+                                       maximum=1e6)
     settling_us: float = parameter(50.0, "time to settle after each move of the probe", unit="us", minimum=0.0, maximum=1e7)
     limits: Limits = group(Limits)
     replay: Replay = group(Replay)
