@@ -1,0 +1,251 @@
+"""The detector node: armed by a service, triggered by the probe path, streams blocks of frames inside credit."""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+import zlib
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+
+from edgetem.msg import AcquisitionEnd, Axis, Credit, DetectorBlock, ProbePath
+from edgetem.srv import Arm
+from edgetem_nodes.detector.parameters import Parameters
+from edgetem_nodes.detector.sources import make_source
+from edgetem_nodes.detector.streaming import Acquisition, Block, CreditGate, Outcome, Streamer
+from edgetem_nodes.graph.credit import CreditWindow
+from edgetem_nodes.graph.messages import (
+    NIL,
+    byte_array,
+    from_uuid,
+    number_array,
+    positions_array,
+    stamp_nanoseconds,
+    to_stamp,
+    to_uuid,
+)
+from edgetem_nodes.graph.node import GraphNode, Peer
+from edgetem_nodes.graph.quality_of_service import BLOCKS, CREDITS, EVENTS
+
+MEBIBYTE = 1 << 20
+WATCH = 0.25
+"""[s] between looks at deadlines while the detector is armed or being stopped."""
+STOP_PATIENCE = 5.0
+"""[s] that a source has to return from reading when the acquisition is called off."""
+
+
+@dataclass
+class _Run:
+    """One armed acquisition, from arming to its end."""
+
+    acquisition_id: uuid.UUID
+    count: int
+    dwell_time: float
+    armed: float
+    acquisition: Acquisition | None = None
+    thread: threading.Thread | None = None
+    aborted: float | None = None
+    ended: bool = False
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+class DetectorNode(GraphNode):
+    """Serves `arm`; on the matching `probe_path` streams `detector_block`, then `acquisition_end`."""
+
+    NAME: ClassVar[str] = "detector"
+    Parameters: ClassVar[type] = Parameters
+
+    def setup(self) -> None:
+        p = self.parameters
+        self._source = make_source(p.instrument, p.seed)
+        self._gate = CreditGate(CreditWindow(p.consumers, p.silence))
+        self._streamer = Streamer(self._source, self._gate, self._send, int(p.block_mib * MEBIBYTE),
+                                  int(p.spool_mib * MEBIBYTE), p.block_interval_ms * 1e-3)
+        self._axes = [Axis(name=a.name, unit=a.unit, scale=float(a.scale), offset=float(a.offset), size=int(a.size))
+                      for a in self._source.axes]
+        self._run: _Run | None = None
+        self._blocks = self.create_publisher(DetectorBlock, "detector_block", BLOCKS)
+        self._ends = self.create_publisher(AcquisitionEnd, "acquisition_end", EVENTS)
+        self._entities = [
+            self.create_subscription(Credit, "credit", self._on_credit, CREDITS),
+            self.create_subscription(ProbePath, "probe_path", self._on_probe_path, EVENTS),
+            self.create_service(Arm, "arm", self._on_arm),
+        ]
+        self._watch = self.create_timer(WATCH, self._on_watch)
+        self._watch.cancel()
+
+    def peers(self) -> list[Peer]:
+        def present(name: str) -> bool:
+            here = (name, self.get_namespace())
+            says = {(p.node_name, p.node_namespace) for p in self.get_publishers_info_by_topic("credit")}
+            hears = {(s.node_name, s.node_namespace) for s in self.get_subscriptions_info_by_topic("detector_block")}
+            return here in says and here in hears
+        return [(f"consumer {name}", lambda name=name: present(name)) for name in self.parameters.consumers]
+
+    def start(self) -> None:
+        self.report("active", source=self._source.name, frame=f"{self._source.frame_shape} {np.dtype(self._source.dtype)}")
+
+    def stop(self) -> None:
+        run = self._run
+        if run is not None and run.thread is not None:
+            self._abort(run, "the detector was deactivated")
+            run.thread.join(timeout=STOP_PATIENCE)
+            if run.thread.is_alive():
+                self._finish(run, Outcome(0, 0, "ABORTED", "the detector was deactivated while its source was reading"))
+        self._run = None
+        self._watch.cancel()
+
+    def teardown(self) -> None:
+        self.destroy_timer(self._watch)
+        for entity in self._entities:
+            (self.destroy_service if entity is self._entities[-1] else self.destroy_subscription)(entity)
+        self.destroy_publisher(self._blocks)
+        self.destroy_publisher(self._ends)
+        self._source.close()
+
+    # ---- arming and triggering --------------------------------------------------------------------------------
+
+    def _on_arm(self, request: Arm.Request, response: Arm.Response) -> Arm.Response:
+        acquisition_id = to_uuid(request.acquisition_id)
+        if self.active and request.count == 0:
+            self._disarm(acquisition_id)
+            return response
+        response.error_code, response.error_msg = self._refusal(request, acquisition_id)
+        if response.error_code == Arm.Response.NONE:
+            self._gate.arm()
+            self._run = _Run(acquisition_id, int(request.count), request.dwell_time, time.monotonic())
+            self._watch.reset()
+        return response
+
+    def _refusal(self, request: Arm.Request, acquisition_id: uuid.UUID) -> tuple[int, str]:
+        """Why the request cannot be served: error code and message; (0, "") where it can."""
+        p, codes = self.parameters, Arm.Response
+        if not self.active:
+            return codes.NOT_ACTIVE, "the detector is not active: configure and activate it first"
+        if request.detector and request.detector != self._source.name:
+            return codes.UNKNOWN_DETECTOR, (f"there is no detector {request.detector!r}; this one is {self._source.name!r}: "
+                                            "leave the name empty or give this one")
+        if acquisition_id == NIL:
+            return codes.INVALID_REQUEST, "the acquisition id is all zero: give every acquisition a UUID of its own"
+        shortest, longest = p.instrument.limits.shortest_dwell_ms, p.instrument.limits.longest_dwell_ms
+        if not shortest * (1 - 1e-9) <= request.dwell_time * 1e3 <= longest * (1 + 1e-9) or request.dwell_time == 0.0:
+            return codes.DWELL_OUT_OF_RANGE, (f"dwell time {request.dwell_time * 1e3:g} ms is outside the detector's range, "
+                                              f"{shortest:g} to {longest:g} ms")
+        run = self._run
+        if run is not None and (run.thread is not None or run.acquisition_id != acquisition_id):
+            doing = "streams" if run.thread is not None else "is armed for"
+            return codes.BUSY, (f"the detector {doing} acquisition {run.acquisition_id}: wait for its end, or disarm it "
+                                "with a count of 0")
+        absent = self._gate.absent()
+        if absent:
+            return codes.CONSUMER_MISSING, (f"no credit from {', '.join(absent)}: the nodes in the parameter 'consumers' "
+                                            "must be active before an acquisition starts")
+        return codes.NONE, ""
+
+    def _disarm(self, acquisition_id: uuid.UUID) -> None:
+        run = self._run
+        if run is None or run.acquisition_id != acquisition_id:
+            return
+        if run.thread is None:
+            self._run = None
+            self._watch.cancel()
+        else:
+            self._abort(run, "stopped from outside")
+
+    def _abort(self, run: _Run, reason: str) -> None:
+        self._gate.abort(reason)
+        if run.aborted is None:
+            run.aborted = time.monotonic()
+        self._watch.reset()
+
+    def _on_probe_path(self, path: ProbePath) -> None:
+        if not self.active or path.detector not in ("", self._source.name):
+            return
+        run, acquisition_id = self._run, to_uuid(path.acquisition_id)
+        positions = positions_array(path.positions).copy()
+        acquisition = Acquisition(acquisition_id, path.sequence, positions, path.dwell_time, path.position_period,
+                                  stamp_nanoseconds(path.header.stamp))
+        if run is None or run.acquisition_id != acquisition_id or run.thread is not None:
+            self._end(acquisition, Outcome(0, 0, "ABORTED", f"the detector is not armed for acquisition {acquisition_id}"))
+            return
+        self._watch.cancel()
+        run.acquisition = acquisition
+        if len(positions) != run.count:
+            self._finish(run, Outcome(0, 0, "INVALID_REQUEST", f"the probe path has {len(positions)} positions, the "
+                                                               f"detector was armed for {run.count}"))
+            return
+        run.thread = threading.Thread(target=self._work, args=(run,), name="stream", daemon=True)
+        run.thread.start()
+
+    def _on_credit(self, credit: Credit) -> None:
+        self._gate.credit(credit.consumer, to_uuid(credit.acquisition_id), credit.consumed_through, credit.window,
+                          stamp_nanoseconds(credit.header.stamp))
+
+    def _on_watch(self) -> None:
+        """Disarm what was never triggered; end what a hanging source does not let end."""
+        run, now = self._run, time.monotonic()
+        if run is None:
+            self._watch.cancel()
+        elif run.thread is None and now - run.armed > self.parameters.arm_timeout:
+            self.warn(f"acquisition {run.acquisition_id} was armed {self.parameters.arm_timeout:g} s ago and no probe path "
+                      "came: disarmed")
+            self._run = None
+        elif run.aborted is not None and now - run.aborted > STOP_PATIENCE:
+            self._finish(run, Outcome(0, 0, "ABORTED", f"source {self._source.name} does not return from reading; the "
+                                                       "detector is busy until it does"))
+            self._watch.cancel()
+
+    # ---- the streaming thread ---------------------------------------------------------------------------------
+
+    def _work(self, run: _Run) -> None:
+        outcome = self._streamer.stream(run.acquisition)
+        if self._run is run:
+            self._run = None
+        self._finish(run, outcome)
+
+    def _send(self, acquisition: Acquisition, block: Block, number: int) -> None:
+        data = byte_array(block.parts[0])
+        for part in block.parts[1:]:
+            data.frombytes(memoryview(np.ascontiguousarray(part)).cast("B"))
+        message = DetectorBlock()
+        message.header.stamp = to_stamp(0, acquisition.time_of(block.first_index))
+        message.header.frame_id = "detector"
+        message.acquisition_id = from_uuid(acquisition.acquisition_id)
+        message.detector = self._source.name
+        message.block_index = number
+        message.first_index = block.first_index
+        message.shape = number_array((block.count, *self._source.frame_shape), "I")
+        message.dtype = np.dtype(self._source.dtype).name
+        message.encoding = "raw"
+        message.axes = self._axes
+        message.positions = number_array(acquisition.positions[block.first_index:block.first_index + block.count])
+        message.crc32 = zlib.crc32(data)
+        message.source_duration = block.source_duration
+        message.data = data
+        self._blocks.publish(message)
+
+    def _finish(self, run: _Run, outcome: Outcome) -> None:
+        with run.lock:
+            if run.ended:
+                return
+            run.ended = True
+        if run.thread is None:
+            self._run = None
+        self._end(run.acquisition, outcome)
+
+    def _end(self, acquisition: Acquisition, outcome: Outcome) -> None:
+        message = AcquisitionEnd(requested=acquisition.count, sent=outcome.sent, dropped=outcome.dropped,
+                                 aborted=bool(outcome.code), reason=outcome.reason)
+        message.header.stamp = to_stamp(0, acquisition.time_of(outcome.sent + outcome.dropped))
+        message.header.frame_id = "detector"
+        message.acquisition_id = from_uuid(acquisition.acquisition_id)
+        message.error_code = getattr(Arm.Response, outcome.code) if outcome.code else Arm.Response.NONE
+        self._ends.publish(message)
+        if outcome.code:
+            self.warn(f"acquisition {acquisition.acquisition_id} ended after {outcome.sent} of {acquisition.count} frames: "
+                      f"{outcome.reason}", last_end=outcome.code)
+        else:
+            self.report("active", last_end="complete", sent=outcome.sent)
