@@ -1,0 +1,194 @@
+"""What a bag tells of an experiment, short of its decisions: all that a replay serves to the planner. Imports no ROS."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from edgetem_nodes.provenance.definitions import DefinitionNotFoundError, type_hash
+from edgetem_nodes.provenance.metadata import BagError
+from edgetem_nodes.provenance.reading import RecordedMessage, bag_folder, matches, read_raw
+from edgetem_nodes.provenance.topics import DECISIONS, SERVED
+
+
+@dataclass(frozen=True)
+class RecordedExperiment:
+    """What the planner published of the experiment before its first decision."""
+
+    experiment_id: uuid.UUID
+    config: str
+    """YAML text of the complete configuration."""
+    seed: int
+    version: str
+    """Of edgetem."""
+    lock_hash: str
+    platform: str
+
+    @property
+    def nodes(self) -> dict[str, dict[str, Any]]:
+        """Parameters of every node by dotted name.
+
+        Raises
+        ------
+        BagError : the recorded configuration is not a ROS 2 parameter file.
+        """
+        try:
+            content = yaml.safe_load(self.config)
+            return {node: dict(body["ros__parameters"]) for node, body in content.items()}
+        except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError) as error:
+            raise BagError(f"the recorded configuration of experiment {self.experiment_id} is not a parameter file: "
+                           f"{error!r}") from None
+
+
+def experiment_of(folder: str | Path) -> RecordedExperiment:
+    """The experiment that a bag holds; after a resume, as it was published last.
+
+    Raises
+    ------
+    BagError : there is no bag, or no experiment in it.
+    """
+    found = None
+    for _, message in _decoded(folder, ("experiment",)):
+        found = message
+    if found is None:
+        raise BagError(f"{folder} holds no message of topic 'experiment': it was not recorded by edgetem, or ended before "
+                       "the planner began")
+    return RecordedExperiment(identifier(found.experiment_id), found.config, found.seed, found.version, found.lock_hash,
+                              found.platform)
+
+
+def identifier(message: Any) -> uuid.UUID:
+    """A decoded UUID message as `uuid.UUID`."""
+    return uuid.UUID(bytes=bytes(message.uuid))
+
+
+@dataclass
+class Attempt:
+    """One run of an acquisition: what the nodes said of it in one session of the recorder."""
+
+    acquisition_id: uuid.UUID
+    path: RecordedMessage | None = None
+    positions: np.ndarray = field(default_factory=lambda: np.empty((0, 2)))
+    measurements: list[RecordedMessage] = field(default_factory=list)
+    indices: set[int] = field(default_factory=set)
+    end: RecordedMessage | None = None
+    sent: int = 0
+    dropped: int = 0
+    error_code: int = 0
+    reason: str = ""
+    aborted: bool = False
+    dose_before: float = 0.0
+    dose_after: float = 0.0
+    state: RecordedMessage | None = None
+
+    @property
+    def complete(self) -> bool:
+        """The bag holds its probe path, its end, and a row, valid or a marked failure, for every position."""
+        return (self.path is not None and self.end is not None and bool(self.indices)
+                and self.indices >= set(range(len(self.positions))))
+
+    @property
+    def dose(self) -> float:
+        """[electrons] that it cost: what the microscope's running total grew by.
+
+        Added to the total before it, it gives the total after it to the last bit, so that sums of it stay the recorded
+        ones.
+        """
+        return self.dose_after - self.dose_before
+
+
+class Recording:
+    """Everything that the planner was told, by acquisition, from a bag. Decisions and maps are not read.
+
+    An acquisition that was broken off by a crash and made again after the resume is there twice under one identifier:
+    the last complete run of it counts.
+
+    Raises
+    ------
+    BagError : there is no bag or no experiment in it, or it was recorded with other interfaces than are installed.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = bag_folder(folder)
+        self.experiment = experiment_of(self.folder)
+        self.overviews: dict[uuid.UUID, RecordedMessage] = {}
+        self.structures: dict[tuple[uuid.UUID, int], RecordedMessage] = {}
+        self.energetics: dict[tuple[uuid.UUID, int], RecordedMessage] = {}
+        self._attempts: dict[uuid.UUID, dict[int, Attempt]] = {}
+        states: list[tuple[RecordedMessage, Any]] = []
+        for recorded, message in _decoded(self.folder, SERVED):
+            self._take(recorded, message, states)
+        self._account(states)
+
+    def acquisition(self, acquisition_id: uuid.UUID) -> Attempt | None:
+        """The last complete run of an acquisition, else its last run; None: it was never begun."""
+        runs = [run for _, run in sorted(self._attempts.get(acquisition_id, {}).items())]
+        complete = [run for run in runs if run.complete]
+        return (complete or runs or [None])[-1]
+
+    def _take(self, recorded: RecordedMessage, message: Any, states: list) -> None:
+        name = recorded.topic.rsplit("/", 1)[-1]
+        if name == "overview":
+            self.overviews[identifier(message.acquisition_id)] = recorded
+        elif name == "microscope_state":
+            states.append((recorded, message))
+        elif name == "structure":
+            self.structures[identifier(message.acquisition_id), message.index] = recorded
+        elif name == "energetics":
+            self.energetics[identifier(message.acquisition_id), message.index] = recorded
+        elif name != "experiment":
+            key = identifier(message.acquisition_id)
+            run = self._attempts.setdefault(key, {}).setdefault(recorded.session, Attempt(key))
+            if name == "probe_path":
+                run.path, run.positions = recorded, np.array(message.positions).reshape(-1, 2)
+            elif name == "measurements":
+                run.measurements.append(recorded)
+                run.indices.update(int(index) for index in message.indices)
+            elif name == "acquisition_end":
+                run.end, run.sent, run.dropped = recorded, message.sent, message.dropped
+                run.aborted, run.error_code, run.reason = message.aborted, message.error_code, message.reason
+
+    def _account(self, states: list[tuple[RecordedMessage, Any]]) -> None:
+        """Give every acquisition the microscope's total dose before and after it.
+
+        Before: as the state said when the beam was unblanked for it, else the last state before its probe path. After: what
+        it was before the next acquisition of the session, else the last state.
+        """
+        runs = sorted((run for runs in self._attempts.values() for run in runs.values() if run.path is not None),
+                      key=lambda run: (run.path.session, run.path.log_time))
+        for run, following in zip(runs, [*runs[1:], None], strict=True):
+            session = [pair for pair in states if pair[0].session == run.path.session]
+            if following is not None and following.path.session == run.path.session:
+                session = [pair for pair in session if pair[0].log_time < following.path.log_time]
+            before = [state.dose for recorded, state in session if recorded.log_time < run.path.log_time]
+            during = [(recorded, state) for recorded, state in session if recorded.log_time >= run.path.log_time]
+            unblanked = [state.dose for _, state in during if not state.beam_blanked]
+            run.dose_before = run.dose_after = (unblanked or before[-1:] or [0.0])[0]
+            if during:
+                run.state, run.dose_after = during[-1][0], during[-1][1].dose
+        for run, following in zip(runs, runs[1:], strict=False):
+            if run.path.session == following.path.session:
+                run.dose_after = following.dose_before
+
+
+def _decoded(folder: str | Path, topics: tuple[str, ...]):
+    """Recorded and decoded messages of these topics; raises where the installed interfaces are others than recorded."""
+    checked = set()
+    for recorded in read_raw(folder, topics):
+        if matches(recorded.topic, DECISIONS) or "/_action/" in recorded.topic:
+            continue
+        if recorded.type not in checked:
+            checked.add(recorded.type)
+            try:
+                installed = type_hash(recorded.type)
+            except DefinitionNotFoundError:
+                installed = ""
+            if recorded.type_hash and installed and recorded.type_hash != installed:
+                raise BagError(f"{folder} was recorded with another definition of {recorded.type} ({recorded.type_hash}) "
+                               f"than is installed ({installed}): replay it with the version of edgetem that recorded it")
+        yield recorded, recorded.decode()
