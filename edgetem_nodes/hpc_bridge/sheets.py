@@ -1,0 +1,174 @@
+"""Known sheets: which one a structure is, in which supercell, and how it is deformed. Imports ASE only to build one."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgetem_nodes.hpc_bridge.structures import Structure
+from edgetem_nodes.physics.sheet import GRAPHENE_LATTICE, MOS2_LATTICE, MOS2_THICKNESS
+
+LARGEST_STRAIN = 0.15
+"""Principal strain above which a structure is no longer taken for a strained sheet."""
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A hexagonal sheet.
+
+    Attributes: `formula`, atoms a unit cell by atomic number; `lattice`, literature lattice constant [m]; `thickness`,
+    distance of its outermost planes [m]; `touching`, fractional k points at which its bands touch; `guess`, by method,
+    lattice constant and thickness [m] near which a search for the engine's own begins.
+    """
+
+    name: str
+    formula: tuple[tuple[int, int], ...]
+    lattice: float
+    thickness: float
+    touching: tuple[tuple[float, float], ...]
+    guess: dict[str, tuple[float, float]]
+
+
+SHEETS = (
+    Sheet("graphene", ((6, 2),), GRAPHENE_LATTICE, 0.0, ((1 / 3, 1 / 3), (-1 / 3, -1 / 3)),
+          {"GFN1-xTB": (2.456e-10, 0.0), "GFN2-xTB": (2.449e-10, 0.0)}),
+    Sheet("MoS2", ((42, 1), (16, 2)), MOS2_LATTICE, MOS2_THICKNESS, (),
+          {"GFN1-xTB": (3.277e-10, 3.134e-10), "GFN2-xTB": (3.095e-10, 3.242e-10)}),
+)
+"""The lattice vectors meet at 120 deg, as in ASE's builders; the K points of graphene are +-(1/3, 1/3)."""
+
+
+@dataclass(frozen=True)
+class Match:
+    """A structure seen as a strained sheet.
+
+    Attributes: `sheet`; `lattice` constant without strain [m]; `supercell` (2, 2) integers, rows are the cell vectors in
+    unit vectors; `deformation` (2, 2), x' = deformation @ x, from the unstrained lattice to the structure; `cells`, unit
+    cells of the supercell; `share`, atoms of the structure over atoms of the perfect supercell (1 but for defects).
+    """
+
+    sheet: Sheet
+    lattice: float
+    supercell: np.ndarray
+    deformation: np.ndarray
+    cells: int
+    share: float
+
+    @property
+    def strain(self) -> np.ndarray:
+        """Green-Lagrange strain (2, 2), (x, y): free of rotation."""
+        return (self.deformation.T @ self.deformation - np.eye(2)) / 2
+
+
+def unit_vectors(lattice: float) -> np.ndarray:
+    """Lattice vectors (2, 2), rows, (x, y) [m]; the first along x, the second at 120 deg."""
+    return lattice * np.array([[1.0, 0.0], [-0.5, np.sqrt(0.75)]])
+
+
+def match(candidate: Structure, lattice: float = 0.0) -> tuple[Match | None, str]:
+    """The structure as a strained sheet, or None and why not.
+
+    A sheet with point defects has a reference only where it is of one element: a missing or an extra atom then goes to
+    the perfect sheet of that element. For a compound it would need a reservoir, which is not known.
+
+    Parameters
+    ----------
+    lattice : constant of the unstrained sheet [m]; 0: the literature value.
+    """
+    if candidate.periodic[:2] != (True, True):
+        return None, "not periodic in x and y"
+    if candidate.charge:
+        return None, "charged"
+    if np.abs(candidate.cell[:2, 2]).max() > 1e-3 * np.abs(candidate.cell[:2, :2]).max():
+        return None, "the sheet is not in the x-y plane"
+    counts = Counter(candidate.atomic_numbers.tolist())
+    for sheet in SHEETS:
+        if set(counts) == {number for number, _ in sheet.formula}:
+            break
+    else:
+        return None, "no known sheet has these elements: " + ", ".join(s.name for s in SHEETS)
+    lattice = lattice or sheet.lattice
+    cells = {counts[number] / each for number, each in sheet.formula}
+    perfect = len(cells) == 1 and float(min(cells)).is_integer()
+    if not perfect and len(sheet.formula) > 1:
+        return None, f"{sheet.name} of another composition: the energy of the missing or extra atoms is not defined"
+    found = _supercell(candidate.cell[:2, :2], unit_vectors(lattice), int(min(cells)) if perfect else None)
+    if found is None:
+        return None, f"the cell is no supercell of {sheet.name} (a = {lattice * 1e9:.4g} nm) within {LARGEST_STRAIN:.0%} strain"
+    supercell, deformation = found
+    if any(np.allclose(supercell @ k, np.round(supercell @ k), atol=1e-9) for k in sheet.touching):
+        return None, (f"a {sheet.name} supercell {supercell.tolist()} folds the points where its bands touch onto Gamma, the "
+                      "only point sampled: strain energies would be wrong several times over; use 4 x 4 or 5 x 5")
+    area = round(abs(np.linalg.det(supercell)))
+    return Match(sheet, lattice, supercell, deformation, area,
+                 len(candidate.atomic_numbers) / (area * sum(each for _, each in sheet.formula))), ""
+
+
+def _supercell(cell: np.ndarray, vectors: np.ndarray, cells: int | None) -> tuple[np.ndarray, np.ndarray] | None:
+    """The supercell (2, 2) of least strain, then of least rotation, and the deformation (2, 2) to `cell`."""
+    constant = np.linalg.norm(vectors[0])
+    reach = int(np.ceil(np.linalg.norm(cell, axis=1).max() * 1.4 / constant)) + 1
+    grid = np.arange(-reach, reach + 1)
+    candidates = np.stack(np.meshgrid(grid, grid, indexing="ij"), -1).reshape(-1, 2)
+    lengths = np.linalg.norm(candidates @ vectors, axis=1)
+    rows = [candidates[np.abs(lengths / np.linalg.norm(row) - 1) < 1.2 * LARGEST_STRAIN] for row in cell]
+    best, key = None, (LARGEST_STRAIN, np.inf)
+    orientation = np.sign(np.linalg.det(cell))
+    for first in rows[0]:
+        determinants = first[0] * rows[1][:, 1] - first[1] * rows[1][:, 0]
+        fits = determinants * orientation == cells if cells else determinants * orientation > 0
+        for second in rows[1][fits]:
+            supercell = np.array([first, second])
+            deformation = np.linalg.solve(supercell @ vectors, cell).T
+            left, stretch, right = np.linalg.svd(deformation)
+            rotation = left @ right
+            this = (round(float(np.abs(stretch - 1).max()), 9), round(abs(float(np.arctan2(rotation[1, 0], rotation[0, 0]))), 9))
+            if this < key:
+                best, key = (supercell, deformation), this
+    return best
+
+
+def build(sheet: Sheet, lattice: float, thickness: float, supercell: np.ndarray, height: float) -> Structure:
+    """The perfect sheet in a supercell, periodic everywhere; lattice constant, thickness and cell along z in m."""
+    from ase.build import graphene, make_supercell, mx2
+
+    constant, thickness = lattice * 1e10, thickness * 1e10
+    if sheet.name == "graphene":
+        atoms = graphene(a=constant, vacuum=10.0)
+    else:
+        atoms = mx2(sheet.name, kind="2H", a=constant, thickness=thickness, vacuum=10.0)
+    matrix = np.eye(3, dtype=int)
+    matrix[:2, :2] = supercell
+    if np.linalg.det(supercell) < 0:
+        matrix[2, 2] = -1
+    atoms = make_supercell(atoms, matrix)
+    cell = atoms.cell.array * 1e-10
+    cell[2] = (0.0, 0.0, height)
+    positions = atoms.positions * 1e-10
+    positions[:, 2] += height / 2 - (positions[:, 2].min() + positions[:, 2].max()) / 2
+    return Structure(atoms.numbers.astype(np.int64), positions, cell, (True, True, True))
+
+
+def carry_over(candidate: Structure, found: Match, reference_cell: np.ndarray, thickness: float) -> Structure:
+    """The structure's deformation applied to another unstrained sheet: the engine's own.
+
+    An engine's lattice constant differs from the measured one by up to some percent. Computed as it stands, a structure
+    would carry that difference as strain; the measured strain itself is what should cost energy.
+
+    Parameters
+    ----------
+    reference_cell : (3, 3) of the engine's sheet without stress, same supercell [m].
+    thickness : distance of its outermost planes [m]; heights are scaled by its ratio to the sheet's.
+    """
+    cell = reference_cell.copy()
+    cell[:2, :2] = reference_cell[:2, :2] @ found.deformation.T
+    fractions = np.linalg.solve(candidate.cell[:2, :2].T, candidate.positions[:, :2].T).T
+    positions = np.empty_like(candidate.positions)
+    positions[:, :2] = fractions @ cell[:2, :2]
+    heights = candidate.positions[:, 2] - (candidate.positions[:, 2].min() + candidate.positions[:, 2].max()) / 2
+    scale = thickness / found.sheet.thickness if found.sheet.thickness else 1.0
+    positions[:, 2] = heights * scale + reference_cell[2, 2] / 2
+    return Structure(candidate.atomic_numbers, positions, cell, (True, True, True), candidate.charge,
+                     candidate.standard_errors)

@@ -1,0 +1,75 @@
+"""Recognising a strained supercell, and carrying its strain over to another lattice constant."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from ase.build import make_supercell, mx2
+from hypothesis import given, settings, strategies
+from sheet_structures import strained
+
+from edgetem_nodes.hpc_bridge import sheets, structures
+
+SMALL = strategies.floats(-0.03, 0.03)
+
+
+@settings(max_examples=40, deadline=None)
+@given(SMALL, SMALL, SMALL, strategies.floats(-3.1, 3.1), strategies.sampled_from([("graphene", 4), ("MoS2", 3), ("MoS2", 2)]))
+def test_strain_is_recovered_at_any_rotation(xx, yy, xy, rotation, which):
+    found, why = sheets.match(strained(*which, (xx, yy, xy), rotation))
+    assert why == ""
+    stretch = np.array([[1 + xx, xy], [xy, 1 + yy]])
+    expected = (stretch @ stretch - np.eye(2)) / 2
+    assert found.cells == which[1] ** 2 and found.share == 1
+    assert np.linalg.eigvalsh(found.strain) == pytest.approx(np.linalg.eigvalsh(expected), abs=1e-9)
+
+
+def test_a_rectangular_supercell_is_recognised():
+    unit = mx2("MoS2", a=3.16 * 1.01, thickness=3.17, vacuum=5)
+    rectangular = make_supercell(unit, [[3, 0, 0], [2, 4, 0], [0, 0, 1]])
+    rectangular.pbc = (True, True, False)
+    found, _ = sheets.match(structures.from_atoms(rectangular))
+    assert found.cells == 12
+    np.testing.assert_allclose(found.strain, (1.01**2 - 1) / 2 * np.eye(2), atol=1e-9)
+
+
+def test_building_the_match_again_gives_the_structure():
+    structure = strained("MoS2", 3, (0.02, -0.01, 0.01), 0.4)
+    found, _ = sheets.match(structure)
+    built = sheets.build(found.sheet, found.lattice, found.sheet.thickness, found.supercell, 2e-9)
+    same = sheets.carry_over(structure, found, built.cell, found.sheet.thickness)
+    np.testing.assert_allclose(same.cell[:2, :2], structure.cell[:2, :2], atol=1e-20)
+    np.testing.assert_allclose(same.positions[:, :2], structure.positions[:, :2], atol=1e-20)
+    assert sorted(built.atomic_numbers) == sorted(structure.atomic_numbers)
+    assert structures.nearest_pair(built)[0] == pytest.approx(np.hypot(3.16 / np.sqrt(3), 3.17 / 2) * 1e-10, rel=1e-9)
+
+
+def test_carrying_over_scales_the_lattice_and_keeps_the_strain():
+    structure = strained("MoS2", 3, (0.02, -0.01, 0.0))
+    found, _ = sheets.match(structure)
+    reference = sheets.build(found.sheet, 3.27e-10, 3.1e-10, found.supercell, 2e-9)
+    carried = sheets.carry_over(structure, found, reference.cell, 3.1e-10)
+    again, _ = sheets.match(carried, 3.27e-10)
+    np.testing.assert_allclose(again.strain, found.strain, atol=1e-9)
+    assert np.ptp(carried.positions[:, 2]) == pytest.approx(3.1e-10)
+
+
+def test_a_vacancy_in_an_elemental_sheet_keeps_a_reference_and_one_in_a_compound_does_not():
+    def without_one(structure):
+        return dataclasses.replace(structure, atomic_numbers=structure.atomic_numbers[1:], positions=structure.positions[1:])
+    assert sheets.match(without_one(strained("graphene", 4)))[0].share == 31 / 32
+    assert "composition" in sheets.match(without_one(strained("MoS2", 3)))[1]
+
+
+@pytest.mark.parametrize(("structure", "message"), [
+    (strained("graphene", 3), "folds the points where its bands touch onto Gamma"),
+    (strained("graphene", 4, (0.3, 0.3, 0.0)), "within 15% strain"),
+    (dataclasses.replace(strained(), charge=1), "charged"),
+    (dataclasses.replace(strained(), atomic_numbers=np.full(32, 14)), "no known sheet"),
+    (dataclasses.replace(strained(), periodic=(False, False, False)), "not periodic"),
+])
+def test_no_reference_and_why(structure, message):
+    found, why = sheets.match(structure)
+    assert found is None and message in why
