@@ -1,0 +1,127 @@
+"""What an experiment will do and cost, found out before it starts: opens its files, fits its scalarizer to its axes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgetem_nodes.detector.sources import make_source
+from edgetem_nodes.featurizer.scalarizers import build
+from edgetem_nodes.graph.configuration import Configuration
+from edgetem_nodes.microscope.drivers import make_driver
+from edgetem_nodes.operator.experiment import SCHEMAS
+from edgetem_nodes.physics.scan import Axis, ScanField
+
+ANGSTROM2 = 1e-20
+"""[m²]."""
+ELECTRONVOLT = 1.602176634e-19
+"""[J], exact (SI)."""
+
+
+class CheckError(ValueError):
+    """A configuration that cannot be run; the message says what to change."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the experiment will do.
+
+    Attributes
+    ----------
+    points : positions to be measured at most, initial ones counted.
+    point_electrons, survey_electrons : dose of a point and of the survey [electrons].
+    beam_time : of all points and the survey [s].
+    data_bytes : detector data before compression [byte].
+    """
+
+    source: str
+    driver: str
+    field: ScanField
+    axes: tuple[Axis, ...]
+    frame_bytes: int
+    scalar: tuple[str, str]
+    scalarizer: str
+    acquisition_function: str
+    points: int
+    initial_points: int
+    batch_points: int
+    point_electrons: float
+    survey_electrons: float
+    beam_time: float
+    energies: int
+
+    @property
+    def candidates(self) -> int:
+        """Positions of the field."""
+        return int(np.prod(self.field.shape))
+
+    def lines(self) -> list[str]:
+        """The plan for people."""
+        rows, columns = self.field.shape
+        area = self.candidates * float(np.prod(self.field.step)) / ANGSTROM2
+        electrons = self.survey_electrons + self.points * self.point_electrons
+        unit = f" [{self.scalar[1]}]" if self.scalar[1] else ""
+        batches = max(0, -(-(self.points - self.initial_points) // self.batch_points))
+        result = [
+            f"configuration  {self.source}",
+            f"instrument     {self.driver}, field {rows} x {columns} positions, step "
+            f"{self.field.step[0] * 1e9:.4g} x {self.field.step[1] * 1e9:.4g} nm",
+            f"frames         {' x '.join(describe(axis) for axis in self.axes)}, {self.frame_bytes / 1024:.1f} KiB each",
+            f"scalar         {self.scalar[0]}{unit} by {self.scalarizer}",
+            f"plan           {self.initial_points} initial points, then {batches} batches of {self.batch_points} by "
+            f"{self.acquisition_function.replace('_', ' ')}: {self.points} of {self.candidates} positions",
+            f"cost           {self.points} points, {electrons:.3g} electrons ({electrons / area:.3g} e/Å² over the field, "
+            f"{100 * self.survey_electrons / electrons if electrons else 0:.0f} % for the survey), "
+            f"{self.beam_time:.2f} s of beam time, {self.points * self.frame_bytes / 1e6:.1f} MB of data",
+        ]
+        return result + ([f"energies       {self.energies} structures"] if self.energies else [])
+
+
+def check(configuration: Configuration) -> Plan:
+    """Open what the configuration names and work out the plan.
+
+    Raises
+    ------
+    CheckError : a file is missing, truncated or of an unknown kind, the survey has another shape, the scalarizer is
+        unknown or does not fit the axes, the plan does not fit the field or the dose limit.
+    """
+    microscope = configuration.parameters("microscope", SCHEMAS["microscope"])
+    planner = configuration.parameters("planner", SCHEMAS["planner"])
+    instrument = microscope.instrument
+    driver = source = None
+    try:
+        driver = make_driver(instrument, microscope.seed)
+        source = make_source(instrument, microscope.seed)
+        scalarizer = build(configuration.parameters("featurizer", SCHEMAS["featurizer"]), tuple(source.axes))
+        survey = driver.overview()
+        field = driver.field
+        dwell = instrument.dwell_ms * 1e-3
+        points = min(planner.point_budget, int(np.prod(field.shape)))
+        plan = Plan(source=str(configuration.source), driver=instrument.driver, field=field, axes=tuple(source.axes),
+                    frame_bytes=int(np.prod(source.frame_shape)) * source.dtype.itemsize,
+                    scalar=(scalarizer.names[0], scalarizer.units[0]), scalarizer=scalarizer.definition.name,
+                    acquisition_function=planner.acquisition_function, points=points,
+                    initial_points=min(planner.initial_points, points), batch_points=planner.batch_points,
+                    point_electrons=driver.electrons(1, dwell), survey_electrons=survey.dose,
+                    beam_time=survey.duration + points * (dwell + instrument.settling_us * 1e-6),
+                    energies=planner.energetics.points)
+    except (ValueError, OSError) as error:
+        raise CheckError(f"{configuration.source.name}: {error}") from None
+    finally:
+        for opened in (driver, source):
+            if opened is not None:
+                opened.close()
+    limit = instrument.limits.electrons
+    total = plan.survey_electrons + plan.points * plan.point_electrons
+    if limit and total > limit:
+        raise CheckError(f"{configuration.source.name}: survey and {plan.points} points cost {total:.3g} electrons, more than "
+                         f"instrument.limits.electrons, {limit:.3g}: lower planner.point_budget or the dwell time")
+    return plan
+
+
+def describe(axis: Axis) -> str:
+    """An axis for people: size, range and unit in the field's habits (eV, mrad)."""
+    factor, unit = {"J": (1 / ELECTRONVOLT, "eV"), "rad": (1e3, "mrad"), "m": (1e9, "nm")}.get(axis.unit, (1.0, axis.unit))
+    low, high = axis.offset * factor, (axis.offset + axis.scale * (axis.size - 1)) * factor
+    return f"{axis.size} {axis.name}" + (f" ({low:.4g} to {high:.4g} {unit})" if axis.unit else "")

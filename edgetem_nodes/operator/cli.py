@@ -1,0 +1,195 @@
+"""The command `edgetem`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+
+from edgetem_nodes import __version__
+from edgetem_nodes.graph.environment import prepare
+
+prepare()
+
+app = typer.Typer(name="edgetem", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+                  help="An autonomous scanning transmission electron microscope as a ROS 2 node graph.")
+
+Configured = Annotated[Path, typer.Argument(help="configuration: a file, or the name of a shipped one")]
+Setting = Annotated[list[str], typer.Option("--set", metavar="NODE.KEY=VALUE", help="override a parameter, e.g. "
+                                            "--set planner.point_budget=100; '/**.seed=3' for all nodes that have it")]
+
+
+def fail(message: object) -> None:
+    """End with a message for people and exit code 2."""
+    print(f"error: {message}", file=sys.stderr)
+    raise typer.Exit(2)
+
+
+def overrides(settings: list[str]) -> dict[str, Any]:
+    """`NODE.KEY=VALUE` texts as a mapping; values are YAML scalars or lists."""
+    result = {}
+    for text in settings:
+        key, equals, value = text.partition("=")
+        if not equals or "." not in key:
+            fail(f"{text!r} is not NODE.KEY=VALUE, e.g. planner.point_budget=100")
+        result[key] = yaml.safe_load(value)
+    return result
+
+
+@app.command()
+def run(configuration: Annotated[Path | None, typer.Argument(help="configuration: a file, or the name of a shipped one")]
+        = None,
+        output: Annotated[Path | None, typer.Option(help="folder for the results; default runs/<name>-<time>")] = None,
+        seed: Annotated[int | None, typer.Option(help="seed of everything random")] = None,
+        seeds: Annotated[int, typer.Option(min=0, help="repeat with this many seeds, from 0, and write seeds.json")] = 0,
+        resume: Annotated[Path | None, typer.Option(help="go on with the experiment in this folder")] = None,
+        namespace: Annotated[str, typer.Option(help="namespace of all nodes")] = "",
+        log_level: Annotated[str, typer.Option(help="severity from which nodes log")] = "warn",
+        settings: Setting = []) -> None:  # noqa: B006  (typer reads the default, nobody changes it)
+    """Run an autonomous experiment and leave archive, bag, summary and report in a folder."""
+    from edgetem_nodes.graph.configuration import ConfigurationError
+    from edgetem_nodes.operator.check import CheckError
+    from edgetem_nodes.operator.experiment import CONFIGURATION, FolderError
+    from edgetem_nodes.operator.run import Run, execute, load, output_folder
+    from edgetem_nodes.operator.seeds import repeat
+    if (resume is None) == (configuration is None):
+        fail("give either a configuration or --resume FOLDER")
+    try:
+        changed = overrides(settings) | ({} if seed is None else {"/**.seed": seed})
+        checked = load(configuration or resume / CONFIGURATION, changed)
+        folder = (resume or output or output_folder(checked)).resolve()
+        if seeds:
+            raise typer.Exit(repeat(checked.source, changed, folder, range(seeds), log_level))
+        raise typer.Exit(execute(Run(checked, folder, resume is not None, namespace, log_level)))
+    except (ConfigurationError, CheckError, FolderError) as error:
+        fail(error)
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def launch(context: typer.Context, file: Annotated[str, typer.Argument(help="launch file, or the name of a shipped one")],
+           show_args: Annotated[bool, typer.Option("--show-args", "-s", help="show the launch file's arguments")] = False) -> None:
+    """Run a launch file: NAME:=VALUE arguments; with the genuine launcher where it is installed, else with edgetem's."""
+    from edgetem_nodes.graph.environment import share_directory
+    from edgetem_nodes.graph.launching import LaunchFileError, parse_arguments, run_launch, show_arguments
+    path = Path(file)
+    if not path.exists():
+        path = share_directory() / "launch" / file
+    if not path.exists():
+        fail(f"launch file {file} is neither here nor among the shipped ones: "
+             + ", ".join(sorted(p.name for p in (share_directory() / "launch").glob("*.launch.py"))))
+    try:
+        if show_args:
+            show_arguments(path)
+            return
+        raise typer.Exit(run_launch(path, parse_arguments(context.args)))
+    except LaunchFileError as error:
+        fail(error)
+
+
+@app.command()
+def replay(bag: Annotated[Path, typer.Argument(help="bag, or the folder of an experiment")],
+           log_level: Annotated[str, typer.Option(help="severity from which nodes log")] = "warn") -> None:
+    """Run the real planner from a bag and say whether every decision came out the same."""
+    import os
+
+    from edgetem_nodes.graph.environment import share_directory
+    from edgetem_nodes.graph.isolation import isolate
+    from edgetem_nodes.graph.launching import run_launch
+    from edgetem_nodes.provenance.metadata import BagError
+    from edgetem_nodes.provenance.reading import bag_folder
+    try:
+        folder = bag_folder(bag).resolve()
+    except BagError as error:
+        fail(error)
+    if "ROS_DOMAIN_ID" not in os.environ:
+        isolate()
+    raise typer.Exit(run_launch(share_directory() / "launch" / "replay.launch.py",
+                                {"bag": str(folder), "log_level": log_level}))
+
+
+@app.command()
+def check(configuration: Configured, settings: Setting = []) -> None:  # noqa: B006
+    """Say what an experiment will do and cost, without running it."""
+    from edgetem_nodes.graph.configuration import ConfigurationError
+    from edgetem_nodes.operator.check import CheckError
+    from edgetem_nodes.operator.check import check as check_experiment
+    from edgetem_nodes.operator.experiment import load_experiment
+    try:
+        for line in check_experiment(load_experiment(configuration, overrides(settings))).lines():
+            print(line)
+    except (ConfigurationError, CheckError) as error:
+        fail(error)
+
+
+@app.command()
+def init(file: Annotated[Path, typer.Argument(help="a measured scan that RosettaSciIO reads")],
+         survey: Annotated[Path | None, typer.Option(help="file with the survey image, if it is another")] = None,
+         signal: Annotated[str, typer.Option(help="title or number of the data set in the file")] = "",
+         output: Annotated[Path | None, typer.Option(help="configuration to write; default FILE's name with .yaml")] = None,
+         ) -> None:
+    """Write a configuration for a file of one's own; shows what the file holds, with axes and units."""
+    from edgetem_nodes.operator.initialise import InitError, initialise
+    try:
+        for line in initialise(file, survey, signal, output or Path(file.stem + ".yaml")):
+            print(line)
+    except InitError as error:
+        fail(error)
+
+
+@app.command()
+def doctor(folder: Annotated[Path, typer.Argument(help="where results would go")] = Path("runs"),
+           as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False) -> None:
+    """Check what this machine needs for an experiment: compiler, versions, shared memory, domain, discovery, disk."""
+    from edgetem_nodes.operator.doctor import examine
+    findings = examine(folder)
+    if as_json:
+        print(json.dumps({f.subject: {"state": f.state, "detail": f.detail} for f in findings}))
+    else:
+        for f in findings:
+            print(f"{f.state:8s} {f.subject:14s} {f.detail}")
+    raise typer.Exit(1 if any(f.state == "error" for f in findings) else 0)
+
+
+@app.command()
+def report(folder: Annotated[Path, typer.Argument(help="folder of an experiment")]) -> None:
+    """Make bag and archive of an experiment readable if they are not, and write its summary and report again."""
+    from edgetem_nodes.operator.run import finish, repair_folder
+    if not folder.is_dir():
+        fail(f"{folder} is not a folder")
+    for line in repair_folder(folder):
+        print(line)
+    raise typer.Exit(finish(folder, 0))
+
+
+@app.command()
+def bench(name: Annotated[str, typer.Argument(help="which benchmark")],
+          as_json: Annotated[bool, typer.Option("--json", help="last line is one JSON object")] = False,
+          quick: Annotated[bool, typer.Option("--quick", help="end in under 40 s")] = False) -> None:
+    """Measure, with the limit or the peer in the same run."""
+    from edgetem_nodes.operator.benchmark import BenchmarkError, run_benchmark
+    try:
+        run_benchmark(name, as_json, quick)
+    except BenchmarkError as error:
+        fail(error)
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
+def compose(context: typer.Context) -> None:
+    """Run several nodes in one process: NODE... [--ros-args ...]."""
+    from edgetem_nodes.graph.compose import main as compose_main
+    compose_main(context.args)
+
+
+@app.command()
+def version() -> None:
+    """Say the version."""
+    print(__version__)
+
+
+def main() -> None:
+    """Entry point of the command."""
+    app()

@@ -1,0 +1,91 @@
+"""Run an experiment from one command: folder, launch, repair, summary, report."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from edgetem_nodes.graph.configuration import Configuration
+from edgetem_nodes.graph.environment import prepare, share_directory
+from edgetem_nodes.graph.isolation import isolate
+from edgetem_nodes.graph.launching import run_launch
+from edgetem_nodes.operator.check import check
+from edgetem_nodes.operator.experiment import ARCHIVE, BAG, CONFIGURATION, load_experiment, prepare_folder
+
+
+@dataclass(frozen=True)
+class Run:
+    """What to run: the checked configuration, the folder for the results, and how."""
+
+    configuration: Configuration
+    folder: Path
+    resume: bool = False
+    namespace: str = ""
+    log_level: str = "warn"
+
+
+def output_folder(configuration: Configuration) -> Path:
+    """runs/<configuration>-<time> in the present folder."""
+    return Path("runs") / f"{configuration.source.stem}-{datetime.now():%Y%m%d-%H%M%S}"
+
+
+def execute(run: Run) -> int:
+    """Run the experiment and leave a complete folder behind, also after a crash; returns the exit code.
+
+    Raises
+    ------
+    FolderError : the folder is in use.
+    CheckError : the configuration cannot be run.
+    """
+    for line in check(run.configuration).lines():
+        print(line)
+    prepare_folder(run.folder, run.configuration, run.resume)
+    if "ROS_DOMAIN_ID" not in os.environ:
+        isolate()
+    os.environ["ROS_LOG_DIR"] = str(run.folder / "log")
+    print(f"results in {run.folder}, ROS domain {os.environ['ROS_DOMAIN_ID']}", flush=True)
+    prepare()
+    code = run_launch(share_directory() / "launch" / "experiment.launch.py", {
+        "experiment": str(run.folder / CONFIGURATION), "output": str(run.folder), "namespace": run.namespace,
+        "resume": str(run.resume).lower(), "log_level": run.log_level})
+    for line in repair_folder(run.folder):
+        print(line)
+    return finish(run.folder, code)
+
+
+def repair_folder(folder: Path) -> list[str]:
+    """Make archive and bag readable where a dead node left them open; returns what was done, for people."""
+    from edgetem_nodes.archive.repair import repair as repair_archive
+    from edgetem_nodes.provenance.repair import repair as repair_bag
+    reports = []
+    if (folder / ARCHIVE).exists():
+        report = repair_archive(folder / ARCHIVE)
+        reports += [] if report.action == "none" else [report]
+    if (folder / BAG).exists():
+        report = repair_bag(folder / BAG)
+        reports += [report] if report.changed else []
+    return [f"repaired {report}" for report in reports]
+
+
+def finish(folder: Path, code: int) -> int:
+    """Write summary and report of what is in the folder; returns the exit code, 1 where they cannot be made."""
+    from edgetem_nodes.operator.report import write_report
+    from edgetem_nodes.operator.summary import write_summary
+    began = time.monotonic()
+    try:
+        write_summary(folder, code)
+        write_report(folder)
+    except Exception as error:  # noqa: BLE001  (the data is safe; say what is missing and where)
+        print(f"error: no report of {folder}: {error}", file=sys.stderr)
+        return code or 1
+    print(f"report {folder / 'report.html'} in {time.monotonic() - began:.0f} s")
+    return code
+
+
+def load(path: Path, overrides: dict[str, object]) -> Configuration:
+    """`load_experiment`, for the command line."""
+    return load_experiment(path, overrides)

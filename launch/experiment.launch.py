@@ -1,0 +1,61 @@
+"""The autonomous experiment as a launch graph: every node, brought up and run by the operator node.
+
+    ros2 launch edgetem experiment.launch.py experiment:=config/cuzn_eels.yaml output:=runs/first
+    edgetem launch experiment.launch.py experiment:=config/cuzn_eels.yaml output:=runs/first
+"""
+
+import os
+import time
+from datetime import datetime
+from pathlib import Path
+
+from launch import LaunchDescription
+from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable, Shutdown
+from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import Node
+
+from edgetem_nodes.graph import environment
+from edgetem_nodes.operator.experiment import load_experiment, prepare_folder
+
+
+def generate_launch_description():
+    return LaunchDescription([
+        DeclareLaunchArgument("experiment", default_value="default.yaml",
+                              description="configuration: a file, or the name of one of the shipped ones"),
+        DeclareLaunchArgument("output", default_value="",
+                              description="folder for the results, new or empty; default runs/<experiment>-<time>"),
+        DeclareLaunchArgument("namespace", default_value="", description="namespace of all nodes"),
+        DeclareLaunchArgument("record", default_value="true", choices=["true", "false"],
+                              description="record every topic into an MCAP bag in the output folder"),
+        DeclareLaunchArgument("resume", default_value="false", choices=["true", "false"],
+                              description="go on with the experiment in the output folder"),
+        DeclareLaunchArgument("log_level", default_value="info", choices=["debug", "info", "warn", "error", "fatal"],
+                              description="severity from which nodes log"),
+        OpaqueFunction(function=graph),
+    ])
+
+
+def graph(context):
+    """The nodes, with the parameters of the checked configuration. Errors in it end the launch before anything starts."""
+    value = lambda name: LaunchConfiguration(name).perform(context)  # noqa: E731
+    launched = time.monotonic_ns()
+    configuration = load_experiment(value("experiment"))
+    resume = value("resume") == "true"
+    folder = Path(value("output") or f"runs/{configuration.source.stem}-{datetime.now():%Y%m%d-%H%M%S}").resolve()
+    prepare_folder(folder, configuration, resume)
+    environment.prepare()
+    nodes = [name for name in configuration.nodes["operator"]["nodes"] if name != "recorder" or value("record") == "true"]
+    shared = [SetEnvironmentVariable(name, os.environ[name])
+              for name in (*environment.THREAD_VARIABLES, "FASTDDS_DEFAULT_PROFILES_FILE", "AMENT_PREFIX_PATH")
+              if name in os.environ]
+
+    def node(name, **extra):
+        parameters = {key: value_ for key, value_ in configuration.nodes[name].items() if value_ != []}
+        parameters.update(output=str(folder), **extra) if "output" in parameters else parameters.update(extra)
+        return Node(package="edgetem", executable=name, name=name, namespace=value("namespace"), parameters=[parameters],
+                    arguments=["--ros-args", "--log-level", value("log_level")], output="screen", emulate_tty=False,
+                    output_format="{line}" if name == "operator" else "[{this.process_description.final_name}] {line}",
+                    on_exit=Shutdown(reason=f"{name} ended"))
+
+    return [*shared, *(node(name) for name in nodes),
+            node("operator", nodes=nodes, launched_ns=launched, resume=resume)]
