@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgetem_nodes.graph.credit import NIL, CreditWindow
+from edgetem_nodes.graph.credit import LARGEST_BACKLOG, NIL, CreditWindow
 
 RUN = uuid.UUID(int=7)
 EARLIER = uuid.UUID(int=6)
@@ -48,14 +48,43 @@ def test_credit_of_another_acquisition_counts_as_nothing():
 
 
 def test_repeated_credit_of_an_earlier_attempt_with_the_same_id_counts_as_nothing():
-    credit = CreditWindow(["a"])
+    credit = window(a=100)
+    credit.sent(4)
     credit.update("a", RUN, 4, 100, stamp=5, now=0.0)
+    credit.end()
     credit.begin(RUN, 10)
-    credit.sent(10)
+    credit.sent(4)
+    credit.sent(6)
     credit.update("a", RUN, 4, 100, stamp=5, now=1.0)
     assert credit.available() == 0
     credit.update("a", RUN, 4, 100, stamp=6, now=1.1)
     assert credit.available() == 4
+
+
+def test_what_is_left_of_earlier_acquisitions_takes_room():
+    credit = window(a=100)
+    credit.sent(6)
+    credit.end()
+    credit.begin(EARLIER, 20)
+    assert credit.available() == 2
+    credit.sent(1)
+    assert credit.available() == 1
+    credit.update("a", EARLIER, 1, 100, stamp=2, now=0.1)
+    assert credit.available() == 5, "a word about a later block says that the earlier ones are consumed"
+    assert credit.outstanding() == 0
+
+
+def test_small_blocks_never_overrun_the_queue():
+    from edgetem_nodes.graph.quality_of_service import BLOCKS
+
+    credit = window(a=10**9)
+    sent = 0
+    while credit.available():
+        credit.sent(1)
+        sent += 1
+    assert sent == LARGEST_BACKLOG < BLOCKS.depth
+    credit.update("a", RUN, 1, 10**9, stamp=2, now=0.1)
+    assert credit.available() > 0
 
 
 def test_without_required_consumers_nothing_is_held_back():
@@ -96,21 +125,23 @@ def test_no_consumer_is_ever_sent_more_than_it_has_room_for(sizes, frame, events
     for i, size in enumerate(sizes):
         credit.update(str(i), NIL, 0, size, stamp=0, now=0.0)
     credit.begin(RUN, frame)
-    sent, consumed, said = 0, [0] * len(sizes), [0] * len(sizes)
+    blocks, consumed, said = [], [0] * len(sizes), [0] * len(sizes)
     for step, (who, count, speak) in enumerate(events, start=1):
         who %= len(sizes)
         taken = min(count, credit.available())
-        credit.sent(taken)
-        sent += taken
+        if taken:
+            credit.sent(taken)
+            blocks.append(taken)
         for i, size in enumerate(sizes):
-            assert (sent - said[i]) * frame <= size or sent - said[i] <= 1
-        consumed[who] = min(sent, consumed[who] + count)
+            on_the_way = blocks[said[i]:]
+            assert sum(on_the_way) * frame <= size or on_the_way == [1]
+        consumed[who] = min(len(blocks), consumed[who] + count)
         if speak:
             said[who] = consumed[who]
-            credit.update(str(who), RUN, said[who], sizes[who], stamp=step, now=0.0)
+            credit.update(str(who), RUN, sum(blocks[:said[who]]), sizes[who], stamp=step, now=0.0)
     for i, size in enumerate(sizes):
-        credit.update(str(i), RUN, sent, size, stamp=10**6, now=0.0)
-    assert credit.available() >= 1
+        credit.update(str(i), RUN, sum(blocks), size, stamp=10**6, now=0.0)
+    assert credit.available() >= 1 and credit.outstanding() == 0
 
 
 def test_the_reporter_announces_counts_and_repeats():

@@ -1,0 +1,66 @@
+"""Parameters of the planner node. The names come without torch, so that a configuration is checked without it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edgetem_nodes.graph.configuration import group, parameter
+
+
+@dataclass(frozen=True)
+class Model:
+    """The surrogate: what the planner believes between the points that it measured."""
+
+    surrogate: str = parameter("deep_kernel_learning", "Surrogate model",
+                               choices=("deep_kernel_learning", "gaussian_process"))
+    kernel: str = parameter("matern", "Covariance: Matern with nu = 5/2, or squared exponential", choices=("matern", "rbf"))
+    patch_size: int = parameter(5, "Edge of the survey patch around each position; odd", unit="pixel", minimum=1, maximum=63)
+    patch_components: int = parameter(8, "Principal components of the patches that the model sees", minimum=1, maximum=64)
+    use_position: bool = parameter(True, "Whether the model knows the position besides the patch")
+    embedding: int = parameter(2, "Dimensions that the network maps a patch to", minimum=1, maximum=16)
+    hidden: int = parameter(16, "Units of the network's hidden layer", minimum=1, maximum=1024)
+    training_steps: int = parameter(40, "Steps of the optimiser at every decision", minimum=0, maximum=10000)
+    learning_rate: float = parameter(0.1, "Learning rate of the optimiser", minimum=1e-5, maximum=1.0)
+
+
+@dataclass(frozen=True)
+class Energetics:
+    """Energies of the most telling positions, at the end of the experiment."""
+
+    points: int = parameter(0, "Structures to compute; 0: none", minimum=0, maximum=1000)
+    engine: str = parameter("", "Engine of the hpc_bridge; empty: its configured one")
+    settings: str = parameter("", "JSON object that overrides the engine's settings; empty: none")
+    timeout_s: float = parameter(300.0, "Longest wait for the next step of a computation", unit="s", minimum=1.0)
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """What the experiment may cost, when it ends, and how positions are chosen."""
+
+    seed: int = parameter(0, "Seed of everything random in the experiment", minimum=0, maximum=2**62)
+    output: str = parameter("", "Folder of the experiment; empty: no checkpoints are written", path=True)
+    point_budget: int = parameter(340, "Positions to measure, initial ones counted", minimum=1, maximum=1_000_000)
+    dose_budget: float = parameter(0.0, "Dose that the experiment may spend, survey counted; 0: no limit", unit="electrons",
+                                   minimum=0.0)
+    time_budget_s: float = parameter(0.0, "Acquisition time that the experiment may spend; 0: no limit", unit="s", minimum=0.0)
+    target_standard_deviation: float = parameter(
+        0.0, "The experiment ends when the map's standard deviation is nowhere larger, in units of the scalar; 0: no target",
+        minimum=0.0)
+    initial_points: int = parameter(40, "Positions of the sparse initial scan", minimum=1, maximum=100_000)
+    batch_points: int = parameter(20, "Positions of every later acquisition", minimum=1, maximum=100_000)
+    acquisition_function: str = parameter(
+        "maximum_variance", "What the next positions are chosen for: expected_improvement finds extremes, maximum_variance and "
+                            "integrated_variance map the field",
+        choices=("expected_improvement", "upper_confidence_bound", "maximum_variance", "integrated_variance", "random"))
+    exploration: str = parameter("integrated_variance", "Acquisition function of the exploring share of each batch",
+                                 choices=("maximum_variance", "integrated_variance", "random"))
+    exploration_fraction: float = parameter(0.0, "Share of each batch that explores", minimum=0.0, maximum=1.0)
+    confidence: float = parameter(2.0, "Standard deviations that upper_confidence_bound adds to the mean", minimum=0.0,
+                                  maximum=100.0)
+    failure_retries: int = parameter(1, "Times that a position is asked for again after its measurement failed", minimum=0,
+                                     maximum=100)
+    measurement_timeout_s: float = parameter(
+        30.0, "Longest silence of the microscope, the detector or the featurizer during an acquisition", unit="s", minimum=0.5,
+        maximum=86400.0)
+    model: Model = group(Model)
+    energetics: Energetics = group(Energetics)
