@@ -15,7 +15,7 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
 from edgetem_nodes.graph import environment
-from edgetem_nodes.operator.experiment import load_experiment, prepare_folder
+from edgetem_nodes.operator.experiment import load_experiment, prepare_folder, spent_dose
 
 
 def generate_launch_description():
@@ -53,9 +53,10 @@ def graph(context):
         parameters = {key: value_ for key, value_ in configuration.nodes[name].items() if value_ != []}
         parameters.update(output=str(folder), **extra) if "output" in parameters else parameters.update(extra)
         return Node(package="edgetem", executable=name, name=name, namespace=value("namespace"), parameters=[parameters],
-                    arguments=["--ros-args", "--log-level", value("log_level")], output="screen", emulate_tty=False,
+                    ros_arguments=["--log-level", value("log_level")], output="screen", emulate_tty=False,
                     output_format="{line}" if name == "operator" else "[{this.process_description.final_name}] {line}",
                     on_exit=Shutdown(reason=f"{name} ended"))
 
-    return [*shared, *(node(name) for name in nodes),
+    continued = {"microscope": {"initial_dose": spent_dose(folder)}} if resume else {}
+    return [*shared, *(node(name, **continued.get(name, {})) for name in nodes),
             node("operator", nodes=nodes, launched_ns=launched, resume=resume)]

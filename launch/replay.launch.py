@@ -39,7 +39,7 @@ def graph(context):
     def node(name, output_format, parameters):
         return Node(package="edgetem", executable=name, name=name, namespace=value("namespace"),
                     parameters=[{key: value_ for key, value_ in parameters.items() if value_ != []}],
-                    arguments=["--ros-args", "--log-level", value("log_level")], output="screen", emulate_tty=False,
+                    ros_arguments=["--log-level", value("log_level")], output="screen", emulate_tty=False,
                     output_format=output_format, on_exit=Shutdown(reason=f"{name} ended"))
 
     return [*shared,

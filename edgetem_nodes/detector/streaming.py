@@ -361,10 +361,10 @@ class _Spool:
                 with self._changed:
                     self._delivered = first
                     if self._waiting + piece.count > self._capacity:
-                        raise EndedEarlyError(
-                            "SPOOL_FULL", f"the source cannot pause and its consumers lag: {self._waiting + piece.count} "
-                            f"frames wait, the spool holds {self._capacity}; slowest is {self._gate.slowest() or 'the detector'}; "
-                            "make spool_mib larger or the dwell time longer")
+                        raise EndedEarlyError("SPOOL_FULL", (
+                            f"the source cannot pause and its consumers lag: {self._waiting + piece.count} frames wait, the "
+                            f"spool holds {self._capacity}; slowest is {self._gate.slowest() or 'the detector'}; make "
+                            "spool_mib larger or the dwell time longer"))
                     self._pieces.append(piece)
                     self._waiting += piece.count
                     self._changed.notify_all()

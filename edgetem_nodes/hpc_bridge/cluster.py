@@ -75,6 +75,7 @@ class Cluster:
         self._thread: threading.Thread | None = None
         self._session: asyncio.Future | None = None
         self._closing = False
+        self._replacing: set[asyncio.Future] = set()
         self.transport = ""
         self.done = 0
         self.failed = 0
@@ -221,13 +222,13 @@ class Cluster:
             while not (result.done() or stop.done() or session.lost.done()):
                 left = job.started + self._time_limit - time.monotonic()
                 if left <= 0:
-                    await self._end(job, session, result)
+                    await self._end(job, session, future, result)
                     raise TimeLimit(f"the job ran longer than {self._time_limit:g} s (parameter cluster.time_limit_s)")
                 await asyncio.wait({result, stop, session.lost}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
             if session.lost.done() and not result.done():
                 raise ConnectionError(f"its host ended with code {session.lost.result()}")
             if not result.done():
-                await self._end(job, session, result)
+                await self._end(job, session, future, result)
                 raise Canceled
             try:
                 value = result.result()
@@ -244,18 +245,26 @@ class Cluster:
                 task.cancel()
             future.release()
 
-    async def _end(self, job: Job, session: Any, result: asyncio.Future) -> None:
+    async def _end(self, job: Job, session: Any, future: Any, result: asyncio.Future) -> None:
         """End a job: ask it to stop, and replace its worker if it does not in time."""
         from distributed import Event
 
-        await Event(job.name, client=session.client).set()
+        await asyncio.wait({asyncio.ensure_future(Event(job.name, client=session.client).set()), session.lost},
+                           timeout=CANCEL_GRACE, return_when=asyncio.FIRST_COMPLETED)
         if job.starts:
             await asyncio.wait({result, session.lost}, timeout=CANCEL_GRACE, return_when=asyncio.FIRST_COMPLETED)
         if not result.done() and not session.lost.done():
-            await session.client.cancel([job.name], force=True)
+            await session.client.cancel([future], force=True)
             if job.starts:
                 self._log(f"the worker {job.address} does not end its step; it is replaced")
-                await session.client.restart_workers([job.address], raise_for_error=False)
+                replaced = asyncio.ensure_future(session.client.restart_workers([job.address], raise_for_error=False))
+                self._replacing.add(replaced)
+                replaced.add_done_callback(self._replaced)
+
+    def _replaced(self, ended: asyncio.Future) -> None:
+        self._replacing.discard(ended)
+        if not ended.cancelled() and ended.exception() is not None:
+            self._log(f"a worker was not replaced: {ended.exception()}")
 
     async def _close(self) -> None:
         for job in list(self._jobs.values()):

@@ -42,7 +42,7 @@ class Limits:
     atoms: int = parameter(200, "most atoms of a structure; the time grows with the third power", minimum=1, maximum=5000)
     distance_pm: float = parameter(60.0, "shortest distance of two atoms, periodic images included", unit="pm",
                                    minimum=20.0, maximum=300.0)
-    jobs: int = parameter(64, "most calculations that are waiting or running; a further goal is refused", minimum=1,
+    jobs: int = parameter(64, "most calculations waiting or running; a further goal is refused", minimum=1,
                           maximum=10000)
 
 

@@ -26,8 +26,9 @@ def dask_setup(_worker: Any) -> None:
 def run(job: str, function: Callable, arguments: tuple) -> tuple[Any, float, str]:
     """Run `function(*arguments, step, canceled)`; returns its result, the wall time [s] and where it ran.
 
-    In place of the result stands the error where the engine failed or the job was cancelled. Every step goes out as an event; the Dask event named like the job says that it is to end. A worker that dies is
-    replaced and the job starts afresh, with its step numbers.
+    In place of the result stands the error where the engine failed or the job was cancelled. Every step goes out as an
+    event; the Dask event named like the job says that it is to end. A worker that dies is replaced and the job starts
+    afresh, with its step numbers.
     """
     from distributed import Event, get_worker
 
@@ -47,6 +48,9 @@ def run(job: str, function: Callable, arguments: tuple) -> tuple[Any, float, str
     begin = time.monotonic()
     step(-1, 0.0, 0.0)
     try:
+        # A job whose worker was replaced because it did not end may come here before the scheduler has dropped it.
+        if canceled():
+            raise Canceled
         result = function(*arguments, step, canceled)
     except (Canceled, EngineError) as error:
         result = error

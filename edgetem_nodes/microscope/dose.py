@@ -50,9 +50,9 @@ class DoseAccount:
             worst = int(after.argmax())
             if after[worst] > self._areal_limit * (1 + 1e-9):
                 row, column = divmod(worst, self._columns)
-                raise DoseLimitError(f"position ({row}, {column}) would come to "
-                                     f"{after[worst] / PER_SQUARE_ANGSTROM:.4g} e/Å², the limit is {self._areal_limit / PER_SQUARE_ANGSTROM:.4g} e/Å²: take a shorter "
-                                     "dwell time or another position; positions are (row, column)")
+                raise DoseLimitError(f"position ({row}, {column}) would come to {after[worst] / PER_SQUARE_ANGSTROM:.4g} "
+                                     f"e/Å², the limit is {self._areal_limit / PER_SQUARE_ANGSTROM:.4g} e/Å²: take a "
+                                     "shorter dwell time or another position; positions are (row, column)")
 
     def check_survey(self, electrons: float) -> None:
         """Raise DoseLimitError where `electrons` spread over the whole field would exceed a limit."""

@@ -108,7 +108,7 @@ def replay(bag: Annotated[Path, typer.Argument(help="bag, or the folder of an ex
     if "ROS_DOMAIN_ID" not in os.environ:
         isolate()
     raise typer.Exit(run_launch(share_directory() / "launch" / "replay.launch.py",
-                                {"bag": str(folder), "log_level": log_level}))
+                                {"bag": str(folder), "log_level": log_level}, quiet=log_level not in ("debug", "info")))
 
 
 @app.command()

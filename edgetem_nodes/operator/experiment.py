@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from edgetem_nodes.compressor.parameters import Parameters as CompressorParameters
 from edgetem_nodes.detector.parameters import Parameters as DetectorParameters
@@ -73,3 +76,16 @@ def prepare_folder(folder: Path, configuration: Configuration, resume: bool = Fa
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CONFIGURATION).write_text(configuration.as_yaml())
 
+
+def spent_dose(folder: Path) -> float:
+    """Electrons that an interrupted experiment had spent by its checkpoint, so that the microscope goes on counting.
+
+    Raises
+    ------
+    FolderError : the checkpoint cannot be read.
+    """
+    try:
+        with np.load(folder / CHECKPOINT, allow_pickle=False) as stored:
+            return float(json.loads(str(stored["progress"]))["dose"])
+    except (OSError, ValueError, KeyError) as error:
+        raise FolderError(f"{folder} cannot be resumed: {CHECKPOINT} cannot be read: {error}") from None

@@ -51,7 +51,7 @@ def execute(run: Run) -> int:
     prepare()
     code = run_launch(share_directory() / "launch" / "experiment.launch.py", {
         "experiment": str(run.folder / CONFIGURATION), "output": str(run.folder), "namespace": run.namespace,
-        "resume": str(run.resume).lower(), "log_level": run.log_level})
+        "resume": str(run.resume).lower(), "log_level": run.log_level}, quiet=run.log_level not in ("debug", "info"))
     for line in repair_folder(run.folder):
         print(line)
     return finish(run.folder, code)

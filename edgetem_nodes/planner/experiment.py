@@ -23,8 +23,8 @@ from edgetem_nodes.planner.parameters import Parameters
 from edgetem_nodes.planner.patches import grid_coordinates, patch_components
 
 STATE_VERSION = 1
-BUDGET_KEYS = ("output", "point_budget", "dose_budget", "time_budget_s", "target_standard_deviation", "measurement_timeout_s",
-               "energetics")
+BUDGET_KEYS = ("output", "point_budget", "dose_budget", "time_budget_s", "target_standard_deviation",
+               "measurement_timeout_s", "energetics")
 """Parameters that may differ between a checkpoint and the experiment that goes on from it."""
 
 
@@ -77,8 +77,8 @@ class ActiveExperiment:
             raise ExperimentError(f"a survey of shape {survey.shape} does not fit a field of {field.shape[0]} x "
                                   f"{field.shape[1]} positions; it must be (channels, rows, columns)")
         if not np.isfinite(survey).all():
-            raise ExperimentError(f"{int((~np.isfinite(survey)).sum())} of {survey.size} survey values are not finite: repair "
-                                  "the survey before the experiment")
+            raise ExperimentError(f"{int((~np.isfinite(survey)).sum())} of {survey.size} survey values are not finite: "
+                                  "repair the survey before the experiment")
         allowed = np.ones(field.shape, bool) if allowed is None else np.array(allowed, bool)
         if allowed.shape != tuple(field.shape) or not allowed.any():
             raise ExperimentError(f"the mask of allowed positions, shape {allowed.shape}, must fit the field of "
@@ -156,7 +156,8 @@ class ActiveExperiment:
                                   f"{len(valid)} marks do not belong together: one of each a measurement")
         outside = (candidates < 0) | (candidates >= len(self._allowed))
         if outside.any():
-            raise ExperimentError(f"candidate {candidates[outside][0]} is outside the field of {len(self._allowed)} positions")
+            raise ExperimentError(f"candidate {candidates[outside][0]} is outside the field of {len(self._allowed)} "
+                                  "positions")
         valid = valid & np.isfinite(values)
         self._candidates = np.concatenate([self._candidates, candidates])
         self._values = np.concatenate([self._values, np.where(valid, values, np.nan)])
@@ -219,21 +220,28 @@ class ActiveExperiment:
         parameters, trained = self.parameters, self._model()
         self._model_seed(self._generator)
         posterior = trained.posterior
-        # Plug-in incumbent for noisy values: the best prediction at a measured position, not the luckiest reading.
-        # Picheny, Wagner and Ginsbourger, Struct. Multidiscip. Optim. 48, 607 (2013), section 3.1.
-        best = float(posterior.mean[self.measured].max())
-        import os
-        if os.environ.get('Q'): best=float(np.quantile(posterior.mean,float(os.environ['Q'])))
+        best, of_what = self._incumbent(posterior.mean)
         functions = batch_functions(parameters.acquisition_function, count, parameters.exploration,
                                     parameters.exploration_fraction)
         batch = BatchChooser(posterior, free, best, parameters.confidence, self._generator).choose(functions)
         used = list(dict.fromkeys(batch.functions))
         shares = " and ".join(f"{batch.functions.count(name)} by {name}" for name in used)
-        reason = f"{shares}, from {len(self.values)} measurements; best prediction {best:.6g}"
+        reason = f"{shares}, from {len(self.values)} measurements; {of_what} {best:.6g}"
         if trained.training_failure:
             reason += f"; the model keeps its prior hyperparameters ({trained.training_failure})"
         return Proposal(batch.candidates, self.field.positions(batch.candidates), "+".join(used), batch.values, reason,
                         trained.description, before, batch.acquisition.reshape(self.field.shape))
+
+    def _incumbent(self, mean: np.ndarray) -> tuple[float, str]:
+        """The level that expected improvement is over [scalar], and what it is."""
+        fraction = self.parameters.target_fraction
+        if fraction > 0:
+            # A set of positions is sought, not the one best: improvement counts from the level that the set exceeds.
+            level = float(np.quantile(mean[self._allowed], 1.0 - fraction))
+            return level, f"level of the highest {fraction:.3g} of the field"
+        # Plug-in incumbent for noisy values: the best prediction at a measured position, not the luckiest reading.
+        # Picheny, Wagner and Ginsbourger, Struct. Multidiscip. Optim. 48, 607 (2013), section 3.1.
+        return float(mean[self.measured].max()), "best prediction"
 
     def predict(self) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation of the latent scalar over the field, two (rows, columns) arrays [scalar].
@@ -247,10 +255,26 @@ class ActiveExperiment:
         """JSON of the present model; empty where nothing valid was measured."""
         return self._model().description if self._valid.any() else ""
 
-    def most_telling(self) -> np.ndarray:
-        """Measured candidates by predicted value, largest first, (measurements,) int64: where a closer look pays."""
+    def most_telling(self, separation: float = 0.05) -> np.ndarray:
+        """Measured candidates by predicted value, largest first: where a closer look pays.
+
+        Parameters
+        ----------
+        separation : none is closer to a larger one than this, as a fraction of the field's longer side.
+
+        Returns
+        -------
+        (count,) int64 candidates; empty where nothing valid was measured.
+        """
         measured = np.unique(self.measured)
-        return measured[np.argsort(-self._model().posterior.mean[measured], kind="stable")]
+        if not len(measured):
+            return measured
+        kept: list[int] = []
+        for candidate in measured[np.argsort(-self._model().posterior.mean[measured], kind="stable")]:
+            distances = np.square(self._coordinates[kept] - self._coordinates[candidate]).sum(axis=1)
+            if not kept or distances.min() >= separation**2:
+                kept.append(int(candidate))
+        return np.array(kept, np.int64)
 
     @staticmethod
     def _model_seed(generator: np.random.Generator) -> int:
@@ -259,13 +283,13 @@ class ActiveExperiment:
     def _model(self):  # noqa: ANN202  (the class is imported only when it is needed)
         if self._trained is None:
             if not self._valid.any():
-                raise ExperimentError(f"none of the {len(self._candidates)} measurements so far is valid: look at the failures "
-                                      "that the featurizer marked")
+                raise ExperimentError(f"none of the {len(self._candidates)} measurements so far is valid: look at the "
+                                      "failures that the featurizer marked")
             # Torch is imported late: configuration, checks and the bring-up of other nodes do without.
             from edgetem_nodes.planner.surrogates import Surrogate, SurrogateSettings
             if self._surrogate is None:
-                model = self.parameters.model
-                settings = SurrogateSettings(**{name: getattr(model, name) for name in SurrogateSettings.__dataclass_fields__})
+                model = asdict(self.parameters.model)
+                settings = SurrogateSettings(**{name: model[name] for name in SurrogateSettings.__dataclass_fields__})
                 self._surrogate = Surrogate(self._components, self._coordinates, settings)
             twin = np.random.Generator(np.random.PCG64())
             twin.bit_generator.state = self._generator.bit_generator.state

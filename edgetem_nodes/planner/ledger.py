@@ -64,5 +64,6 @@ class Pending:
     def sorted(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Values, standard errors and validity in order of index, (count,) each; all rows must be there."""
         rows = [self.rows[index] for index in range(self.count)]
-        return (np.array([row.value for row in rows], np.float64), np.array([row.standard_error for row in rows], np.float64),
+        return (np.array([row.value for row in rows], np.float64),
+                np.array([row.standard_error for row in rows], np.float64),
                 np.array([row.valid for row in rows], bool))

@@ -101,14 +101,14 @@ class PlannerNode(GraphNode):
     # ---- callbacks on the executor ----------------------------------------------------------------------------
 
     def _on_goal(self, request: RunExperiment.Goal) -> GoalResponse:
-        if self.active and self._goal is None:
-            return GoalResponse.ACCEPT
-        self.get_logger().error("an experiment was refused: " + ("another one is running" if self.active else
-                                                                 "the planner is not active"))
-        return GoalResponse.REJECT
+        if self._goal is None:
+            self._waiting.reset()
+        # A refusal is a result with a code: a rejected goal could not say why.
+        return GoalResponse.ACCEPT
 
     def _on_cancel(self, goal: ServerGoalHandle) -> CancelResponse:
-        self._waiting.request_stop()
+        if self._goal in (None, goal):
+            self._waiting.request_stop()
         return CancelResponse.ACCEPT
 
     def _on_measurements(self, message: Measurements) -> None:
@@ -131,15 +131,25 @@ class PlannerNode(GraphNode):
                 self._waiting.notify()
 
     async def _run(self, goal: ServerGoalHandle) -> RunExperiment.Result:
-        self._goal = goal
-        self._waiting.reset()
         result = RunExperiment.Result()
+        if self._goal is not None or not self.active:
+            busy = self._goal is not None
+            result.error_code = result.BUSY if busy else result.NOT_ACTIVE
+            result.error_msg = ("another experiment is running: cancel it, or wait for its end" if busy else
+                                "the planner is not active: configure and activate it first")
+            self.get_logger().error(f"an experiment was refused: {result.error_msg}")
+            goal.abort()
+            return result
+        self._goal = goal
         try:
             await self._background.run(self._conduct, goal, result)
         except _Failed as failure:
             result.error_code, result.error_msg = getattr(RunExperiment.Result, failure.code), str(failure)
         except ExperimentError as error:
             result.error_code, result.error_msg = RunExperiment.Result.MODEL_FAILED, str(error)
+        except Stopped:
+            result.error_code = RunExperiment.Result.CANCELED
+            result.error_msg = "the operator stopped the experiment before its first decision"
         except Halted:
             result.error_code = RunExperiment.Result.NOT_ACTIVE
             result.error_msg = "the planner was stopped before the experiment had ended"
@@ -163,16 +173,16 @@ class PlannerNode(GraphNode):
         budget = self._budget(request)
         progress = self._begin(request)
         self._publish_experiment(progress, request.config)
-        points_before = progress.experiment.points
+        points_before, energies = progress.experiment.points, ""
         try:
             while not (reason := progress.experiment.stop_reason(progress.spent, budget)):
                 decision = self._decide_and_measure(progress, budget, result)
                 rate = (progress.experiment.points - points_before) / (time.monotonic() - began)
                 goal.publish_feedback(RunExperiment.Feedback(decision=decision, rate=rate))
-            result.energies = self._compute_energetics(progress)
+            result.energies, energies = self._compute_energetics(progress)
         except Stopped:
             reason = stopping.OPERATOR
-        stop = self._decision(progress, Decision.STOP, reason=stopping.REASONS[reason], stop_reason=reason)
+        stop = self._decision(progress, Decision.STOP, reason=stopping.REASONS[reason] + energies, stop_reason=reason)
         self._publish(progress, stop, None)
         result.stop_reason, result.decisions = reason, progress.decisions + 1
         result.points, result.dose, result.beam_time = progress.experiment.points, progress.dose, progress.beam_time
@@ -225,6 +235,8 @@ class PlannerNode(GraphNode):
         with self._waiting.changed:
             self._pending = pending
         pending.published_ns = self._publish(progress, decision, proposal)
+        # From here on the number is taken: a stop before the measurements are there is the next decision.
+        progress.decisions += 1
         outcome = self._measure(proposal, pending)
         progress.dose += outcome.dose
         progress.beam_time += pending.beam_time
@@ -234,7 +246,6 @@ class PlannerNode(GraphNode):
         progress.origins.update({int(c): (pending.acquisition_id, i) for i, c in enumerate(proposal.candidates)})
         progress.scalar_name, progress.scalar_unit = pending.scalar
         progress.scalarizer_version = pending.scalarizer_version
-        progress.decisions += 1
         return decision
 
     def _measure(self, proposal: Proposal, pending: Pending) -> Acquire.Result:
@@ -251,15 +262,16 @@ class PlannerNode(GraphNode):
         finished = self._waiting.call(accepted.get_result_async())
 
         def done() -> bool:
-            return finished.done and (pending.complete or finished.result().result.error_code != Acquire.Result.NONE)
+            return finished.done and (pending.complete and pending.beam_time > 0
+                                      or finished.result().result.error_code != Acquire.Result.NONE)
         try:
-            self._waiting.until(done, silence, lambda: (len(pending.rows), finished.done))
+            self._waiting.until(done, silence, lambda: (len(pending.rows), pending.beam_time, finished.done))
         except (Stopped, Halted):
             accepted.cancel_goal_async()
             raise
         if not finished.done:
-            raise _Failed("MEASUREMENTS_MISSING", f"microscope or detector went silent: {len(pending.rows)} of {pending.count} "
-                          f"positions came, then nothing for {silence:g} s")
+            raise _Failed("MEASUREMENTS_MISSING", f"microscope or detector went silent: {len(pending.rows)} of "
+                          f"{pending.count} positions came, then nothing for {silence:g} s")
         outcome = finished.result().result
         if outcome.error_code != Acquire.Result.NONE:
             raise _Failed("ACQUISITION_FAILED", f"the acquisition of {pending.count} positions failed, error "
@@ -267,47 +279,56 @@ class PlannerNode(GraphNode):
         if not pending.complete:
             raise _Failed("MEASUREMENTS_MISSING", f"the featurizer went silent: {len(pending.missing())} of {pending.count} "
                           f"positions have no measurement {silence:g} s after the last one")
+        if not pending.beam_time:
+            raise _Failed("MEASUREMENTS_MISSING", "the microscope went silent: no probe path of the acquisition came "
+                          f"within {silence:g} s")
         return outcome
 
-    def _compute_energetics(self, progress: Progress) -> int:
-        """Energies of the most telling positions; how many could be computed. Failures are stated, and end nothing."""
+    def _compute_energetics(self, progress: Progress) -> tuple[int, str]:
+        """Energies of the most telling positions: how many, and a clause on it for people. Failures end nothing."""
         settings = self.parameters.energetics
         if not settings.points or not len(progress.experiment.measured):
-            return 0
+            return 0, ""
         chosen = progress.experiment.most_telling()[:settings.points]
-        decision = self._decision(progress, Decision.ENERGETICS,
-                                  reason=f"energies of the {len(chosen)} measured positions with the largest predicted value")
+        decision = self._decision(progress, Decision.ENERGETICS, reason=f"energies of the {len(chosen)} measured positions "
+                                                                        "with the largest predicted values")
         decision.candidates = number_array(chosen, "I")
         decision.positions = number_array(progress.experiment.field.positions(chosen))
         self._publish(progress, decision, None)
         progress.decisions += 1
-        calls = []
+        calls, failures = [], []
         for candidate in chosen:
             acquisition_id, index = progress.origins[int(candidate)]
-            answer = self._ask(self._structure, GetStructure.Request(acquisition_id=from_uuid(acquisition_id), index=index),
-                               "MEASUREMENTS_MISSING", "featurizer")
+            request = GetStructure.Request(acquisition_id=from_uuid(acquisition_id), index=index)
+            try:
+                answer = self._ask(self._structure, request, "MEASUREMENTS_MISSING", "featurizer")
+            except _Failed as failure:
+                failures.append(str(failure))
+                break
             if answer.error_code:
-                self.warn(f"no structure for position {candidate}: {answer.error_msg}")
+                failures.append(f"no structure at position {candidate}: {answer.error_msg}")
                 continue
             goal = ComputeEnergetics.Goal(structure=answer.structure, engine=settings.engine, settings=settings.settings)
             calls.append(self._waiting.call(self._energetics.send_goal_async(goal)))
-        return sum(self._energy(call, settings.timeout_s) for call in calls)
+        ended = [self._energy(call, settings.timeout_s) for call in calls]
+        failures += [failure for failure in ended if failure]
+        for failure in failures:
+            self.warn(failure)
+        computed = ended.count("")
+        clause = f"; energies of {computed} of {len(chosen)} positions" + (f", {failures[0]}" if failures else "")
+        return computed, clause
 
-    def _energy(self, call: Any, timeout: float) -> bool:
-        """Whether one computation came to a good end."""
+    def _energy(self, call: Any, timeout: float) -> str:
+        """Why one computation came to no good end; empty where it did."""
         self._waiting.until(lambda: call.done, timeout)
         if not call.done or not call.result().accepted:
-            self.warn("the hpc_bridge did not take a structure" + ("" if call.done else f" within {timeout:g} s"))
-            return False
+            return "the hpc_bridge did not take a structure" + ("" if call.done else f" within {timeout:g} s")
         finished = self._waiting.call(call.result().get_result_async())
         self._waiting.until(lambda: finished.done, timeout)
         if not finished.done:
-            self.warn(f"an energy was not computed within {timeout:g} s (energetics.timeout_s)")
-            return False
+            return f"an energy was not computed within {timeout:g} s (energetics.timeout_s)"
         outcome = finished.result().result
-        if outcome.error_code:
-            self.warn(f"an energy could not be computed: {outcome.error_msg}")
-        return outcome.error_code == ComputeEnergetics.Result.NONE
+        return f"an energy could not be computed: {outcome.error_msg}" if outcome.error_code else ""
 
     def _ask(self, client: Any, request: Any, code: str, who: str) -> Any:
         call = self._waiting.call(client.call_async(request))
@@ -330,7 +351,8 @@ class PlannerNode(GraphNode):
         decision.mean_standard_deviation = decision.max_standard_deviation = float("nan")
         if len(experiment.measured):
             deviation = experiment.predict()[1]
-            decision.mean_standard_deviation, decision.max_standard_deviation = float(deviation.mean()), float(deviation.max())
+            decision.mean_standard_deviation = float(deviation.mean())
+            decision.max_standard_deviation = float(deviation.max())
         return decision
 
     def _publish(self, progress: Progress, decision: Decision, proposal: Proposal | None) -> int:

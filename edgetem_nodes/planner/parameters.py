@@ -14,7 +14,8 @@ class Model:
     surrogate: str = parameter("deep_kernel_learning", "Surrogate model",
                                choices=("deep_kernel_learning", "gaussian_process"))
     kernel: str = parameter("matern", "Covariance: Matern with nu = 5/2, or squared exponential", choices=("matern", "rbf"))
-    patch_size: int = parameter(5, "Edge of the survey patch around each position; odd", unit="pixel", minimum=1, maximum=63)
+    patch_size: int = parameter(5, "Edge of the survey patch around each position; odd", unit="pixels", minimum=1,
+                                maximum=63)
     patch_components: int = parameter(8, "Principal components of the patches that the model sees", minimum=1, maximum=64)
     use_position: bool = parameter(True, "Whether the model knows the position besides the patch")
     embedding: int = parameter(2, "Dimensions that the network maps a patch to", minimum=1, maximum=16)
@@ -42,16 +43,20 @@ class Parameters:
     point_budget: int = parameter(340, "Positions to measure, initial ones counted", minimum=1, maximum=1_000_000)
     dose_budget: float = parameter(0.0, "Dose that the experiment may spend, survey counted; 0: no limit", unit="electrons",
                                    minimum=0.0)
-    time_budget_s: float = parameter(0.0, "Acquisition time that the experiment may spend; 0: no limit", unit="s", minimum=0.0)
+    time_budget_s: float = parameter(0.0, "Acquisition time that the experiment may spend; 0: no limit", unit="s",
+                                     minimum=0.0)
     target_standard_deviation: float = parameter(
         0.0, "The experiment ends when the map's standard deviation is nowhere larger, in units of the scalar; 0: no target",
         minimum=0.0)
     initial_points: int = parameter(40, "Positions of the sparse initial scan", minimum=1, maximum=100_000)
     batch_points: int = parameter(20, "Positions of every later acquisition", minimum=1, maximum=100_000)
     acquisition_function: str = parameter(
-        "maximum_variance", "What the next positions are chosen for: expected_improvement finds extremes, maximum_variance and "
-                            "integrated_variance map the field",
+        "maximum_variance", "What the next positions are chosen for: expected_improvement finds extremes, "
+                            "maximum_variance and integrated_variance map the field",
         choices=("expected_improvement", "upper_confidence_bound", "maximum_variance", "integrated_variance", "random"))
+    target_fraction: float = parameter(
+        0.0, "Share of the field that is sought: expected_improvement is over the level that this share of the predicted "
+             "map exceeds; 0: over the best prediction at a measured position", minimum=0.0, maximum=0.5)
     exploration: str = parameter("integrated_variance", "Acquisition function of the exploring share of each batch",
                                  choices=("maximum_variance", "integrated_variance", "random"))
     exploration_fraction: float = parameter(0.0, "Share of each batch that explores", minimum=0.0, maximum=1.0)
@@ -60,7 +65,7 @@ class Parameters:
     failure_retries: int = parameter(1, "Times that a position is asked for again after its measurement failed", minimum=0,
                                      maximum=100)
     measurement_timeout_s: float = parameter(
-        30.0, "Longest silence of the microscope, the detector or the featurizer during an acquisition", unit="s", minimum=0.5,
-        maximum=86400.0)
+        30.0, "Longest silence of the microscope, the detector or the featurizer during an acquisition", unit="s",
+        minimum=0.5, maximum=86400.0)
     model: Model = group(Model)
     energetics: Energetics = group(Energetics)

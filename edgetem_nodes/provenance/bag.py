@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from mcap.writer import CompressionType, Writer
@@ -43,6 +44,8 @@ class BagWriter:
     def __init__(self, folder: str | Path, *, append: bool = False, compression: str = "none") -> None:
         self.folder = Path(folder)
         self._closed = True
+        self._background = ThreadPoolExecutor(1, "bag")
+        self._syncing: Future | None = None
         self._channels: dict[str, int] = {}
         self._schemas: dict[str, int] = {}
         self._metadata = BagMetadata(custom={"edgetem_version": __version__})
@@ -120,16 +123,35 @@ class BagWriter:
         self._metadata.topics[name].message_count += 1
         self._file.add(log_time)
 
-    def flush(self) -> None:
-        """Bring everything written so far, and metadata that says so, safely to disk.
+    def write_out(self) -> None:
+        """Hand everything written so far to the operating system: it outlives this process, if not a loss of power.
 
         Raises
         ------
         BagError : the disk is full or fails.
         """
         self._guarded(self._writer.flush)
-        self._guarded(os.fdatasync, self._stream.fileno())
+
+    def flush(self, wait: bool = True) -> None:
+        """Bring everything written so far, and metadata that says so, safely to disk.
+
+        Parameters
+        ----------
+        wait : for the disk; else it is written to in the background, and its error is raised by a later call.
+
+        Raises
+        ------
+        BagError : the disk is full or fails.
+        """
+        self._guarded(self._writer.flush)
         self._guarded(self._metadata.write, self.folder)
+        if self._syncing is not None and (wait or self._syncing.done()):
+            self._guarded(self._syncing.result)
+            self._syncing = None
+        if wait:
+            self._guarded(os.fdatasync, self._stream.fileno())
+        elif self._syncing is None:
+            self._syncing = self._background.submit(os.fdatasync, self._stream.fileno())
 
     def close(self) -> None:
         """Write summary and index, and close. A second call does nothing.
@@ -140,7 +162,7 @@ class BagWriter:
         """
         if self._closed:
             return
-        self._guarded(self._writer.flush)
+        self.flush()
         self._guarded(self._writer.add_metadata, "rosbag2", {"serialized_metadata": self._metadata.serialized()})
         self._guarded(self._writer.finish)
         self._guarded(self._stream.flush)
@@ -148,6 +170,7 @@ class BagWriter:
         self._guarded(self._metadata.write, self.folder)
         self._closed = True
         self._stream.close()
+        self._background.shutdown()
 
     def __enter__(self) -> BagWriter:
         return self
@@ -163,6 +186,7 @@ class BagWriter:
             return work(*arguments)
         except OSError as error:
             self._closed = True
+            self._background.shutdown()
             try:
                 self._stream.close()
             except OSError:

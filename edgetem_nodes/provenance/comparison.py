@@ -178,9 +178,12 @@ class DecisionComparer:
                     f"{len(counted)} decisions differ{extent}{because}"), DIFFERENT
         indices = {message.decode().index for message in read_raw(self.folder, [FLUSHED_BY])}
         missing = sorted(indices - {comparison.index for comparison in self.compared})
+        if missing and ended_because:
+            return (f"the {len(counted)} decisions up to there are the same, but {ended_because}, although decision "
+                    f"{missing[0]} is in it: the recorder had died in between, and what it lost cannot be replayed"), NOT_COMPARABLE
         if missing and not any(comparison.stopped_by_operator for comparison in self.compared):
             return (f"the {len(counted)} decisions of the replay are the same, but decision {missing[0]} of the recording "
-                    f"was not made{because}"), DIFFERENT
+                    "was not made"), DIFFERENT
         elsewhere = f", although it runs elsewhere ({self.platform_note})" if not self.same_platform else ""
         return f"all {len(counted)} decisions are the same, bit for bit{elsewhere}{because}", SAME
 

@@ -18,7 +18,7 @@ from edgetem_nodes.provenance.definitions import split_type
 from edgetem_nodes.provenance.metadata import BagError
 from edgetem_nodes.provenance.metadata import quality_of_service as offered_form
 from edgetem_nodes.provenance.parameters import Parameters
-from edgetem_nodes.provenance.topics import BULK, FLUSHED_BY, TOPICS
+from edgetem_nodes.provenance.topics import BULK, FLUSHED_BY, TOPICS, WRITTEN_AT_ONCE
 
 QUEUE = 1000
 """Messages of one topic that wait for the recorder."""
@@ -62,6 +62,7 @@ class RecorderNode(GraphNode):
         self._check_space(Path(self.parameters.output))
         self._bag = BagWriter(folder, append=True, compression=self.parameters.compression)
         self._decisions = self.resolve_topic_name(FLUSHED_BY)
+        self._at_once = {self.resolve_topic_name(topic) for topic in WRITTEN_AT_ONCE}
         excluded = set(self.parameters.exclude) | (frozenset() if self.parameters.record_bulk else BULK)
         self._excluded = {self.resolve_topic_name(name) for name in excluded}
         for name, (type_name, profile) in TOPICS.items():
@@ -76,6 +77,8 @@ class RecorderNode(GraphNode):
 
     def stop(self) -> None:
         self._flush()
+        if self._bag is not None:
+            self._guarded(self._bag.flush)
 
     def teardown(self) -> None:
         for timer in self._timers_made:
@@ -121,7 +124,7 @@ class RecorderNode(GraphNode):
         forms = [offered_profile(profile) for profile in offered]
         self._bag.add_topic(name, type_name, [form for i, form in enumerate(forms) if form not in forms[:i]],
                             "" if type_hash == "INVALID" else type_hash)
-        flushes = name == self._decisions
+        flushes, at_once = name == self._decisions, name in self._at_once
         profile = requested_profile(offered, BULK_QUEUE if name.split("/")[-1] in BULK else QUEUE)
         if profile.durability == DurabilityPolicy.TRANSIENT_LOCAL:
             self._superseding.add(name)  # a state that is replaced before it was taken is not missed
@@ -130,8 +133,10 @@ class RecorderNode(GraphNode):
             self._write(name, data, information)
             if flushes:
                 self._flush()
-            else:
-                self._take_waiting(name)
+                return
+            self._take_waiting(name)
+            if at_once and self._bag is not None:
+                self._guarded(self._bag.write_out)
 
         self._taken[name] = self.create_subscription(type_class, name, receive, profile, raw=True)
 
@@ -176,7 +181,7 @@ class RecorderNode(GraphNode):
         if self._bag is None:
             return
         self._drain()
-        if self._bag is not None and self._guarded(self._bag.flush):
+        if self._bag is not None and self._guarded(self._bag.flush, False):
             lost = sum(self._lost.values())
             self.report(f"{lost} messages lost: " + ", ".join(self._lost) if lost else "recording",
                         DiagnosticStatus.WARN if lost else DiagnosticStatus.OK, lost=lost,

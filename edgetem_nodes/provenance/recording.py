@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from edgetem_nodes.physics.electrons import electrons
 from edgetem_nodes.provenance.definitions import DefinitionNotFoundError, type_hash
 from edgetem_nodes.provenance.metadata import BagError
 from edgetem_nodes.provenance.reading import RecordedMessage, bag_folder, matches, read_raw
@@ -74,6 +75,7 @@ class Attempt:
     acquisition_id: uuid.UUID
     path: RecordedMessage | None = None
     positions: np.ndarray = field(default_factory=lambda: np.empty((0, 2)))
+    dwell_time: float = 0.0
     measurements: list[RecordedMessage] = field(default_factory=list)
     indices: set[int] = field(default_factory=set)
     end: RecordedMessage | None = None
@@ -84,6 +86,7 @@ class Attempt:
     aborted: bool = False
     dose_before: float = 0.0
     dose_after: float = 0.0
+    dose_per_position: float = 0.0
     state: RecordedMessage | None = None
 
     @property
@@ -94,12 +97,14 @@ class Attempt:
 
     @property
     def dose(self) -> float:
-        """[electrons] that it cost: what the microscope's running total grew by.
+        """[electrons] that it cost, to the last bit as the microscope said in its result, which is on no topic.
 
-        Added to the total before it, it gives the total after it to the last bit, so that sums of it stay the recorded
-        ones.
+        It is what the microscope's running total grew by. Where probe current and dwell time say the same within the
+        rounding of that total, theirs is the more exact number, the one that was added.
         """
-        return self.dose_after - self.dose_before
+        growth = self.dose_after - self.dose_before
+        computed = self.dose_per_position * min(len(self.positions), self.sent + self.dropped)
+        return computed if abs(computed - growth) <= 4 * np.spacing(self.dose_after) else growth
 
 
 class Recording:
@@ -146,6 +151,7 @@ class Recording:
             run = self._attempts.setdefault(key, {}).setdefault(recorded.session, Attempt(key))
             if name == "probe_path":
                 run.path, run.positions = recorded, np.array(message.positions).reshape(-1, 2)
+                run.dwell_time = message.dwell_time
             elif name == "measurements":
                 run.measurements.append(recorded)
                 run.indices.update(int(index) for index in message.indices)
@@ -156,24 +162,28 @@ class Recording:
     def _account(self, states: list[tuple[RecordedMessage, Any]]) -> None:
         """Give every acquisition the microscope's total dose before and after it.
 
-        Before: as the state said when the beam was unblanked for it, else the last state before its probe path. After: what
-        it was before the next acquisition of the session, else the last state.
+        Before: as the state said when the beam was unblanked for it, else the last state before its probe path. After: as
+        the state said when the beam was blanked again, else what it was before the next acquisition of the session.
         """
         runs = sorted((run for runs in self._attempts.values() for run in runs.values() if run.path is not None),
                       key=lambda run: (run.path.session, run.path.log_time))
-        for run, following in zip(runs, [*runs[1:], None], strict=True):
+        following = None
+        for run in reversed(runs):
             session = [pair for pair in states if pair[0].session == run.path.session]
             if following is not None and following.path.session == run.path.session:
                 session = [pair for pair in session if pair[0].log_time < following.path.log_time]
             before = [state.dose for recorded, state in session if recorded.log_time < run.path.log_time]
             during = [(recorded, state) for recorded, state in session if recorded.log_time >= run.path.log_time]
-            unblanked = [state.dose for _, state in during if not state.beam_blanked]
-            run.dose_before = run.dose_after = (unblanked or before[-1:] or [0.0])[0]
+            exposing = [state.dose for _, state in during if not state.beam_blanked]
+            blanked = [(recorded, state) for recorded, state in during if state.beam_blanked]
+            run.dose_before = run.dose_after = (exposing or before[-1:] or [0.0])[0]
             if during:
-                run.state, run.dose_after = during[-1][0], during[-1][1].dose
-        for run, following in zip(runs, runs[1:], strict=False):
-            if run.path.session == following.path.session:
+                run.dose_per_position = electrons(during[-1][1].commanded_optics.probe_current, run.dwell_time)
+            if blanked:
+                run.state, run.dose_after = blanked[-1][0], blanked[-1][1].dose
+            elif following is not None and following.path.session == run.path.session:
                 run.dose_after = following.dose_before
+            following = run
 
 
 def _decoded(folder: str | Path, topics: tuple[str, ...]):

@@ -25,13 +25,18 @@ TOPICS = {
     **{f"{action}/_action/feedback": (f"edgetem/action/{name}_FeedbackMessage", "FEEDBACK") for action, name in ACTIONS},
     **{f"{action}/_action/status": ("action_msgs/msg/GoalStatusArray", "STATE") for action, _ in ACTIONS},
 }
-"""Relative name: type, and the name of its profile (`graph.quality_of_service`, or FEEDBACK, that of actions). Recorded from configuration on."""
+"""Relative name: type, and the name of its profile (in `graph.quality_of_service`; FEEDBACK: an action's own). Recorded from
+configuration on."""
 
 BULK = frozenset(("detector_block", "compressed_block", "live_image"))
 """Large, and in the archive or for the eye only: recorded only by choice."""
 
 FLUSHED_BY = "decision"
 """A message of this topic brings the bag to disk."""
+
+WRITTEN_AT_ONCE = frozenset(("experiment", "overview", "probe_path", "measurements", "acquisition_end", "microscope_state",
+                             "archived_block", "structure", "energetics"))
+"""What a replay or a report needs: not even a recorder killed the next moment loses it."""
 
 DECISIONS = frozenset(("decision", "experiment_map"))
 """What the planner makes. A replay reads them only after it has made its own."""

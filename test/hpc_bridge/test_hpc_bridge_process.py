@@ -14,6 +14,7 @@ from edgetem.msg import AtomicStructure
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from rclpy.action import ActionClient
+from rclpy.executors import SingleThreadedExecutor
 from sheet_structures import strained
 
 from edgetem_nodes.graph import messages
@@ -25,13 +26,15 @@ def test_interrupt_ends_the_process_in_a_few_seconds_and_leaves_none_behind():
     process = subprocess.Popen([sys.executable, "-m", "edgetem_nodes", "hpc_bridge"], stdout=subprocess.DEVNULL)
     rclpy.init()
     probe = rclpy.create_node("probe")
+    executor = SingleThreadedExecutor()
+    executor.add_node(probe)
     client = ActionClient(probe, ComputeEnergetics, "compute_energetics")
     try:
         change = probe.create_client(ChangeState, "hpc_bridge/change_state")
         assert change.wait_for_service(LIMIT)
         for transition in (Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE):
             future = change.call_async(ChangeState.Request(transition=Transition(id=transition)))
-            rclpy.spin_until_future_complete(probe, future, timeout_sec=LIMIT)
+            executor.spin_until_future_complete(future, timeout_sec=LIMIT)
             assert future.result().success
         assert client.wait_for_server(LIMIT)
         sheet = strained(rattle=0.08)
@@ -42,7 +45,7 @@ def test_interrupt_ends_the_process_in_a_few_seconds_and_leaves_none_behind():
         goal = ComputeEnergetics.Goal(structure=structure, settings='{"reference": false}')
         client.send_goal_async(goal, feedback.append)
         while not feedback:
-            rclpy.spin_once(probe, timeout_sec=1.0)
+            executor.spin_once(timeout_sec=1.0)
         children = psutil.Process(process.pid).children(recursive=True)
         begin = time.monotonic()
         process.send_signal(2)
@@ -54,4 +57,5 @@ def test_interrupt_ends_the_process_in_a_few_seconds_and_leaves_none_behind():
         process.wait()
         client.destroy()
         probe.destroy_node()
+        executor.shutdown()
         rclpy.try_shutdown()

@@ -91,8 +91,8 @@ def test_too_many_atoms():
 
 
 def test_an_atom_may_not_meet_its_own_image():
-    small = structures.from_atoms(bulk("Cu", a=0.7))
-    with pytest.raises(StructureError, match="atom 0 and its own periodic image are 49.5 pm apart"):
+    small = structures.from_atoms(bulk("Cu", a=0.8))
+    with pytest.raises(StructureError, match="atom 0 and its own periodic image are 56.6 pm apart"):
         check(small)
 
 

@@ -6,6 +6,7 @@ one; `record` plays all other nodes and writes what the recorder would have writ
 
 import hashlib
 import json
+import time
 import uuid
 
 import numpy as np
@@ -76,6 +77,12 @@ class StandInPlanner(LifecycleNode):
         self.pending, self.complete = {}, None
         return super().on_configure(state)
 
+    def on_activate(self, state):
+        deadline = time.monotonic() + 20
+        while not (self.overview.service_is_ready() and self.acquire.server_is_ready()) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return super().on_activate(state)
+
     def on_measurements(self, message):
         rows = self.pending.setdefault(bytes(bytearray(message.acquisition_id.uuid)), {})
         rows.update(zip(map(int, message.indices), numbers(message.values), strict=True))
@@ -128,13 +135,15 @@ class Session:
         self.bag.write(f"/{name}", on_wire(message), self.clock[0])
 
 
-def record(folder, *, altered=None, crash_in=None, cut_in=None, operator_stop=None, platform="this machine", poison=False):
+def record(folder, *, altered=None, crash_in=None, cut_in=None, operator_stop=None, gap=None, platform="this machine",
+           poison=False):
     """Write the bag of an experiment.
 
     altered : (acquisition, row, addend) changes one recorded value after the planner had decided on the true one.
     crash_in : acquisition that is broken off, in the first session; the second makes it again.
     cut_in : acquisition in which the recording ends for good.
     operator_stop : decision in whose place the operator stops.
+    gap : acquisition of which the recorder lost everything.
     poison : decisions are recorded as bytes that are no decisions.
     """
     clock = [1_700_000_000_000_000_000]
@@ -165,6 +174,11 @@ def record(folder, *, altered=None, crash_in=None, cut_in=None, operator_stop=No
         positions = numbers(decision.positions, (-1, 2))
         values = np.sin(positions[:, 0] / STEP) + 0.3 * np.cos(1.7 * positions[:, 1] / STEP + index)
         identifier = decision.acquisition_id
+        if index == gap:
+            spent += ELECTRONS
+            core.told(index, values, ELECTRONS)
+            index += 1
+            continue
         session.write("probe_path", ProbePath(acquisition_id=identifier, positions=decision.positions, dwell_time=0.01))
         session.write("microscope_state", MicroscopeState(dose=spent, beam_blanked=False))
         recorded = values.copy()

@@ -29,7 +29,7 @@ def replay(folder, platform="this machine", namespace="/"):
     try:
         deadline = time.monotonic() + 60
         while nodes[1].exit_code is None:
-            assert time.monotonic() < deadline, "the replay did not end"
+            assert time.monotonic() < deadline, f"the replay did not end; decisions {nodes[1]._comparer.compared}"
             executor.spin_once(timeout_sec=0.05)
         return nodes[1]
     finally:
@@ -104,6 +104,14 @@ def test_a_recording_that_breaks_off_is_replayed_as_far_as_it_goes(tmp_path):
     assert node.exit_code == SAME
     assert "all 4 decisions are the same" in node.summary
     assert "the recording ends in the middle of the acquisition of decision 3" in node.summary
+
+
+def test_a_gap_in_the_recording_is_called_one(tmp_path):
+    record(tmp_path / "bag", gap=3)
+    node = replay(tmp_path / "bag")
+    assert node.exit_code == NOT_COMPARABLE
+    assert "the 4 decisions up to there are the same, but the recording ends before the acquisition" in node.summary
+    assert "decision 4 is in it" in node.summary
 
 
 def test_a_stop_by_the_operator_is_no_decision_of_the_planner(tmp_path):

@@ -114,7 +114,7 @@ def _check(path: str | os.PathLike, description: LaunchDescription, arguments: M
 
 
 def run_launch(path: str | os.PathLike, arguments: Mapping[str, Any] | None = None, *, extra_actions: Iterable[Any] = (),
-               optional: Iterable[str] = (), debug: bool = False) -> int:
+               optional: Iterable[str] = (), debug: bool = False, quiet: bool = False) -> int:
     """Run a launch file to its end and return an exit code, with either implementation of launch.
 
     The launch runs in a forked process, with a session of its own, under this one's supervision: SIGINT, SIGTERM and
@@ -129,6 +129,7 @@ def run_launch(path: str | os.PathLike, arguments: Mapping[str, Any] | None = No
     optional : labels of processes that may fail; of any other a failure ends the launch. A process with
         `respawn=True` belongs here.
     debug : let the launch say what it does in detail.
+    quiet : let it say only what goes wrong; its log file has the rest.
 
     Returns
     -------
@@ -145,7 +146,7 @@ def run_launch(path: str | os.PathLike, arguments: Mapping[str, Any] | None = No
     from .supervision import supervise
     from .watch import launch_and_watch
 
-    return supervise(lambda: launch_and_watch(source, given, tuple(extra_actions), tuple(optional), debug))
+    return supervise(lambda: launch_and_watch(source, given, tuple(extra_actions), tuple(optional), debug, quiet))
 
 
 def _source(path: str | os.PathLike) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -11,6 +12,7 @@ from launch import EventHandler, LaunchDescription, LaunchService
 from launch.actions import ExecuteLocal, IncludeLaunchDescription, OpaqueFunction, RegisterEventHandler, Shutdown
 from launch.event_handlers import OnExecutionComplete, OnProcessExit, OnProcessStart
 from launch.events.process import SignalProcess
+from launch.logging import launch_config
 
 from .supervision import listen
 
@@ -85,13 +87,15 @@ def described(code: int) -> str:
 
 
 def launch_and_watch(source: Any, arguments: Mapping[str, str], extra_actions: Sequence[Any], optional: Sequence[str],
-                     debug: bool) -> int:
+                     debug: bool, quiet: bool) -> int:
     """Run a launch description source; returns 0 or 1 and says at the end what failed."""
     prefixes = os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)
     os.environ["AMENT_PREFIX_PATH"] = os.pathsep.join(dict.fromkeys(filter(None, [*prefixes, sys.prefix])))
     watch = ExitWatch(optional)
     service = LaunchService(argv=[f"{name}:={value}" for name, value in arguments.items()], noninteractive=True,
                             debug=debug)
+    if quiet:
+        launch_config.level = logging.WARNING
     service.include_launch_description(LaunchDescription([
         OpaqueFunction(function=lambda context: listen()), *watch.actions(), *extra_actions,
         IncludeLaunchDescription(source, launch_arguments=list(arguments.items()))]))
