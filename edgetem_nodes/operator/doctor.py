@@ -86,7 +86,7 @@ def _discovery() -> Finding:
     try:
         isolate()
         prepare()
-        child = subprocess.Popen([sys.executable, "-c", _LISTENER], stdout=subprocess.PIPE, text=True)
+        child = subprocess.Popen([sys.executable, "-c", _LISTENER])
         import rclpy
         from rclpy.signals import SignalHandlerOptions
         from std_msgs.msg import Empty
