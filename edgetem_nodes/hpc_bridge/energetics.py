@@ -172,9 +172,9 @@ def standard_error(atoms: object, structure: Structure) -> float:
     """Standard error of the energy [J] from the uncertainty of the strain (Gaussian, components independent).
 
     Along x and y to second order, because the first vanishes where there is no strain:
-    variance = sum of (g e)^2 + (k e^2)^2 / 2, with the strain error e, the gradient g = volume * stress at the relaxed atoms,
-    and the curvature k from the gradient at a small further strain with the atoms carried along, which overestimates k by
-    some 10 % where the sheet has inner freedom. Shear enters to first order. The atoms' calculator is used up.
+    variance = sum of (g e)^2 + (k e^2)^2 / 2, with the strain error e, the gradient g = volume * stress at the relaxed
+    atoms, and the curvature k from the gradient at a small further strain with the atoms carried along, which overestimates
+    k by some 10 % where the sheet has inner freedom. Shear enters to first order. The atoms' calculator is used up.
     """
     errors = strain_errors(structure)
     volume, stress = atoms.get_volume(), atoms.get_stress(voigt=False)
@@ -198,8 +198,8 @@ def describe(work: Plan, reference: Reference | None) -> tuple[str, dict]:
         return "", {"without_reference": work.without}
     match = work.match
     part = "" if match.share == 1 else f", times {match.share:.6g} for the atoms present"
-    words = (f"{match.sheet.name} without stress, supercell {match.supercell.tolist()}, a = {reference.lattice * 1e9:.5f} nm "
-             f"in {work.engine} {work.calculation.method}{part}")
+    words = (f"{match.sheet.name} without stress, supercell {match.supercell.tolist()}, "
+             f"a = {reference.lattice * 1e9:.5f} nm in {work.engine} {work.calculation.method}{part}")
     return words, {"sheet": match.sheet.name, "supercell": match.supercell.tolist(), "strain": match.strain.tolist(),
                    "unstrained_nm": match.lattice * 1e9, "engine_nm": reference.lattice * 1e9,
                    "height_nm": work.height * 1e9}

@@ -76,8 +76,8 @@ async def connect(parameters: LocalCluster) -> LocalSession:
     try:
         line, client_class = await asyncio.gather(process.stdout.readline(), asyncio.to_thread(_import_client))
         if not line:
-            raise ConnectionError(f"the local cluster ended with code {await process.wait()} before it was up; its last words "
-                                  "are in the log above")
+            raise ConnectionError(f"the local cluster ended with code {await process.wait()} before it was up; its last "
+                                  "words are in the log above")
         told = json.loads(line)
         security = None
         if told["tls"]:

@@ -79,8 +79,8 @@ class HpcBridgeNode(GraphNode):
         cluster = getattr(self, "_cluster", None)
         if cluster is not None:
             counts = cluster.counts()
-            self.report("active", DiagnosticStatus.OK, engine=self.parameters.engine, workers=self.parameters.cluster.workers,
-                        transport=cluster.transport or "not started",
+            self.report("active", DiagnosticStatus.OK, engine=self.parameters.engine,
+                        workers=self.parameters.cluster.workers, transport=cluster.transport or "not started",
                         **{f"jobs {state}": number for state, number in counts.items()})
         super().publish_diagnostics()
 

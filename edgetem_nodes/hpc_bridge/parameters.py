@@ -19,7 +19,8 @@ class Calculation:
     max_steps: int = parameter(100, "steps after which a relaxation is given up", minimum=1, maximum=10000)
     electronic_temperature_k: float = parameter(300.0, "Fermi smearing of the occupation (tblite)", unit="K",
                                                 minimum=0.0, maximum=20000.0)
-    accuracy: float = parameter(1.0, "of the self-consistent cycle (tblite); smaller is tighter", minimum=1e-4, maximum=100.0)
+    accuracy: float = parameter(1.0, "of the self-consistent cycle (tblite); smaller is tighter", minimum=1e-4,
+                                maximum=100.0)
     reference: bool = parameter(True, "also compute the same sheet without strain, so that an excess energy comes out; the "
                                 "strain is then carried over to the engine's own lattice constant")
 
@@ -30,8 +31,8 @@ class Sheet:
 
     lattice_constant_nm: float = parameter(0.0, "of the unstrained sheet in the structures that arrive; 0: the literature "
                                            "value of graphene (0.246) or MoS2 (0.316)", unit="nm", minimum=0.0, maximum=2.0)
-    vacuum_nm: float = parameter(1.0, "empty space on either side of a sheet that is not periodic along z; the energy depends "
-                                 "on it, so it is the same for a structure and its reference", unit="nm",
+    vacuum_nm: float = parameter(1.0, "empty space on either side of a sheet that is not periodic along z; the energy "
+                                 "depends on it, so it is the same for a structure and its reference", unit="nm",
                                  minimum=0.5, maximum=5.0)
 
 

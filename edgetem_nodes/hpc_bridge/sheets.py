@@ -96,11 +96,12 @@ def match(candidate: Structure, lattice: float = 0.0) -> tuple[Match | None, str
         return None, f"{sheet.name} of another composition: the energy of the missing or extra atoms is not defined"
     found = _supercell(candidate.cell[:2, :2], unit_vectors(lattice), int(min(cells)) if perfect else None)
     if found is None:
-        return None, f"the cell is no supercell of {sheet.name} (a = {lattice * 1e9:.4g} nm) within {LARGEST_STRAIN:.0%} strain"
+        return None, (f"the cell is no supercell of {sheet.name} (a = {lattice * 1e9:.4g} nm) within "
+                      f"{LARGEST_STRAIN:.0%} strain")
     supercell, deformation = found
     if any(np.allclose(supercell @ k, np.round(supercell @ k), atol=1e-9) for k in sheet.touching):
-        return None, (f"a {sheet.name} supercell {supercell.tolist()} folds the points where its bands touch onto Gamma, the "
-                      "only point sampled: strain energies would be wrong several times over; use 4 x 4 or 5 x 5")
+        return None, (f"a {sheet.name} supercell {supercell.tolist()} folds the points where its bands touch onto Gamma, "
+                      "the only point sampled: strain energies would be wrong several times over; use 4 x 4 or 5 x 5")
     area = round(abs(np.linalg.det(supercell)))
     return Match(sheet, lattice, supercell, deformation, area,
                  len(candidate.atomic_numbers) / (area * sum(each for _, each in sheet.formula))), ""
@@ -124,7 +125,8 @@ def _supercell(cell: np.ndarray, vectors: np.ndarray, cells: int | None) -> tupl
             deformation = np.linalg.solve(supercell @ vectors, cell).T
             left, stretch, right = np.linalg.svd(deformation)
             rotation = left @ right
-            this = (round(float(np.abs(stretch - 1).max()), 9), round(abs(float(np.arctan2(rotation[1, 0], rotation[0, 0]))), 9))
+            turn = abs(float(np.arctan2(rotation[1, 0], rotation[0, 0])))
+            this = (round(float(np.abs(stretch - 1).max()), 9), round(turn, 9))
             if this < key:
                 best, key = (supercell, deformation), this
     return best

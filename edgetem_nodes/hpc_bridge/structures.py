@@ -93,13 +93,14 @@ def check(candidate: Structure, elements: frozenset[int], largest: int, shortest
         raise StructureError(f"the charge is {candidate.charge}; it may not exceed the number of atoms, {count}")
     extent = np.ptp(candidate.positions, axis=0).max()
     if extent > LONGEST_CELL:
-        raise StructureError(f"the atoms are spread over {extent:g} m; the limit is {LONGEST_CELL:g} m: positions are in metres")
+        raise StructureError(f"the atoms are spread over {extent:g} m; the limit is {LONGEST_CELL:g} m: "
+                             "positions are in metres")
     _check_cell(candidate)
     distance, first, second = nearest_pair(candidate)
     if distance < shortest_distance:
         other = f"atom {second}" if first != second else "its own periodic image"
-        raise StructureError(f"atom {first} and {other} are {distance * 1e12:.3g} pm apart; the shortest distance allowed is "
-                             f"{shortest_distance * 1e12:g} pm (positions are in metres)")
+        raise StructureError(f"atom {first} and {other} are {distance * 1e12:.3g} pm apart; the shortest distance allowed "
+                             f"is {shortest_distance * 1e12:g} pm (positions are in metres)")
 
 
 def _check_cell(candidate: Structure) -> None:

@@ -13,6 +13,8 @@ from edgetem_nodes.operator.experiment import FolderError, load_experiment
 from edgetem_nodes.operator.run import Run, execute
 
 SEEDS = "seeds.json"
+QUANTITIES = ("found", "found_smoothed", "correlation", "error")
+SHOWN = {"found": "top 2 % found", "found_smoothed": "the same, smoothed", "correlation": "map correlation"}
 
 
 def repeat(source: Path, overrides: dict[str, Any], folder: Path, seeds: Iterable[int], log_level: str) -> int:
@@ -46,22 +48,21 @@ def judge(folder: Path) -> dict[str, Any]:
     short = {BRIGHTEST: "brightest", RANDOM: "random"}
     return {"points": result["points"],
             **{quantity: {short.get(name, "run"): value for name, value in result[quantity].items()}
-               for quantity in ("found", "correlation", "error")}}
+               for quantity in QUANTITIES}}
 
 
 def summarise(runs: list[dict[str, Any]]) -> dict[str, Any]:
     """Every run, and the median over them of every figure."""
     median = {quantity: {who: statistics.median(run[quantity][who] for run in runs) for who in runs[0][quantity]}
-              for quantity in ("found", "correlation", "error")}
+              for quantity in QUANTITIES}
     return {"schema": "edgetem-seeds-1", "runs": runs, "median": median}
 
 
 def lines(summary: dict[str, Any]) -> list[str]:
     """A table for people."""
-    header = f"{'seed':>8s} {'points':>7s} " + " ".join(f"{w:>22s}" for w in ("top 2 % found", "map correlation"))
-    body = []
+    result = [f"{'':>6s} {'':>6s}  " + "  ".join(f"{title:^24s}" for title in SHOWN.values()),
+              f"{'seed':>6s} {'points':>6s}  " + "  ".join(f"{'run':>6s} {'random':>7s} {'brightest':>9s}" for _ in SHOWN)]
     for run in [*summary["runs"], {"seed": "median", "points": "", **summary["median"]}]:
-        cells = " ".join(f"{run[q]['run']:6.3f} {run[q]['random']:6.3f} {run[q]['brightest']:6.3f} "
-                         for q in ("found", "correlation"))
-        body.append(f"{run['seed']!s:>8s} {run['points']!s:>7s}  {cells}")
-    return [header, f"{'':17s} " + " ".join(f"{'run  random  brightest':>22s}" for _ in range(2)), *body]
+        cells = "  ".join(f"{run[q]['run']:6.3f} {run[q]['random']:7.3f} {run[q]['brightest']:9.3f}" for q in SHOWN)
+        result.append(f"{run['seed']!s:>6s} {run['points']!s:>6s}  {cells}")
+    return result

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 import time
 import uuid
 from pathlib import Path
@@ -28,8 +27,9 @@ from edgetem_nodes.planner import stopping
 from edgetem_nodes.planner.experiment import ActiveExperiment, ExperimentError, Proposal
 from edgetem_nodes.planner.ledger import Pending
 from edgetem_nodes.planner.parameters import Parameters
+from edgetem_nodes.planner.platform import decision_platform
 from edgetem_nodes.planner.progress import Progress
-from edgetem_nodes.planner.waiting import Halted, Stopped, Waiting
+from edgetem_nodes.planner.waiting import Call, Halted, Stopped, Waiting
 
 CHECKPOINT = "checkpoint.npz"
 ANSWER_TIMEOUT = 30.0
@@ -52,7 +52,8 @@ class PlannerNode(GraphNode):
 
     def setup(self) -> None:
         p = self.parameters
-        from edgetem_nodes.planner import surrogates  # noqa: F401  (torch takes seconds to load: now, not at a decision)
+        from edgetem_nodes.planner.surrogates import one_deterministic_thread  # torch takes seconds to load: now, not later
+        one_deterministic_thread()
 
         self._checkpoint = Path(p.output) / CHECKPOINT if p.output else None
         self._background = Background(self, "experiment")
@@ -251,7 +252,16 @@ class PlannerNode(GraphNode):
     def _measure(self, proposal: Proposal, pending: Pending) -> Acquire.Result:
         """Acquire the proposed positions and wait until each has a row, valid or marked as failed."""
         goal = Acquire.Goal(acquisition_id=from_uuid(pending.acquisition_id), positions=number_array(proposal.positions))
-        handle = self._waiting.call(self._acquire.send_goal_async(goal))
+        sent = self._acquire.send_goal_async(goal)
+        try:
+            return self._measured(self._waiting.call(sent), pending)
+        except BaseException:
+            # Also where the microscope's answer is still on its way: no acquisition outlives the wish for it.
+            sent.add_done_callback(_cancel)
+            raise
+
+    def _measured(self, handle: Call, pending: Pending) -> Acquire.Result:
+        """The result of an acquisition, once every position has a row."""
         silence = self.parameters.measurement_timeout_s
         self._waiting.until(lambda: handle.done, silence)
         if not handle.done:
@@ -264,11 +274,7 @@ class PlannerNode(GraphNode):
         def done() -> bool:
             return finished.done and (pending.complete and pending.beam_time > 0
                                       or finished.result().result.error_code != Acquire.Result.NONE)
-        try:
-            self._waiting.until(done, silence, lambda: (len(pending.rows), pending.beam_time, finished.done))
-        except (Stopped, Halted):
-            accepted.cancel_goal_async()
-            raise
+        self._waiting.until(done, silence, lambda: (len(pending.rows), pending.beam_time, finished.done))
         if not finished.done:
             raise _Failed("MEASUREMENTS_MISSING", f"microscope or detector went silent: {len(pending.rows)} of "
                           f"{pending.count} positions came, then nothing for {silence:g} s")
@@ -318,7 +324,7 @@ class PlannerNode(GraphNode):
         clause = f"; energies of {computed} of {len(chosen)} positions" + (f", {failures[0]}" if failures else "")
         return computed, clause
 
-    def _energy(self, call: Any, timeout: float) -> str:
+    def _energy(self, call: Call, timeout: float) -> str:
         """Why one computation came to no good end; empty where it did."""
         self._waiting.until(lambda: call.done, timeout)
         if not call.done or not call.result().accepted:
@@ -383,9 +389,8 @@ class PlannerNode(GraphNode):
         self._experiments.publish(message)
 
 
-def decision_platform() -> str:
-    """What decisions depend on besides their inputs: instruction set, device, threads, libraries."""
-    import torch
-
-    return (f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}, cpu, {torch.get_num_threads()} thread, "
-            f"torch {torch.__version__.split('+')[0]}, numpy {np.__version__}")
+def _cancel(sent: Any) -> None:
+    """Call an acquisition off, if the microscope took it; one that has ended is not touched by it."""
+    handle = sent.result()
+    if handle is not None and handle.accepted:
+        handle.cancel_goal_async()

@@ -7,6 +7,7 @@ import os
 import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -69,14 +70,14 @@ class Progress:
         ExperimentError : the file is missing, damaged, or was made with parameters that decisions depend on.
         """
         try:
-            with np.load(path, allow_pickle=False) as stored:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
                 state = dict(stored)
             record = json.loads(str(state.pop("progress")))
             origins = {int(c): (uuid.UUID(a), int(i)) for c, (a, i) in record["origins"].items()}
             return cls(uuid.UUID(record["experiment_id"]), ActiveExperiment.load_state(state, parameters),
                        record["decisions"], record["dose"], record["survey_dose"], record["beam_time"], origins,
                        record["scalar_name"], record["scalar_unit"], record["scalarizer_version"])
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, BadZipFile) as error:
             if isinstance(error, ExperimentError):
                 raise
             raise ExperimentError(f"checkpoint {path} cannot be used: {error}") from None

@@ -180,7 +180,7 @@ class DecisionComparer:
         missing = sorted(indices - {comparison.index for comparison in self.compared})
         if missing and ended_because:
             return (f"the {len(counted)} decisions up to there are the same, but {ended_because}, although decision "
-                    f"{missing[0]} is in it: the recorder had died in between, and what it lost cannot be replayed"), NOT_COMPARABLE
+                    f"{missing[0]} is in it: the recorder had died in between"), NOT_COMPARABLE
         if missing and not any(comparison.stopped_by_operator for comparison in self.compared):
             return (f"the {len(counted)} decisions of the replay are the same, but decision {missing[0]} of the recording "
                     "was not made"), DIFFERENT

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import textwrap
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -42,6 +43,19 @@ class TopicEntry:
     type_hash: str
     message_count: int = 0
     serialization_format: str = "cdr"
+    _unchanging: str = field(default="", repr=False, compare=False)
+
+    def information(self) -> dict:
+        """The topic's entry under `topics_with_message_count`."""
+        return {"topic_metadata": {"name": self.name, "type": self.type, "serialization_format": self.serialization_format,
+                                   "offered_qos_profiles": self.offered_qos, "type_description_hash": self.type_hash},
+                "message_count": self.message_count}
+
+    def text(self) -> str:
+        """The entry as YAML. Of all but the count it is made once: it is written anew with every decision."""
+        if not self._unchanging:
+            self._unchanging = _dump([{"topic_metadata": self.information()["topic_metadata"]}])
+        return f"{self._unchanging}  message_count: {self.message_count}\n"
 
     def offered_qos_text(self) -> str:
         """The offered qualities of service as the YAML text that a channel of the MCAP file carries."""
@@ -88,12 +102,7 @@ class BagMetadata:
             "duration": {"nanoseconds": end - start},
             "starting_time": {"nanoseconds_since_epoch": start},
             "message_count": sum(entry.message_count for entry in self.files),
-            "topics_with_message_count": [
-                {"topic_metadata": {"name": topic.name, "type": topic.type,
-                                    "serialization_format": topic.serialization_format,
-                                    "offered_qos_profiles": topic.offered_qos,
-                                    "type_description_hash": topic.type_hash},
-                 "message_count": topic.message_count} for topic in self.topics.values()],
+            "topics_with_message_count": [topic.information() for topic in self.topics.values()],
             "compression_format": "",
             "compression_mode": "",
             "relative_file_paths": [entry.path for entry in self.files],
@@ -106,11 +115,17 @@ class BagMetadata:
 
     def text(self) -> str:
         """The whole file."""
-        return _dump({"rosbag2_bagfile_information": self.information()})
+        return "rosbag2_bagfile_information:\n" + textwrap.indent(self.serialized(), "  ")
 
     def serialized(self) -> str:
         """The information alone, as the record `rosbag2` of an MCAP file carries it."""
-        return _dump(self.information())
+        parts = []
+        for key, value in self.information().items():
+            if key == "topics_with_message_count" and self.topics:
+                parts += [f"{key}:\n", *(topic.text() for topic in self.topics.values())]
+            else:
+                parts.append(_dump({key: value}))
+        return "".join(parts)
 
     def write(self, folder: Path) -> None:
         """Write `metadata.yaml` so that a reader sees the old one or the new one, never a part."""

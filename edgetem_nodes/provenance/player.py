@@ -27,6 +27,8 @@ from edgetem_nodes.provenance.recording import Attempt, Recording
 
 TICK = 0.02
 """[s] between two looks at what the replay waits for."""
+ASK_AGAIN = 15.0
+"""[s] after which a lifecycle request is repeated; repeating one that was heard does no harm."""
 GRACE = 5.0
 """[s] that decisions may arrive after the result of the experiment."""
 
@@ -119,7 +121,8 @@ class PlayerNode(GraphNode):
         self._published["probe_path"].publish(run.path.data)
         for recorded in run.measurements:
             self._published["measurements"].publish(recorded.data)
-        self._published["acquisition_end"].publish(run.end.data)
+        if run.end is not None:
+            self._published["acquisition_end"].publish(run.end.data)
         if run.state is not None:
             self._published["microscope_state"].publish(run.state.data)
         result.frames_delivered, result.frames_dropped, result.dose = run.sent, run.dropped, run.dose
@@ -215,8 +218,8 @@ class PlayerNode(GraphNode):
         for transition, goal in ((Transition.TRANSITION_CONFIGURE, State.PRIMARY_STATE_INACTIVE),
                                  (Transition.TRANSITION_ACTIVATE, State.PRIMARY_STATE_ACTIVE)):
             request = ChangeState.Request(transition=Transition(id=transition))
-            answer = yield from self._answer(self._transitions.call_async(request), f"{planner} did not change its state")
-            state = yield from self._answer(self._states.call_async(GetState.Request()), f"{planner} did not say its state")
+            answer = yield from self._ask(self._transitions, request, f"{planner} did not change its state")
+            state = yield from self._ask(self._states, GetState.Request(), f"{planner} did not say its state")
             if not answer.success and state.current_state.id != goal:
                 done = "configured" if goal == State.PRIMARY_STATE_INACTIVE else "activated"
                 raise _ReplayError(f"{planner} could not be {done}, it is {state.current_state.label}: its own message "
@@ -253,6 +256,21 @@ class PlayerNode(GraphNode):
             if time.monotonic() > deadline:
                 raise _ReplayError(f"{otherwise} (waited {self.parameters.planner_timeout:g} s)")
             yield
+
+    def _ask(self, client: Any, request: Any, otherwise: str):
+        """The answer of a service. Asked again now and then: a server that has just appeared may miss a request."""
+        asked = [(client.call_async(request), time.monotonic())]
+
+        def answered() -> bool:
+            if time.monotonic() - asked[-1][1] > ASK_AGAIN:
+                asked.append((client.call_async(request), time.monotonic()))
+            return any(future.done() for future, _ in asked)
+
+        yield from self._until(answered, otherwise)
+        for future, _ in asked:
+            if not future.done():
+                client.remove_pending_request(future)
+        return next(future.result() for future, _ in asked if future.done())
 
     def _answer(self, future: Any, otherwise: str):
         yield from self._until(future.done, otherwise)

@@ -54,6 +54,7 @@ class RecorderNode(GraphNode):
         self._superseding: set[str] = set()
         self._lost: dict[str, int] = {}
         self._decisions = ""
+        self._decided = self._urgent = False
 
     def setup(self) -> None:
         if not self.parameters.output:
@@ -84,7 +85,7 @@ class RecorderNode(GraphNode):
         for timer in self._timers_made:
             self.destroy_timer(timer)
         self._timers_made = []
-        self._drain()
+        self._take_waiting()
         for subscription in self._taken.values():
             self.destroy_subscription(subscription)
         self._taken = {}
@@ -124,18 +125,17 @@ class RecorderNode(GraphNode):
         forms = [offered_profile(profile) for profile in offered]
         self._bag.add_topic(name, type_name, [form for i, form in enumerate(forms) if form not in forms[:i]],
                             "" if type_hash == "INVALID" else type_hash)
-        flushes, at_once = name == self._decisions, name in self._at_once
         profile = requested_profile(offered, BULK_QUEUE if name.split("/")[-1] in BULK else QUEUE)
         if profile.durability == DurabilityPolicy.TRANSIENT_LOCAL:
             self._superseding.add(name)  # a state that is replaced before it was taken is not missed
 
         def receive(data: bytes, information: dict) -> None:
             self._write(name, data, information)
-            if flushes:
+            self._take_waiting()
+            if self._decided:
                 self._flush()
-                return
-            self._take_waiting(name)
-            if at_once and self._bag is not None:
+            elif self._urgent and self._bag is not None:
+                self._urgent = False
                 self._guarded(self._bag.write_out)
 
         self._taken[name] = self.create_subscription(type_class, name, receive, profile, raw=True)
@@ -149,6 +149,8 @@ class RecorderNode(GraphNode):
     def _write(self, name: str, data: bytes, information: dict) -> None:
         if self._bag is None:
             return
+        self._decided |= name == self._decisions
+        self._urgent |= name in self._at_once
         received = information["received_timestamp"] or time.time_ns()
         self._guarded(self._bag.write, name, data, received, information["source_timestamp"] or received)
         number = information["publication_sequence_number"]
@@ -162,25 +164,21 @@ class RecorderNode(GraphNode):
                     self.warn(f"{missed} messages of {name} did not reach the recorder; more are only counted, in the "
                               "diagnostics")
 
-    def _take_waiting(self, name: str) -> None:
-        """Write what has arrived on a topic and waits for the executor, which needs longer for each than this does."""
-        subscription = self._taken[name]
-        for _ in range(QUEUE):
-            with subscription.handle:
-                taken = subscription.handle.take_message(subscription.msg_type, True)
-            if taken is None or self._bag is None:
-                return
-            self._write(name, *taken)
-
-    def _drain(self) -> None:
-        """Write all that has arrived: a decision's measurements are on disk with it."""
-        for name in list(self._taken):
-            self._take_waiting(name)
+    def _take_waiting(self) -> None:
+        """Write all that has arrived on any topic: the executor takes longer for one message than this does for all."""
+        for name, subscription in list(self._taken.items()):
+            for _ in range(QUEUE):
+                with subscription.handle:
+                    taken = subscription.handle.take_message(subscription.msg_type, True)
+                if taken is None or self._bag is None:
+                    break
+                self._write(name, *taken)
 
     def _flush(self) -> None:
         if self._bag is None:
             return
-        self._drain()
+        self._take_waiting()
+        self._decided = self._urgent = False
         if self._bag is not None and self._guarded(self._bag.flush, False):
             lost = sum(self._lost.values())
             self.report(f"{lost} messages lost: " + ", ".join(self._lost) if lost else "recording",

@@ -85,25 +85,28 @@ class Attempt:
     reason: str = ""
     aborted: bool = False
     dose_before: float = 0.0
-    dose_after: float = 0.0
+    dose_after: float | None = None
     dose_per_position: float = 0.0
     state: RecordedMessage | None = None
 
     @property
     def complete(self) -> bool:
-        """The bag holds its probe path, its end, and a row, valid or a marked failure, for every position."""
-        return (self.path is not None and self.end is not None and bool(self.indices)
-                and self.indices >= set(range(len(self.positions))))
+        """The bag holds its probe path and a row, valid or a marked failure, for every position: the planner went on."""
+        return self.path is not None and bool(self.indices) and self.indices >= set(range(len(self.positions)))
 
     @property
     def dose(self) -> float:
         """[electrons] that it cost, to the last bit as the microscope said in its result, which is on no topic.
 
         It is what the microscope's running total grew by. Where probe current and dwell time say the same within the
-        rounding of that total, theirs is the more exact number, the one that was added.
+        rounding of that total, theirs is the more exact number, the one that was added;
+        and where the recorder died before the state came, the only one.
         """
+        exposed = min(len(self.positions), self.sent + self.dropped) if self.end is not None else len(self.positions)
+        computed = self.dose_per_position * exposed
+        if self.dose_after is None:
+            return computed
         growth = self.dose_after - self.dose_before
-        computed = self.dose_per_position * min(len(self.positions), self.sent + self.dropped)
         return computed if abs(computed - growth) <= 4 * np.spacing(self.dose_after) else growth
 
 
@@ -176,7 +179,7 @@ class Recording:
             during = [(recorded, state) for recorded, state in session if recorded.log_time >= run.path.log_time]
             exposing = [state.dose for _, state in during if not state.beam_blanked]
             blanked = [(recorded, state) for recorded, state in during if state.beam_blanked]
-            run.dose_before = run.dose_after = (exposing or before[-1:] or [0.0])[0]
+            run.dose_before = (exposing or before[-1:] or [0.0])[0]
             if during:
                 run.dose_per_position = electrons(during[-1][1].commanded_optics.probe_current, run.dwell_time)
             if blanked:

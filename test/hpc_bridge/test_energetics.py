@@ -52,8 +52,8 @@ def test_graphene_lattice_constant(graphene):
 
 @pytest.mark.slow
 def test_molybdenum_disulfide_is_as_stiff_as_in_the_literature():
-    """GFN2: in-plane stiffness 120-130 N/m from density functionals (e.g. Yue et al., Phys. Lett. A 376, 1166, 2012), 180 +- 60
-    measured (Bertolazzi et al., ACS Nano 5, 9703, 2011)."""
+    """GFN2: in-plane stiffness 120-130 N/m from density functionals (e.g. Yue et al., Phys. Lett. A 376, 1166, 2012),
+    180 +- 60 measured (Bertolazzi et al., ACS Nano 5, 9703, 2011)."""
     calculation = Calculation(method="GFN2-xTB")
     reference = energetics.compute_reference(plan(strained("MoS2", 3), calculation))
     along, across = stiffness(3, "MoS2", calculation, reference)

@@ -46,7 +46,8 @@ class Graph:
     def __init__(self, **overrides):
         rclpy.init()
         values = {"cluster.start_after_s": -1.0, "cluster.niceness": 0, **overrides}
-        self.bridge = HpcBridgeNode(parameter_overrides=[Parameter(k.replace("__", "."), value=v) for k, v in values.items()])
+        self.bridge = HpcBridgeNode(parameter_overrides=[Parameter(name.replace("__", "."), value=value)
+                                                         for name, value in values.items()])
         self.other = rclpy.create_node("test")
         self.client = ActionClient(self.other, ComputeEnergetics, "compute_energetics")
         self.published, self.feedback = [], []

@@ -23,9 +23,11 @@ LIMIT = 60.0
 
 
 def test_interrupt_ends_the_process_in_a_few_seconds_and_leaves_none_behind():
-    process = subprocess.Popen([sys.executable, "-m", "edgetem_nodes", "hpc_bridge"], stdout=subprocess.DEVNULL)
+    # A namespace of its own: lifecycle services of a node that was destroyed earlier in this process may linger.
+    process = subprocess.Popen([sys.executable, "-m", "edgetem_nodes", "hpc_bridge", "--ros-args", "-r", "__ns:=/alone"],
+                               stdout=subprocess.DEVNULL)
     rclpy.init()
-    probe = rclpy.create_node("probe")
+    probe = rclpy.create_node("probe", namespace="/alone")
     executor = SingleThreadedExecutor()
     executor.add_node(probe)
     client = ActionClient(probe, ComputeEnergetics, "compute_energetics")

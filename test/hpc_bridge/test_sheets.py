@@ -16,7 +16,8 @@ SMALL = strategies.floats(-0.03, 0.03)
 
 
 @settings(max_examples=40, deadline=None)
-@given(SMALL, SMALL, SMALL, strategies.floats(-3.1, 3.1), strategies.sampled_from([("graphene", 4), ("MoS2", 3), ("MoS2", 2)]))
+@given(SMALL, SMALL, SMALL, strategies.floats(-3.1, 3.1),
+       strategies.sampled_from([("graphene", 4), ("MoS2", 3), ("MoS2", 2)]))
 def test_strain_is_recovered_at_any_rotation(xx, yy, xy, rotation, which):
     found, why = sheets.match(strained(*which, (xx, yy, xy), rotation))
     assert why == ""

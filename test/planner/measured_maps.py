@@ -34,12 +34,13 @@ def iron(root: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return spectra.sum(axis=-1)[None], counts, np.sqrt(np.maximum(counts, 1.0))
 
 
-def particles(seed: int = 0, side: int = 32) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A synthetic map: particles in a noisy survey; the scalar follows their brightness, but is strong in one dim particle."""
+def particles(seed: int = 0, side: int = 32, hidden: float = 1.5) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Particles in a noisy survey; the scalar follows their brightness, but that of one dim particle is `hidden`."""
     generator = np.random.default_rng(seed)
     rows, columns = np.mgrid[:side, :side]
     survey, scalar = np.full((side, side), 20.0), np.zeros((side, side))
-    for centre, brightness, amount in (((8, 8), 60.0, 4.0), ((22, 9), 80.0, 5.0), ((23, 23), 25.0, 12.0), ((8, 24), 70.0, 3.0)):
+    for centre, brightness, amount in (((8, 8), 60.0, 4.0), ((22, 9), 80.0, 5.0), ((23, 23), 25.0, hidden),
+                                       ((8, 24), 70.0, 4.5)):
         bump = np.exp(-0.5 * ((rows - centre[0]) ** 2 + (columns - centre[1]) ** 2) / 2.5**2)
         survey, scalar = survey + brightness * bump, scalar + amount * bump
     error = np.full((side, side), 0.3)

@@ -1,5 +1,6 @@
 """Replay: the same decisions are called the same; one altered measurement is found out, and named by its decision."""
 
+import itertools
 import time
 import uuid
 
@@ -18,8 +19,12 @@ from edgetem_nodes.provenance.reading import read_bag
 from edgetem_nodes.provenance.recording import Recording, experiment_of
 
 
-def replay(folder, platform="this machine", namespace="/"):
-    """Run player and stand-in planner to the end; returns the player."""
+NAMESPACES = (f"/replay_{number}" for number in itertools.count())
+
+
+def replay(folder, platform="this machine", namespace=""):
+    """Run player and stand-in planner to the end, by default in a namespace of their own; returns the player."""
+    namespace = namespace or next(NAMESPACES)
     rclpy.init()
     executor = SingleThreadedExecutor()
     nodes = [StandInPlanner(platform, namespace=namespace),

@@ -1,0 +1,182 @@
+"""A microscope, a featurizer and an hpc_bridge that answer at once from a known map: what the real planner talks to."""
+
+from __future__ import annotations
+
+import time
+import uuid
+
+import numpy as np
+import rclpy
+from measured_maps import particles
+from rclpy.action import ActionClient, ActionServer, CancelResponse
+from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.parameter import Parameter
+
+from edgetem.action import Acquire, ComputeEnergetics, RunExperiment
+from edgetem.msg import Decision, Experiment, ExperimentMap, Measurements, ProbePath
+from edgetem.srv import AcquireOverview, GetStructure
+from edgetem_nodes.graph.column import field_message
+from edgetem_nodes.graph.messages import from_uuid, number_array, positions_array, to_uuid
+from edgetem_nodes.graph.quality_of_service import EVENTS, STATE
+from edgetem_nodes.physics.scan import ScanField
+from edgetem_nodes.planner.node import PlannerNode
+
+SURVEY, TRUTH, ERROR = particles(side=16, hidden=8.0)
+FIELD = ScanField((-8e-9, -8e-9), (1e-9, 1e-9), TRUTH.shape)
+PERIOD, ELECTRONS, SURVEY_DOSE = 1.5e-3, 1000.0, 5000.0
+LIMIT = 30.0
+"""[s] after which a test that waits for an event fails."""
+
+SETTINGS = {"seed": 3, "point_budget": 40, "initial_points": 16, "batch_points": 8, "model.training_steps": 3,
+            "model.patch_size": 3, "acquisition_function": "expected_improvement", "measurement_timeout_s": 20.0}
+
+
+class Laboratory:
+    """The planner under test and everything it needs, on one executor; the tests change the flags."""
+
+    def __init__(self, activate=True, **settings):
+        rclpy.init()
+        self.truth = TRUTH.copy()
+        self.withhold_rows = self.withhold_path = self.hold_acquisition = self.hold_overview = False
+        self.shuffle = False
+        self.hold_from = 10**6
+        """Acquisitions from this number on do not end."""
+        self.failing: set[int] = set()
+        self.refuse_overview = self.refuse_acquisition = 0
+        self.structure_error = self.energy_error = 0
+        self.acquired: list[tuple[uuid.UUID, np.ndarray]] = []
+        self.overviews, self.canceled, self.energies = 0, 0, 0
+        self.decisions, self.maps, self.experiments, self.feedback = [], [], [], []
+        values = {**SETTINGS, **settings}
+        self.planner = PlannerNode(parameter_overrides=[Parameter(k, value=v) for k, v in values.items()])
+        self.node = rclpy.create_node("laboratory")
+        self.executor = SingleThreadedExecutor()
+        self.executor.add_node(self.planner)
+        self.executor.add_node(self.node)
+        group = ReentrantCallbackGroup()
+        self._paths = self.node.create_publisher(ProbePath, "probe_path", EVENTS)
+        self._rows = self.node.create_publisher(Measurements, "measurements", EVENTS)
+        self._kept = [
+            self.node.create_service(AcquireOverview, "acquire_overview", self._overview, callback_group=group),
+            self.node.create_service(GetStructure, "get_structure", self._structure, callback_group=group),
+            ActionServer(self.node, Acquire, "acquire", self._acquire, callback_group=group, cancel_callback=self._cancel),
+            ActionServer(self.node, ComputeEnergetics, "compute_energetics", self._energetics, callback_group=group),
+            self.node.create_subscription(Decision, "decision", self.decisions.append, EVENTS),
+            self.node.create_subscription(ExperimentMap, "experiment_map", self.maps.append, STATE),
+            self.node.create_subscription(Experiment, "experiment", self.experiments.append, STATE)]
+        self.client = ActionClient(self.node, RunExperiment, "run_experiment", callback_group=group)
+        assert self.planner.trigger_configure() == TransitionCallbackReturn.SUCCESS
+        self.wait(self.client.server_is_ready)
+        self.wait(lambda: self._rows.get_subscription_count() and self._paths.get_subscription_count())
+        self.wait(lambda: self.planner.count_subscribers("decision") and self.planner.count_subscribers("experiment_map"))
+        self.wait(lambda: all(found() for _, found in self.planner.peers()))
+        if activate:
+            assert self.planner.trigger_activate() == TransitionCallbackReturn.SUCCESS
+
+    def close(self):
+        self.planner.close()
+        self.planner.destroy_node()
+        self.node.destroy_node()
+        self.executor.shutdown()
+        rclpy.shutdown()
+
+    def wait(self, condition):
+        """Spin until the condition holds."""
+        deadline = time.monotonic() + LIMIT
+        while not condition():
+            assert time.monotonic() < deadline, f"nothing happened within {LIMIT:g} s"
+            self.executor.spin_once(timeout_sec=0.05)
+
+    def begin(self, experiment_id=7, **goal):
+        """Send an experiment; returns the goal handle and its result's future."""
+        request = RunExperiment.Goal(experiment_id=from_uuid(uuid.UUID(int=experiment_id)), config="a: 1\n", **goal)
+        sent = self.client.send_goal_async(request, lambda message: self.feedback.append(message.feedback))
+        self.wait(sent.done)
+        assert sent.result().accepted
+        return sent.result(), sent.result().get_result_async()
+
+    def run(self, **goal):
+        """Run an experiment to its end; returns the result."""
+        _, result = self.begin(**goal)
+        self.wait(result.done)
+        outcome = result.result().result
+        if outcome.decisions:
+            self.wait(lambda: self.decisions and self.decisions[-1].action == "stop")
+        return outcome
+
+    # ---- what the planner sees --------------------------------------------------------------------------------
+
+    async def _overview(self, request, response):
+        self.overviews += 1
+        while self.hold_overview:
+            await self._moment()
+        if self.refuse_overview:
+            response.error_code, response.error_msg = self.refuse_overview, "the survey camera is out"
+            return response
+        response.overview.acquisition_id, response.overview.field = request.acquisition_id, field_message(FIELD)
+        response.overview.channels, response.overview.data = ["haadf"], number_array(SURVEY)
+        response.overview.dose = SURVEY_DOSE
+        return response
+
+    async def _acquire(self, goal):
+        result, request = Acquire.Result(), goal.request
+        candidates = FIELD.candidates(positions_array(request.positions))
+        number = len(self.acquired)
+        self.acquired.append((to_uuid(request.acquisition_id), candidates))
+        if self.refuse_acquisition:
+            result.error_code, result.error_msg = self.refuse_acquisition, "a consumer went silent: compressor"
+            goal.abort()
+            return result
+        if not self.withhold_path:
+            self._paths.publish(ProbePath(acquisition_id=request.acquisition_id, positions=request.positions,
+                                          dwell_time=1e-3, position_period=PERIOD))
+        while self.hold_acquisition or number >= self.hold_from:
+            await self._moment()
+            if goal.is_cancel_requested:
+                result.error_code = Acquire.Result.CANCELED
+                goal.canceled()
+                return result
+        order = np.arange(len(candidates))
+        if self.shuffle:
+            order = order[::-1]
+        if not self.withhold_rows:
+            for part in np.array_split(order, 3):
+                self._publish(request.acquisition_id, part, candidates[part])
+        result.frames_delivered, result.dose = len(candidates), ELECTRONS * len(candidates)
+        goal.succeed()
+        return result
+
+    def _publish(self, acquisition_id, indices, candidates):
+        valid = [int(c) not in self.failing for c in candidates]
+        values = np.where(valid, self.truth.ravel()[candidates], np.nan)
+        self._rows.publish(Measurements(
+            acquisition_id=acquisition_id, indices=indices.tolist(), positions=number_array(FIELD.positions(candidates)),
+            names=["strain", "counts"], units=["%", "1"], values=number_array(np.stack([values, values * 0], axis=1)),
+            standard_errors=number_array(np.stack([ERROR.ravel()[candidates]] * 2, axis=1)), valid=valid,
+            failures=["" if v else "saturated" for v in valid], scalarizer="strain", scalarizer_version=1,
+            received_ns=time.monotonic_ns(), source_duration=0.0))
+
+    def _cancel(self, _goal):
+        self.canceled += 1
+        return CancelResponse.ACCEPT
+
+    def _structure(self, request, response):
+        response.error_code, response.error_msg = self.structure_error, "no lattice" if self.structure_error else ""
+        response.structure.acquisition_id, response.structure.index = request.acquisition_id, request.index
+        return response
+
+    def _energetics(self, goal):
+        result = ComputeEnergetics.Result()
+        result.error_code, result.error_msg = self.energy_error, "no convergence" if self.energy_error else ""
+        self.energies += 1
+        goal.abort() if self.energy_error else goal.succeed()
+        return result
+
+    async def _moment(self):
+        """Let the executor do something else once."""
+        future = self.executor.create_future()
+        timer = self.node.create_timer(0.005, lambda: future.done() or future.set_result(None))
+        await future
+        self.node.destroy_timer(timer)
