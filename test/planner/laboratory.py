@@ -37,7 +37,6 @@ class Laboratory:
     """The planner under test and everything it needs, on one executor; the tests change the flags."""
 
     def __init__(self, activate=True, **settings):
-        rclpy.init()
         self.truth = TRUTH.copy()
         self.withhold_rows = self.withhold_path = self.hold_acquisition = self.hold_overview = False
         self.shuffle = False
@@ -80,7 +79,6 @@ class Laboratory:
         self.planner.destroy_node()
         self.node.destroy_node()
         self.executor.shutdown()
-        rclpy.shutdown()
 
     def wait(self, condition):
         """Spin until the condition holds."""

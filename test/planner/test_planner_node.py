@@ -5,6 +5,7 @@ import uuid
 
 import numpy as np
 import pytest
+import rclpy
 from laboratory import ELECTRONS, ERROR, FIELD, PERIOD, SETTINGS, SURVEY, SURVEY_DOSE, TRUTH, Laboratory
 
 from edgetem.action import Acquire, ComputeEnergetics, RunExperiment
@@ -17,8 +18,16 @@ Codes = RunExperiment.Result
 SHORT = {"measurement_timeout_s": 0.5}
 
 
+@pytest.fixture(scope="module")
+def middleware():
+    """One participant for all tests: many in a row in one process do not always find each other."""
+    rclpy.init()
+    yield
+    rclpy.shutdown()
+
+
 @pytest.fixture
-def laboratory(request):
+def laboratory(middleware):
     made = []
 
     def make(**settings):
