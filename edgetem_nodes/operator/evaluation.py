@@ -5,7 +5,7 @@ Nothing here is used while an experiment runs: the planner never sees a pixel th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -32,7 +32,8 @@ class FullMap:
 def measure_full_map(configuration: Configuration, field: ScanField) -> FullMap:
     """Measure the whole field with the run's own source and scalarizer."""
     detector = configuration.parameters("detector", SCHEMAS["detector"])
-    source = make_source(detector.instrument, detector.seed)
+    replay = replace(detector.instrument.replay, real_time=False)
+    source = make_source(replace(detector.instrument, replay=replay), detector.seed)
     try:
         scalarizer = build(configuration.parameters("featurizer", SCHEMAS["featurizer"]), tuple(source.axes))
         positions = field.positions()

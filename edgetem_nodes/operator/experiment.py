@@ -69,6 +69,7 @@ def prepare_folder(folder: Path, configuration: Configuration, resume: bool = Fa
         missing = [name for name in (CONFIGURATION, CHECKPOINT) if not (folder / name).exists()]
         if missing:
             raise FolderError(f"{folder} cannot be resumed: it holds no {' and no '.join(missing)}")
+        (folder / RESULT).unlink(missing_ok=True)
         return
     if folder.exists() and any(child.name != CONFIGURATION for child in folder.iterdir()):
         raise FolderError(f"the output folder {folder} is not empty, and results are never overwritten: "

@@ -23,8 +23,12 @@ ELECTRONVOLT = 1.602176634e-19
 TELLING_POINTS = 3
 
 
-def write_report(folder: Path) -> Path:
+def write_report(folder: Path, compared: bool = True) -> Path:
     """Write report.html, and its pictures as PNG files, for the experiment in a folder; returns the report's path.
+
+    Parameters
+    ----------
+    compared : also measure the full map and run the baselines on it.
 
     Raises
     ------
@@ -42,6 +46,7 @@ def write_report(folder: Path) -> Path:
         shown.append(("What the planner believes after its last decision.",
                       figures.model_map(outcome, "mean", pictures / "map.png")))
         shown.append(("How uncertain it is.", figures.model_map(outcome, "standard_deviation", pictures / "uncertainty.png")))
+    if outcome.last_map is not None and compared:
         comparison = compare(outcome)
         comparison.save(folder / COMPARISON, len(outcome.measured()[0]))
         shown.append(("The full map, measured after the run for judging it. The planner never saw it.",
@@ -130,24 +135,28 @@ def energy_row(message: Any) -> dict[str, str]:
 def table(summary: dict[str, Any], comparison: Comparison | None) -> list[tuple[str, str]]:
     """What is said in figures at the top of the report."""
     latency = summary["latency"]["decision_to_first_block_ms"]
+    counts, dose = summary["counts"], summary["dose"]
     rows = [
         ("stopped", summary["stop_reason"]),
-        ("points", f"{summary['counts']['points']} of {summary['counts']['candidates']} positions"),
-        ("decisions", str(summary["counts"]["decisions"])),
-        ("dose", f"{summary['dose']['electrons']:.3g} electrons, {summary['dose']['mean_e_per_A2']:.3g} e/Å² over the field, "
-                 f"{summary['dose']['per_point_e_per_A2']:.3g} e/Å² at a measured position"),
+        ("points", f"{counts['points']} of {counts['candidates']} positions"
+                   + (f", {counts['failed_points']} failed" if counts["failed_points"] else "")),
+        ("decisions", str(counts["decisions"])),
+        ("dose", f"{dose['electrons']:.3g} electrons, {_figure(dose['mean_e_per_A2'], '.3g')} e/Å² over the field, "
+                 f"{_figure(dose['per_point_e_per_A2'], '.3g')} e/Å² at a measured position"),
         ("beam time", f"{summary['beam_time_s']:.2f} s"),
-        ("wall time", f"{summary['wall_time_s']:.0f} s" if summary["wall_time_s"] else "not known"),
-        ("start-up", f"{summary['start_up_s']:.1f} s" if summary["start_up_s"] else "not known"),
+        ("wall time", _figure(summary["wall_time_s"], ".0f", " s")),
+        ("start-up", _figure(summary["start_up_s"], ".1f", " s")),
         ("decision to first block", f"{latency['median']:.1f} ms median, {latency['p95']:.1f} ms 95th percentile"
          if latency else "not known"),
-        ("throughput", f"{summary['throughput']['points_per_s']:.1f} positions/s"
-         if summary["throughput"]["points_per_s"] else "not known"),
-        ("archive", f"{summary['counts']['archived_bytes'] / 1e6:.1f} MB of detector data in "
-                    f"{summary['counts']['stored_bytes'] / 1e6:.1f} MB"),
-        ("seed", str(summary["seed"])),
+        ("throughput", _figure(summary["throughput"]["points_per_s"], ".1f", " positions/s")),
+        ("archive", f"{counts['archived_bytes'] / 1e6:.1f} MB of detector data in {counts['stored_bytes'] / 1e6:.1f} MB"),
+        ("seed", _figure(summary["seed"], "d")),
     ]
     return rows + (comparison.rows() if comparison else [])
+
+
+def _figure(value: float | None, form: str, unit: str = "") -> str:
+    return "not known" if value is None else f"{value:{form}}{unit}"
 
 
 def _embedded(path: Path) -> str:

@@ -14,7 +14,10 @@ from edgetem_nodes.graph.environment import prepare, share_directory
 from edgetem_nodes.graph.isolation import isolate
 from edgetem_nodes.graph.launching import run_launch
 from edgetem_nodes.operator.check import check
-from edgetem_nodes.operator.experiment import ARCHIVE, BAG, CONFIGURATION, load_experiment, prepare_folder
+from edgetem_nodes.operator.experiment import ARCHIVE, BAG, CONFIGURATION, RESULT, load_experiment, prepare_folder
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,9 @@ def execute(run: Run) -> int:
         "resume": str(run.resume).lower(), "log_level": run.log_level}, quiet=run.log_level not in ("debug", "info"))
     for line in repair_folder(run.folder):
         print(line)
+    if code == 0 and not (run.folder / RESULT).exists():
+        print(f"interrupted; to go on: edgetem run --resume {run.folder}")
+        code = INTERRUPTED
     return finish(run.folder, code)
 
 
@@ -72,13 +78,16 @@ def repair_folder(folder: Path) -> list[str]:
 
 
 def finish(folder: Path, code: int) -> int:
-    """Write summary and report of what is in the folder; returns the exit code, 1 where they cannot be made."""
+    """Write summary and report of what is in the folder; returns the exit code, 1 where they cannot be made.
+
+    After a failure or an interruption the report leaves out the comparison with other strategies, which takes its time.
+    """
     from edgetem_nodes.operator.report import write_report
     from edgetem_nodes.operator.summary import write_summary
     began = time.monotonic()
     try:
         write_summary(folder, code)
-        write_report(folder)
+        write_report(folder, compared=code == 0)
     except Exception as error:  # noqa: BLE001  (the data is safe; say what is missing and where)
         print(f"error: no report of {folder}: {error}", file=sys.stderr)
         return code or 1

@@ -58,8 +58,9 @@ def test_a_signal_ends_everything_within_ten_seconds_and_files_are_closed(edgete
     began = time.monotonic()
     command.process.send_signal(number)
     assert gone(processes, 10), command.output
+    assert command.finish() == 130
     assert time.monotonic() - began < 10
-    command.finish()
+    assert "edgetem run --resume" in command.output
     assert "Traceback" not in command.output, command.output
     assert read_outcome(folder).stop_reason == "interrupted"
     with h5py.File(folder / "archive.h5") as file:
