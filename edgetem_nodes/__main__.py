@@ -1,6 +1,10 @@
 """`python -m edgetem_nodes NODE... [--ros-args ...]`: run one node, or several composed in this process."""
 
-from edgetem_nodes.graph.environment import prepare
+import signal
+
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # until the node listens, an interruption ends it without a traceback
+
+from edgetem_nodes.graph.environment import prepare  # noqa: E402
 
 prepare()
 

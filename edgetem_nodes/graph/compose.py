@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import signal
 import sys
 import traceback
@@ -87,4 +88,7 @@ def main(arguments: list[str] | None = None) -> None:
                 node_class(name)
     except ValueError as error:
         sys.exit(str(error))
-    sys.exit(spin(names, arguments[split:]))
+    code = spin(names, arguments[split:])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # everything is closed; the middleware's static destructors sometimes hang
