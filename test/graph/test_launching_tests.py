@@ -18,8 +18,8 @@ from launch.actions import ExecuteProcess
 
 CODE = """
 import sys, time
-print("ready", sys.argv[1], flush=True)
 try:
+    print("ready", sys.argv[1], flush=True)
     time.sleep(60)
 except KeyboardInterrupt:
     print("bye", flush=True)
