@@ -15,7 +15,7 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
 from edgetem_nodes.graph import environment
-from edgetem_nodes.operator.experiment import load_experiment, prepare_folder, spent_dose
+from edgetem_nodes.operator.experiment import continuation, load_experiment, prepare_folder
 
 
 def generate_launch_description():
@@ -57,6 +57,6 @@ def graph(context):
                     output_format="{line}" if name == "operator" else "[{this.process_description.final_name}] {line}",
                     on_exit=Shutdown(reason=f"{name} ended"))
 
-    continued = {"microscope": {"initial_dose": spent_dose(folder)}} if resume else {}
+    continued = {"microscope": continuation(folder)} if resume else {}
     return [*shared, *(node(name, **continued.get(name, {})) for name in nodes),
             node("operator", nodes=nodes, launched_ns=launched, resume=resume)]

@@ -104,8 +104,11 @@ def checked(parameter_: Declared, value: Any) -> Any:
 
 def _checked_scalar(parameter_: Declared, expected: type, value: Any) -> Any:
     rule, name = parameter_.rule, parameter_.name
-    if expected is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
+    if expected is float and not isinstance(value, bool):
+        try:
+            value = float(value)  # also "1e6", which YAML 1.1 takes for a text
+        except (TypeError, ValueError):
+            pass
     if not isinstance(value, expected) or (expected is int and isinstance(value, bool)):
         raise ValueError(f"{name}: {value!r} is not of type {expected.__name__}")
     if expected is float and not math.isfinite(value):
@@ -189,6 +192,9 @@ def load_configuration(path: str | Path, schemas: dict[str, type], overrides: di
         text = path.read_text()
     except OSError as error:
         raise ConfigurationError(f"configuration {path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"configuration {path} is not a text file; for a measured scan make a configuration with "
+                                 f"'edgetem init {path}'") from None
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:
@@ -214,6 +220,8 @@ def _entries(root: Any, path: Path, known: dict[str, dict[str, Declared]]) -> ty
     if not isinstance(root, yaml.MappingNode):
         raise ConfigurationError(f"{path}:1: a configuration is a mapping of node names to 'ros__parameters'")
     for node_key, body in root.value:
+        if not isinstance(node_key, yaml.ScalarNode):
+            raise ConfigurationError(f"{path}:{node_key.start_mark.line + 1}: a key must be the name of a node")
         node, line = node_key.value, node_key.start_mark.line + 1
         if node != SHARED and node not in known:
             raise ConfigurationError(f"{path}:{line}: there is no node {node!r}; the nodes are {', '.join(known)}, "
@@ -229,6 +237,8 @@ def _leaves(mapping: Any, prefix: str, path: Path) -> typing.Iterator[tuple[str,
     seen = set()
     for key, value in mapping.value:
         line = key.start_mark.line + 1
+        if not isinstance(key, yaml.ScalarNode):
+            raise ConfigurationError(f"{path}:{line}: a key must be a name")
         if key.value in seen:
             raise ConfigurationError(f"{path}:{line}: {prefix + key.value!r} is given twice")
         seen.add(key.value)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import hashlib
 import os
+import re
 import shutil
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "BLIS_NUM_THREADS")
@@ -80,6 +83,36 @@ def shared_memory_segment() -> tuple[int, str]:
     return size, f"segments of {size // MEBIBYTE} MiB in {SHARED_MEMORY}"
 
 
+def remove_stale_segments(folder: Path | None = None, older_than: float = 10.0) -> int:
+    """Remove shared-memory segments whose process was killed, and return how many [byte] that freed.
+
+    Fast DDS cannot remove them then, and each takes as much memory as the segment is large. The owner of a segment holds
+    an exclusive lock (flock) on the file of the same name with `_el`; the kernel drops it when the owner dies.
+
+    Parameters
+    ----------
+    folder : where segments lie; `/dev/shm` by default.
+    older_than : younger segments are left alone [s]: their owner may not have locked them yet.
+    """
+    freed = 0
+    for lock in (folder or SHARED_MEMORY).glob("fastdds_*_el"):
+        segment = lock.with_name(lock.name.removesuffix("_el"))
+        if not re.fullmatch(r"fastdds_[0-9a-f]{16}", segment.name):
+            continue
+        try:
+            if time.time() - lock.stat().st_mtime < older_than:
+                continue
+            with lock.open("rb+") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if segment.exists():
+                    freed += segment.stat().st_size
+                    segment.unlink()
+                lock.unlink()
+        except OSError:  # another user's, still in use, or just removed by somebody else
+            continue
+    return freed
+
+
 def transport_profile() -> Path | None:
     """Write the Fast DDS profile for this machine and return its path; None where shared memory is too small."""
     size, _ = shared_memory_segment()
@@ -114,6 +147,7 @@ def prepare() -> None:
     """Set what must stand in the environment before numpy, torch or rclpy is imported. What the user set stays."""
     for variable in THREAD_VARIABLES:
         os.environ.setdefault(variable, "1")
+    remove_stale_segments()
     keep_freed_memory()
     if "FASTDDS_DEFAULT_PROFILES_FILE" not in os.environ:
         profile = transport_profile()

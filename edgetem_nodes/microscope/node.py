@@ -51,7 +51,7 @@ class MicroscopeNode(GraphNode):
         self._run: Run | None = None
         self._busy = ""
         self._blanked = False
-        self._sequence = 0
+        self._sequence = p.initial_sequence
         self._survey_dose = 0.0
         self._column = self._driver.state()
         self._shown = b""

@@ -17,6 +17,8 @@ class Parameters:
     detector: str = parameter("", "Detector of an acquisition that names none; empty: whichever there is")
     initial_dose: float = parameter(0.0, "Electrons spent before, when an experiment is resumed", unit="electrons",
                                     minimum=0.0)
+    initial_sequence: int = parameter(0, "Acquisitions made before, when an experiment is resumed: simulated noise goes on",
+                                      minimum=0)
     state_interval: float = parameter(1.0, "Time between readings of the column's state; it is published when it changed",
                                       unit="s", minimum=0.05, maximum=3600.0)
     arm_timeout: float = parameter(5.0, "Time that the detector has to answer", unit="s", minimum=0.1, maximum=600.0)

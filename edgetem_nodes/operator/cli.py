@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -36,7 +37,10 @@ def overrides(settings: list[str]) -> dict[str, Any]:
         key, equals, value = text.partition("=")
         if not equals or "." not in key:
             fail(f"{text!r} is not NODE.KEY=VALUE, e.g. planner.point_budget=100")
-        result[key] = yaml.safe_load(value)
+        try:
+            result[key] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            fail(f"--set {text!r}: {value!r} is not a YAML value")
     return result
 
 
@@ -58,6 +62,12 @@ def run(configuration: Annotated[Path | None, typer.Argument(help="configuration
     from edgetem_nodes.operator.seeds import repeat
     if (resume is None) == (configuration is None):
         fail("give either a configuration or --resume FOLDER")
+    if resume is not None and seeds:
+        fail("--resume goes on with one experiment: it cannot be combined with --seeds")
+    if log_level not in ("debug", "info", "warn", "error", "fatal"):
+        fail(f"--log-level {log_level!r} is not one of debug, info, warn, error, fatal")
+    if not re.fullmatch(r"/?([A-Za-z_]\w*(/[A-Za-z_]\w*)*)?", namespace):
+        fail(f"--namespace {namespace!r} is not a ROS name: letters, digits and underscores, parts separated by '/'")
     try:
         changed = overrides(settings) | ({} if seed is None else {"/**.seed": seed})
         checked = load(configuration or resume / CONFIGURATION, changed)
@@ -75,6 +85,7 @@ def launch(context: typer.Context, file: Annotated[str, typer.Argument(help="lau
     """Run a launch file: NAME:=VALUE arguments; with the genuine launcher where it is installed, else with edgetem's."""
     from edgetem_nodes.graph.environment import share_directory
     from edgetem_nodes.graph.launching import LaunchFileError, parse_arguments, run_launch, show_arguments
+    from edgetem_nodes.operator.run import repair_folder
     path = Path(file)
     if not path.exists():
         path = share_directory() / "launch" / file
@@ -85,7 +96,12 @@ def launch(context: typer.Context, file: Annotated[str, typer.Argument(help="lau
         if show_args:
             show_arguments(path)
             return
-        raise typer.Exit(run_launch(path, parse_arguments(context.args)))
+        arguments = parse_arguments(context.args)
+        code = run_launch(path, arguments)
+        if arguments.get("output") and Path(arguments["output"]).is_dir():
+            for line in repair_folder(Path(arguments["output"])):
+                print(line)
+        raise typer.Exit(code)
     except LaunchFileError as error:
         fail(error)
 
@@ -157,12 +173,12 @@ def doctor(folder: Annotated[Path, typer.Argument(help="where results would go")
 @app.command()
 def report(folder: Annotated[Path, typer.Argument(help="folder of an experiment")]) -> None:
     """Make bag and archive of an experiment readable if they are not, and write its summary and report again."""
-    from edgetem_nodes.operator.run import finish, repair_folder
+    from edgetem_nodes.operator.run import finish, recorded_exit_code, repair_folder
     if not folder.is_dir():
         fail(f"{folder} is not a folder")
     for line in repair_folder(folder):
         print(line)
-    raise typer.Exit(finish(folder, 0))
+    raise typer.Exit(finish(folder, recorded_exit_code(folder), compared=True))
 
 
 @app.command()

@@ -46,10 +46,10 @@ class Comparison:
     correlation_curves: dict[str, Curve]
 
     def save(self, path: Path, points: int) -> None:
-        """Write the figures as JSON."""
-        path.write_text(json.dumps({"points": points, "found": self.found,
-                                    "found_smoothed": self.found_smoothed, "correlation": self.correlation,
-                                    "error": self.error}, indent=2) + "\n")
+        """Write the figures as JSON; null where there is none, as the correlation with a flat map."""
+        figures = {name: {who: value if np.isfinite(value) else None for who, value in getattr(self, name).items()}
+                   for name in ("found", "found_smoothed", "correlation", "error")}
+        path.write_text(json.dumps({"points": points, **figures}, indent=2, allow_nan=False) + "\n")
 
     def curves(self) -> list[tuple[str, str, dict[str, Curve], str]]:
         """File name, quantity, curves and caption of each learning curve."""
@@ -72,7 +72,7 @@ def compare(outcome: Outcome) -> Comparison:
     """Measure the full map with the run's own source, and run the baselines on it with the run's own model and seed."""
     name = outcome.configuration.nodes["planner"]["acquisition_function"].replace("_", " ")
     full = measure_full_map(outcome.configuration, outcome.scan_field)
-    candidates, values, _ = outcome.measured()
+    candidates, _, _ = outcome.measured()
     parameters = replace(outcome.configuration.parameters("planner", SCHEMAS["planner"]),
                          point_budget=max(1, len(candidates)))
     seed = int(outcome.experiment.seed)
@@ -82,8 +82,6 @@ def compare(outcome: Outcome) -> Comparison:
                         curve)
 
     random, brightest = baseline("random", True), baseline("brightness", False)
-    measured = full.values.copy()
-    measured.ravel()[candidates] = values
     mean = np.asarray(outcome.last_map.mean).reshape(outcome.scan_field.shape)
     survey, per_point = _dose(outcome)
 
@@ -93,15 +91,15 @@ def compare(outcome: Outcome) -> Comparison:
 
     def discovery(chosen: np.ndarray) -> Curve:
         points = np.unique(np.linspace(1, len(chosen), min(len(chosen), 60)).astype(int))
-        return areal(points), np.array([found_fraction(chosen[:n], measured) for n in points])
+        return areal(points), np.array([found_fraction(chosen[:n], full.values) for n in points])
 
     def found(smoothing: float) -> dict[str, float]:
         chosen = {name: candidates, RANDOM: random.candidates, BRIGHTEST: brightest.candidates}
-        return {who: found_fraction(where, measured, smoothing=smoothing) for who, where in chosen.items()}
+        return {who: found_fraction(where, full.values, smoothing=smoothing) for who, where in chosen.items()}
 
     own = [(d.points, m) for d in outcome.decisions if (m := outcome.maps.get(d.index)) is not None]
     own_curve = (areal([points for points, _ in own]),
-                 np.array([map_correlation(np.asarray(m.mean).reshape(measured.shape), measured) for _, m in own]))
+                 np.array([map_correlation(np.asarray(m.mean).reshape(full.values.shape), full.values) for _, m in own]))
     return Comparison(
         full=full.values,
         found=found(0.0),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ from edgetem_nodes.hpc_bridge.parameters import Parameters as HpcBridgeParameter
 from edgetem_nodes.microscope.parameters import Parameters as MicroscopeParameters
 from edgetem_nodes.operator.parameters import Parameters as OperatorParameters
 from edgetem_nodes.planner.parameters import Parameters as PlannerParameters
+from edgetem_nodes.provenance.metadata import BagError
 from edgetem_nodes.provenance.parameters import Parameters as RecorderParameters
+from edgetem_nodes.provenance.reading import read_bag
 
 SCHEMAS: dict[str, type] = {
     "microscope": MicroscopeParameters,
@@ -70,16 +73,25 @@ def prepare_folder(folder: Path, configuration: Configuration, resume: bool = Fa
         if missing:
             raise FolderError(f"{folder} cannot be resumed: it holds no {' and no '.join(missing)}")
         (folder / RESULT).unlink(missing_ok=True)
+        (folder / CONFIGURATION).write_text(configuration.as_yaml())
         return
-    if folder.exists() and any(child.name != CONFIGURATION for child in folder.iterdir()):
-        raise FolderError(f"the output folder {folder} is not empty, and results are never overwritten: "
-                          "name another one with output:= or --output")
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / CONFIGURATION).write_text(configuration.as_yaml())
+    text = configuration.as_yaml()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        held = [child for child in folder.iterdir() if child.name != CONFIGURATION or child.read_text() != text]
+        if held:
+            raise FolderError(f"the output folder {folder} is not empty, and results are never overwritten: "
+                              "name another one with output:= or --output")
+        (folder / CONFIGURATION).write_text(text)
+    except OSError as error:
+        raise FolderError(f"the output folder {folder} cannot be made: {error.strerror}") from None
 
 
-def spent_dose(folder: Path) -> float:
-    """Electrons that an interrupted experiment had spent by its checkpoint, so that the microscope goes on counting.
+def continuation(folder: Path) -> dict[str, Any]:
+    """What the microscope must know to go on counting: parameters `initial_dose` [electrons] and `initial_sequence`.
+
+    The dose is the larger one of the checkpoint's and of the last state that the bag holds: an acquisition that was broken
+    off has cost electrons, too.
 
     Raises
     ------
@@ -87,6 +99,14 @@ def spent_dose(folder: Path) -> float:
     """
     try:
         with np.load(folder / CHECKPOINT, allow_pickle=False) as stored:
-            return float(json.loads(str(stored["progress"]))["dose"])
-    except (OSError, ValueError, KeyError) as error:
+            progress = json.loads(str(stored["progress"]))
+        doses = [float(progress["dose"])]
+        sequence = int(progress["decisions"])
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise FolderError(f"{folder} cannot be resumed: {CHECKPOINT} cannot be read: {error}") from None
+    if (folder / BAG).is_dir():
+        try:
+            doses += [message.dose for _, _, message in read_bag(folder, ["microscope_state"])]
+        except BagError as error:
+            raise FolderError(f"{folder} cannot be resumed: {error}") from None
+    return {"initial_dose": max(doses), "initial_sequence": sequence}

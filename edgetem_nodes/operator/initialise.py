@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
 from edgetem_nodes.archive.replay import TOTAL, ReplaySet
 from edgetem_nodes.archive.vendor import VendorFile
 from edgetem_nodes.archive.vendor_axes import VendorFileError
+from edgetem_nodes.graph.configuration import ConfigurationError
 from edgetem_nodes.operator.check import ELECTRONVOLT, CheckError, check, describe
 from edgetem_nodes.operator.experiment import load_experiment
 
@@ -47,23 +49,27 @@ def initialise(file: Path, survey: Path | None, signal: str, output: Path) -> li
                                                            " (assumed: the file has none; set instrument.replay.step_nm)"))
     lines.append(f"signal  {' x '.join(describe(axis) for axis in replay.axes)}, {replay.dtype}")
     lines.append(f"survey  {replay.survey_title}")
-    output.write_text(_configuration(file, survey, signal, survey_signal, replay, output.resolve().parent))
+    try:
+        output.write_text(_configuration(file, survey, signal, survey_signal, replay, output.resolve().parent))
+    except OSError as error:
+        raise InitError(f"{output} cannot be written: {error.strerror}") from None
     lines.append(f"written {output}")
     try:
         lines += check(load_experiment(output)).lines()
-    except CheckError as error:
-        lines.append(f"to be set before a run: {error}")
+    except (CheckError, ConfigurationError) as error:
+        return [*lines, f"to be set before a run: {error}"]
     return [*lines, f"look at it, then: edgetem run {output}"]
 
 
 def _configuration(file: Path, survey: Path | None, signal: str, survey_signal: str, replay: ReplaySet, folder: Path) -> str:
     entries = [f"        file: {_path(file, folder)}"]
-    entries += [f'        signal: "{signal}"'] if signal else []
+    entries += [f"        signal: {json.dumps(signal, ensure_ascii=False)}"] if signal else []
     entries += [f"        survey: {_path(survey, folder)}"] if survey else []
     entries += [f"        survey_signal: {survey_signal}   # counts summed over each position's signal"] if survey_signal else []
     candidates = replay.field.shape[0] * replay.field.shape[1]
     budget = max(2, candidates // 10)
     initial = max(1, budget // 5)
+    patch = min(5, 2 * min(replay.field.shape) - 1)
     return f"""# Replays {file.name}. Made by 'edgetem init'; the windows below are a first guess: set them for your specimen.
 /**:
   ros__parameters:
@@ -81,7 +87,7 @@ planner:
     initial_points: {initial}
     batch_points: {max(1, (budget - initial) // 16)}
     acquisition_function: expected_improvement   # maximum_variance for a map rather than the extremes
-"""
+{f"    model:{chr(10)}      patch_size: {patch}{chr(10)}" if patch < 5 else ""}"""
 
 
 def _scalarizer(replay: ReplaySet) -> str:
@@ -105,4 +111,4 @@ def _scalarizer(replay: ReplaySet) -> str:
 
 
 def _path(file: Path, folder: Path) -> str:
-    return os.path.relpath(file.resolve(), folder)
+    return json.dumps(os.path.relpath(file.resolve(), folder), ensure_ascii=False)

@@ -33,6 +33,7 @@ class OperatorNode(Node):
         self._run_experiment = ActionClient(self, RunExperiment, "run_experiment")
         self._ended = threading.Event()
         self._failure = ""
+        self._measured = 0
         self._thread = threading.Thread(target=self._conduct, name="operator", daemon=True)
         self._thread.start()
 
@@ -96,18 +97,22 @@ class OperatorNode(Node):
             outcome.append(future.result().result)
             self._ended.set()
 
+        if not self._run_experiment.wait_for_server(self.parameters.bring_up_timeout_s):
+            self._failure = "planner does not serve run_experiment"
+            return None
         self._run_experiment.send_goal_async(goal, self._on_feedback).add_done_callback(accepted)
         self._ended.wait()
         return outcome[0] if outcome else None
 
     def _on_feedback(self, message: RunExperiment.Impl.FeedbackMessage) -> None:
+        self._measured += len(message.feedback.decision.candidates)
         say(progress(message.feedback.decision, message.feedback.rate))
 
     def _keep(self, result: RunExperiment.Result, start_up: float, wall_time: float) -> None:
         record = {"stop_reason": result.stop_reason, "decisions": result.decisions, "points": result.points,
                   "dose_electrons": result.dose, "beam_time_s": result.beam_time, "energies": result.energies,
                   "error_code": result.error_code, "error": result.error_msg, "start_up_s": start_up,
-                  "wall_time_s": wall_time, "first_block_latencies_s": list(result.first_block_latencies)}
+                  "wall_time_s": wall_time, "points_per_s": self._measured / wall_time, "first_block_latencies_s": list(result.first_block_latencies)}
         (Path(self.parameters.output) / RESULT).write_text(json.dumps(record, indent=2))
 
 

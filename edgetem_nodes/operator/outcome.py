@@ -16,7 +16,7 @@ from edgetem_nodes.physics.scan import ScanField
 from edgetem_nodes.provenance.reading import matches, read_bag
 
 TOPICS = ("overview", "decision", "measurements", "experiment_map", "energetics", "experiment", "archived_block",
-          "acquisition_end", "probe_path")
+          "acquisition_end", "probe_path", "microscope_state")
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,8 @@ class Outcome:
     rows : measurements in the order of the decisions that asked for them; a position may occur twice.
     maps : ExperimentMap messages by decision index.
     survey : (channels, rows, columns) [counts].
+    dose : electrons sent to the specimen by the microscope's own account; NaN where it never said.
+    beam_time : [s] of acquisition time of all probe paths, repeated ones counted; exposures : their positions.
     result : what the operator node wrote at the end; empty after a crash.
     """
 
@@ -51,6 +53,9 @@ class Outcome:
     survey: np.ndarray | None = None
     survey_channels: tuple[str, ...] = ()
     survey_dose: float = float("nan")
+    dose: float = float("nan")
+    beam_time: float = 0.0
+    exposures: int = 0
     scan_field: ScanField | None = None
     decisions: list[Any] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
@@ -70,7 +75,9 @@ class Outcome:
 
     @property
     def stop_reason(self) -> str:
-        """Why the experiment stopped; "interrupted" where it never decided to."""
+        """Why the experiment stopped; "failed" where it could not go on, "interrupted" where it never decided to."""
+        if self.result.get("error_code"):
+            return "failed"
         stops = [d.stop_reason for d in self.decisions if d.action == "stop"]
         return stops[-1] if stops else "interrupted"
 
@@ -109,6 +116,11 @@ def read_outcome(folder: str | Path) -> Outcome:
             outcome.energies.append(message)
         elif name == "experiment":
             outcome.experiment = message
+        elif name == "microscope_state":
+            outcome.dose = float(np.fmax(outcome.dose, message.dose))
+        elif name == "probe_path":
+            outcome.exposures += len(message.positions) // 2
+            outcome.beam_time += message.position_period * (len(message.positions) // 2)
         elif name == "archived_block":
             outcome.blocks += 1
             outcome.archived_bytes += message.raw_size

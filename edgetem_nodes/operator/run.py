@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
@@ -14,7 +15,8 @@ from edgetem_nodes.graph.environment import prepare, share_directory
 from edgetem_nodes.graph.isolation import isolate
 from edgetem_nodes.graph.launching import run_launch
 from edgetem_nodes.operator.check import check
-from edgetem_nodes.operator.experiment import ARCHIVE, BAG, CONFIGURATION, RESULT, load_experiment, prepare_folder
+from edgetem_nodes.operator.experiment import (
+    ARCHIVE, BAG, CHECKPOINT, CONFIGURATION, RESULT, SUMMARY, continuation, load_experiment, prepare_folder)
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
@@ -46,6 +48,8 @@ def execute(run: Run) -> int:
     """
     for line in check(run.configuration).lines():
         print(line)
+    if run.resume:
+        continuation(run.folder)
     prepare_folder(run.folder, run.configuration, run.resume)
     if "ROS_DOMAIN_ID" not in os.environ:
         isolate()
@@ -58,7 +62,8 @@ def execute(run: Run) -> int:
     for line in repair_folder(run.folder):
         print(line)
     if code == 0 and not (run.folder / RESULT).exists():
-        print(f"interrupted; to go on: edgetem run --resume {run.folder}")
+        print("interrupted" + (f"; to go on: edgetem run --resume {run.folder}" if (run.folder / CHECKPOINT).exists() else
+                               " before the first decision"))
         code = INTERRUPTED
     return finish(run.folder, code)
 
@@ -67,27 +72,32 @@ def repair_folder(folder: Path) -> list[str]:
     """Make archive and bag readable where a dead node left them open; returns what was done, for people."""
     from edgetem_nodes.archive.repair import repair as repair_archive
     from edgetem_nodes.provenance.repair import repair as repair_bag
+    from edgetem_nodes.provenance.metadata import BagError
     reports = []
     if (folder / ARCHIVE).exists():
         report = repair_archive(folder / ARCHIVE)
         reports += [] if report.action == "none" else [report]
     if (folder / BAG).exists():
-        report = repair_bag(folder / BAG)
-        reports += [report] if report.changed else []
+        try:
+            report = repair_bag(folder / BAG)
+            reports += [report] if report.changed else []
+        except BagError as error:
+            reports.append(f"nothing: {error}")
     return [f"repaired {report}" for report in reports]
 
 
-def finish(folder: Path, code: int) -> int:
+def finish(folder: Path, code: int, compared: bool | None = None) -> int:
     """Write summary and report of what is in the folder; returns the exit code, 1 where they cannot be made.
 
-    After a failure or an interruption the report leaves out the comparison with other strategies, which takes its time.
+    After a failure or an interruption the report leaves out the comparison with other strategies, which takes its time,
+    unless `compared` says otherwise.
     """
     from edgetem_nodes.operator.report import write_report
     from edgetem_nodes.operator.summary import write_summary
     began = time.monotonic()
     try:
         write_summary(folder, code)
-        write_report(folder, compared=code == 0)
+        write_report(folder, code == 0 if compared is None else compared)
     except Exception as error:  # noqa: BLE001  (the data is safe; say what is missing and where)
         print(f"error: no report of {folder}: {error}", file=sys.stderr)
         return code or 1
@@ -98,3 +108,11 @@ def finish(folder: Path, code: int) -> int:
 def load(path: Path, overrides: dict[str, object]) -> Configuration:
     """`load_experiment`, for the command line."""
     return load_experiment(path, overrides)
+
+
+def recorded_exit_code(folder: Path) -> int:
+    """Exit code of the run that left the folder, as its summary has it; 1 where that was never written."""
+    try:
+        return int(json.loads((folder / SUMMARY).read_text())["exit_code"])
+    except (OSError, ValueError, KeyError):
+        return 1

@@ -10,7 +10,7 @@ from typing import Any
 
 from edgetem_nodes.operator.comparison import BRIGHTEST, COMPARISON, RANDOM
 from edgetem_nodes.operator.experiment import FolderError, load_experiment
-from edgetem_nodes.operator.run import Run, execute
+from edgetem_nodes.operator.run import INTERRUPTED, Run, execute
 
 SEEDS = "seeds.json"
 QUANTITIES = ("found", "found_smoothed", "correlation", "error")
@@ -32,6 +32,8 @@ def repeat(source: Path, overrides: dict[str, Any], folder: Path, seeds: Iterabl
         configuration = load_experiment(source, overrides | {"/**.seed": seed})
         code = execute(Run(configuration, folder / f"seed_{seed}", log_level=log_level))
         worst = max(worst, code)
+        if code == INTERRUPTED:
+            break
         if code == 0:
             runs.append({"seed": seed, **judge(folder / f"seed_{seed}")})
             (folder / SEEDS).write_text(json.dumps(summarise(runs), indent=2) + "\n")

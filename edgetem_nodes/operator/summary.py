@@ -39,7 +39,7 @@ def summarise(outcome: Outcome, exit_code: int) -> dict[str, Any]:
     last = outcome.decisions[-1] if outcome.decisions else None
     latencies = np.asarray(result.get("first_block_latencies_s", [])) * 1e3
     valid = sum(row.valid for row in outcome.rows)
-    dose = result.get("dose_electrons", last.dose if last else 0.0)
+    dose = outcome.dose if np.isfinite(outcome.dose) else last.dose if last else 0.0
     wall_time = result.get("wall_time_s")
     area = np.prod(field.shape) * np.prod(field.step) if field else np.nan
     per_point = _dose_per_point(outcome, dose)
@@ -60,21 +60,21 @@ def summarise(outcome: Outcome, exit_code: int) -> dict[str, Any]:
                    "archived_bytes": int(outcome.archived_bytes), "stored_bytes": int(outcome.stored_bytes)},
         "dose": {"electrons": float(dose), "survey_electrons": _number(outcome.survey_dose),
                  "mean_e_per_A2": _number(dose / area * ANGSTROM2), "per_point_e_per_A2": _number(per_point)},
-        "beam_time_s": float(result.get("beam_time_s", last.beam_time if last else 0.0)),
+        "beam_time_s": float(outcome.beam_time),
         "wall_time_s": wall_time,
         "start_up_s": result.get("start_up_s"),
         "latency": {"decision_to_first_block_ms": {"median": float(np.median(latencies)),
                                                    "p95": float(np.percentile(latencies, 95)), "count": len(latencies)}
                     if len(latencies) else None},
-        "throughput": {"points_per_s": valid / wall_time if wall_time else None},
+        "throughput": {"points_per_s": result.get("points_per_s")},
     }
 
 
 def _dose_per_point(outcome: Outcome, dose: float) -> float:
-    """Areal dose of one measured position, spread over one pixel of the field [e/Å²]."""
-    if not outcome.rows or outcome.scan_field is None:
+    """Areal dose of one exposed position, spread over one pixel of the field [e/Å²]."""
+    if not outcome.exposures or outcome.scan_field is None:
         return float("nan")
-    electrons = (dose - np.nan_to_num(outcome.survey_dose)) / len(outcome.rows)
+    electrons = (dose - np.nan_to_num(outcome.survey_dose)) / outcome.exposures
     return float(electrons / np.prod(outcome.scan_field.step) * ANGSTROM2)
 
 

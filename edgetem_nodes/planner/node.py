@@ -176,17 +176,26 @@ class PlannerNode(GraphNode):
         self._publish_experiment(progress, request.config)
         points_before, energies = progress.experiment.points, ""
         try:
-            while not (reason := progress.experiment.stop_reason(progress.spent, budget)):
-                decision = self._decide_and_measure(progress, budget, result)
-                rate = (progress.experiment.points - points_before) / (time.monotonic() - began)
-                goal.publish_feedback(RunExperiment.Feedback(decision=decision, rate=rate))
-            result.energies, energies = self._compute_energetics(progress)
-        except Stopped:
-            reason = stopping.OPERATOR
-        stop = self._decision(progress, Decision.STOP, reason=stopping.REASONS[reason] + energies, stop_reason=reason)
-        self._publish(progress, stop, None)
-        result.stop_reason, result.decisions = reason, progress.decisions + 1
-        result.points, result.dose, result.beam_time = progress.experiment.points, progress.dose, progress.beam_time
+            try:
+                while not (reason := progress.experiment.stop_reason(progress.spent, budget)):
+                    decision = self._decide_and_measure(progress, budget, result)
+                    rate = (progress.experiment.points - points_before) / (time.monotonic() - began)
+                    goal.publish_feedback(RunExperiment.Feedback(decision=decision, rate=rate))
+                self._save(progress)
+                result.energies, energies = self._compute_energetics(progress)
+            except Stopped:
+                reason = stopping.OPERATOR
+            stop = self._decision(progress, Decision.STOP, reason=stopping.REASONS[reason] + energies, stop_reason=reason)
+            self._publish(progress, stop, None)
+            result.stop_reason = reason
+            progress.decisions += 1
+        finally:
+            result.decisions, result.points = progress.decisions, progress.experiment.points
+            result.dose, result.beam_time = progress.dose, progress.beam_time
+
+    def _save(self, progress: Progress) -> None:
+        if self._checkpoint is not None:
+            progress.save(self._checkpoint)
 
     def _budget(self, request: RunExperiment.Goal) -> stopping.Budget:
         p = self.parameters
@@ -219,8 +228,7 @@ class PlannerNode(GraphNode):
     def _decide_and_measure(self, progress: Progress, budget: stopping.Budget, result: RunExperiment.Result) -> Decision:
         """One turn of the loop: checkpoint, decide, publish, acquire, wait for every row, learn of them."""
         experiment, began = progress.experiment, time.monotonic()
-        if self._checkpoint is not None:
-            progress.save(self._checkpoint)
+        self._save(progress)
         initial = experiment.points == 0
         decision = self._decision(progress, Decision.INITIAL if initial else Decision.ACQUIRE)
         count = self.parameters.initial_points if initial else self.parameters.batch_points

@@ -175,5 +175,5 @@ def read_metadata(folder: str | Path) -> BagMetadata:
     except OSError as error:
         raise BagError(f"{path} cannot be read: {error.strerror}: is {folder} the folder of a bag?") from None
     except (yaml.YAMLError, KeyError, TypeError) as error:
-        raise BagError(f"{path} is not the metadata of a rosbag2 ({error}): 'edgetem repair' rewrites it from the MCAP "
+        raise BagError(f"{path} is not the metadata of a rosbag2 ({error}): 'edgetem report FOLDER' rewrites it from the MCAP "
                        "files") from None

@@ -67,7 +67,7 @@ def bag_files(folder: str | Path) -> list[Path]:
     listed = [folder / entry.path for entry in read_metadata(folder).files]
     missing = [path.name for path in listed if not path.is_file()]
     if missing:
-        raise BagError(f"bag {folder}: {NAME} lists {', '.join(missing)}, which is not there: 'edgetem repair' makes "
+        raise BagError(f"bag {folder}: {NAME} lists {', '.join(missing)}, which is not there: 'edgetem report FOLDER' makes "
                        "the bag consistent")
     return listed
 
@@ -148,7 +148,7 @@ def _messages(path: Path, wanted: tuple[str, ...] | None) -> Iterator[tuple]:
                 yield from reader.iter_messages(topics=names)
                 return
             except (McapError, ValueError) as error:
-                raise BagError(f"{path} is damaged ({error}): 'edgetem repair' keeps what can be recovered") from None
+                raise BagError(f"{path} is damaged ({error}): 'edgetem report FOLDER' keeps what can be recovered") from None
         found = [item for item in Salvage(path) if wanted is None or matches(item[1].topic, wanted)]
         yield from sorted(found, key=lambda item: item[2].log_time)
 

@@ -41,6 +41,28 @@ def test_what_the_user_set_stays(monkeypatch):
     assert os.environ["OMP_NUM_THREADS"] == "2"
 
 
+def test_only_segments_of_dead_processes_are_removed():
+    code = ("from edgetem_nodes.graph.environment import prepare; prepare(); import rclpy; rclpy.init(); "
+            "node = rclpy.create_node('owner'); print('up', flush=True); input()")
+
+    def segments():
+        return {path.name for path in environment.SHARED_MEMORY.glob("fastdds_????????????????")}
+
+    before = segments()
+    owner = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        assert owner.stdout.readline() == "up\n"
+        own = segments() - before
+        assert own, "the node made no segment"
+        environment.remove_stale_segments(older_than=0.0)
+        assert own <= segments()
+    finally:
+        owner.kill()
+        owner.communicate()
+    assert environment.remove_stale_segments(older_than=0.0) >= len(own)
+    assert not own & segments()
+
+
 def test_two_processes_never_share_a_domain():
     code = "from edgetem_nodes.graph.isolation import isolate; print(isolate(), flush=True); input()"
     processes = [subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
