@@ -8,10 +8,12 @@ import numpy as np
 
 from edgetem_nodes.detector.sources import make_source
 from edgetem_nodes.featurizer.scalarizers import build
-from edgetem_nodes.graph.configuration import Configuration
+from edgetem_nodes.graph.configuration import Configuration, nearest
 from edgetem_nodes.microscope.drivers import make_driver
 from edgetem_nodes.operator.experiment import SCHEMAS
 from edgetem_nodes.physics.scan import Axis, ScanField
+from edgetem_nodes.planner.parameters import Parameters as PlannerParameters
+from edgetem_nodes.planner.patches import patches
 
 ANGSTROM2 = 1e-20
 """[m²]."""
@@ -73,7 +75,8 @@ class Plan:
             f"{self.acquisition_function.replace('_', ' ')}: {self.points} of {self.candidates} positions",
             f"cost           {self.points} points, {electrons:.3g} electrons ({electrons / area:.3g} e/Å² over the field, "
             f"{100 * self.survey_electrons / electrons if electrons else 0:.0f} % for the survey), "
-            f"{self.beam_time:.2f} s of beam time, {self.points * self.frame_bytes / 1e6:.1f} MB of data",
+            f"{self.beam_time:.2f} s of beam time, {self.points * self.frame_bytes / 1e6:.1f} MB of data"
+            + (" (current and dwell time as configured)" if self.driver == "replay" else ""),
         ]
         return result + ([f"energies       {self.energies} structures"] if self.energies else [])
 
@@ -90,6 +93,7 @@ def check(configuration: Configuration) -> Plan:
     planner = configuration.parameters("planner", SCHEMAS["planner"])
     instrument = microscope.instrument
     driver = source = None
+    consistent(configuration)
     try:
         driver = make_driver(instrument, microscope.seed)
         source = make_source(instrument, microscope.seed)
@@ -97,27 +101,85 @@ def check(configuration: Configuration) -> Plan:
         survey = driver.overview()
         field = driver.field
         dwell = instrument.dwell_ms * 1e-3
-        points = min(planner.point_budget, int(np.prod(field.shape)))
+        period = dwell + instrument.settling_us * 1e-6
+        patches(survey.data, planner.model.patch_size)
+        points = affordable_points(planner, int(np.prod(field.shape)), survey.dose, driver.electrons(1, dwell), period)
         plan = Plan(source=str(configuration.source), driver=instrument.driver, field=field, axes=tuple(source.axes),
                     frame_bytes=int(np.prod(source.frame_shape)) * source.dtype.itemsize,
                     scalar=(scalarizer.names[0], scalarizer.units[0]), scalarizer=scalarizer.definition.name,
                     acquisition_function=planner.acquisition_function, points=points,
                     initial_points=min(planner.initial_points, points), batch_points=planner.batch_points,
                     point_electrons=driver.electrons(1, dwell), survey_electrons=survey.dose,
-                    beam_time=survey.duration + points * (dwell + instrument.settling_us * 1e-6),
+                    beam_time=survey.duration + points * period,
                     energies=planner.energetics.points)
+    except CheckError:
+        raise
     except (ValueError, OSError) as error:
         raise CheckError(f"{configuration.source.name}: {error}") from None
     finally:
         for opened in (driver, source):
             if opened is not None:
                 opened.close()
+    areal = plan.point_electrons / driver.pixel_area_m2 * ANGSTROM2
+    if 0 < instrument.limits.areal_dose_e_per_A2 < areal:
+        raise CheckError(f"{configuration.source.name}: one point costs {areal:.3g} e/Å², more than "
+                         f"instrument.limits.areal_dose_e_per_A2, {instrument.limits.areal_dose_e_per_A2:.3g}: lower "
+                         "instrument.dwell_ms or instrument.probe_current_pA")
     limit = instrument.limits.electrons
     total = plan.survey_electrons + plan.points * plan.point_electrons
     if limit and total > limit:
         raise CheckError(f"{configuration.source.name}: survey and {plan.points} points cost {total:.3g} electrons, more than "
                          f"instrument.limits.electrons, {limit:.3g}: lower planner.point_budget or the dwell time")
     return plan
+
+
+def consistent(configuration: Configuration) -> None:
+    """Check what one node's parameters demand of another's.
+
+    Raises
+    ------
+    CheckError : nodes disagree about the instrument, a dwell time is outside its limits, energies are asked for of data
+        that gives no structure, or a node to bring up does not exist.
+    """
+    name, nodes = configuration.source.name, configuration.nodes
+    for key, value in nodes["microscope"].items():
+        for other in ("detector", "featurizer"):
+            if key.startswith("instrument.") and nodes[other].get(key, value) != value:
+                raise CheckError(f"{name}: {key} is {value!r} for microscope and {nodes[other][key]!r} for {other}: set it once, "
+                                 "under '/**'")
+    instrument = configuration.parameters("microscope", SCHEMAS["microscope"]).instrument
+    if not instrument.limits.shortest_dwell_ms <= instrument.dwell_ms <= instrument.limits.longest_dwell_ms:
+        raise CheckError(f"{name}: instrument.dwell_ms {instrument.dwell_ms:g} ms is outside instrument.limits, "
+                         f"{instrument.limits.shortest_dwell_ms:g} to {instrument.limits.longest_dwell_ms:g} ms")
+    if nodes["planner"]["energetics.points"] and nodes["featurizer"]["scalarizer"] != "lattice":
+        raise CheckError(f"{name}: planner.energetics.points asks for energies, but scalarizer "
+                         f"{nodes['featurizer']['scalarizer']!r} gives no structure: only 'lattice' does")
+    for node in nodes["operator"]["nodes"]:
+        if node not in nodes:
+            raise CheckError(f"{name}: operator.nodes names {node!r}, which is no node" + nearest(node, nodes))
+
+
+def affordable_points(planner: PlannerParameters, candidates: int, survey_dose: float, point_dose: float,
+                      period: float) -> int:
+    """Positions that every budget of the planner allows, at most all candidates.
+
+    Raises
+    ------
+    CheckError : a budget does not pay for the survey and the initial scan.
+    """
+    points = min(planner.point_budget, candidates)
+    limits = (("dose_budget", planner.dose_budget, survey_dose, point_dose, "electrons"),
+              ("time_budget_s", planner.time_budget_s, 0.0, period, "s"))
+    for key, budget, base, each, unit in limits:
+        if budget <= 0 or each <= 0:
+            continue
+        allowed = int((budget - base) / each + 1e-9)
+        if allowed < min(planner.initial_points, points):
+            raise CheckError(f"planner.{key} {budget:.3g} {unit} does not pay for the survey ({base:.3g}) and "
+                             f"{planner.initial_points} initial points of {each:.3g} {unit}: raise it, or lower "
+                             "planner.initial_points or the dwell time")
+        points = min(points, allowed)
+    return points
 
 
 def describe(axis: Axis) -> str:

@@ -89,7 +89,35 @@ def test_a_file_that_is_not_yaml(configuration):
     refused(folder, "planner: [1,\n", "not YAML")
 
 
+@pytest.mark.parametrize(("setting", "words"), [
+    ("planner.model.patch_size=4", ["patch size 4 is even"]),
+    ("planner.dose_budget=3e6", ["planner.dose_budget", "does not pay", "16 initial points"]),
+    ("planner.energetics.points=2", ["energetics.points", "'eels_edge'", "only 'lattice'"]),
+    ("/**.instrument.limits.areal_dose_e_per_A2=0.001", ["areal_dose_e_per_A2", "one point costs"]),
+    ("/**.instrument.dwell_ms=50000", ["dwell_ms 50000 ms is outside"]),
+    ("detector.instrument.driver=simulated", ["'replay' for microscope", "'simulated' for detector"]),
+    ("operator.nodes=[recorder, planer]", ["'planer'", "did you mean 'planner'"]),
+    ("planner.point_budget=[1", ["not a YAML value"]),
+])
+def test_settings_that_contradict_each_other(setting, words):
+    result = CliRunner().invoke(app, ["check", str(SYNTHETIC), "--set", setting])
+    assert result.exit_code == 2, result.output
+    for word in ("error:", *words):
+        assert word in result.output
+
+
+def test_a_dose_budget_limits_the_plan():
+    result = CliRunner().invoke(app, ["check", str(SYNTHETIC), "--set", "planner.dose_budget=1.5e7"])
+    assert result.exit_code == 0, result.output
+    assert "25 of 480 positions" in result.output
+
+
 @pytest.mark.parametrize(("arguments", "words"), [
+    (["run", str(SYNTHETIC), "--log-level", "loud"], ["--log-level", "'loud'"]),
+    (["run", str(SYNTHETIC), "--namespace", "bad name"], ["--namespace", "ROS name"]),
+    (["run", str(SYNTHETIC.parent / "synthetic_eels.hspy")], ["not a text file", "edgetem init"]),
+    (["run", str(SYNTHETIC), "--output", str(SYNTHETIC)], ["cannot be made"]),
+    (["run", "--resume", "nowhere", "--seeds", "2"], ["cannot be combined"]),
     (["run"], ["either a configuration or --resume"]),
     (["run", "nowhere.yaml"], ["nowhere.yaml cannot be read"]),
     (["run", str(SYNTHETIC), "--set", "planner.point_budget"], ["not NODE.KEY=VALUE"]),
