@@ -100,7 +100,7 @@ class Laboratory:
         _, result = self.begin(**goal)
         self.wait(result.done)
         outcome = result.result().result
-        if outcome.decisions:
+        if outcome.stop_reason:
             self.wait(lambda: self.decisions and self.decisions[-1].action == "stop")
         return outcome
 
