@@ -36,6 +36,24 @@ class ScanField:
         rows, columns = np.divmod(flat, self.shape[1])
         return np.stack([self.origin[0] + rows * self.step[0], self.origin[1] + columns * self.step[1]], axis=-1)
 
+    def magnified(self, magnification: float) -> ScanField:
+        """The same grid with its steps divided by `magnification`, about the same centre.
+
+        Raises
+        ------
+        ValueError : a magnification that is not positive and finite.
+        """
+        if not 0.0 < magnification < np.inf:
+            raise ValueError(f"magnification {magnification:g} is not a positive number")
+        step = self.step[0] / magnification, self.step[1] / magnification
+        origin = tuple(self.origin[axis] + (self.shape[axis] - 1) / 2 * (self.step[axis] - step[axis]) for axis in (0, 1))
+        return ScanField(origin, step, self.shape)
+
+    def contains(self, positions: np.ndarray) -> np.ndarray:
+        """Whether each position (count, 2), (y, x) [m], is within half a step of the grid: (count,) bool."""
+        index = (np.asarray(positions, float).reshape(-1, 2) - self.origin) / self.step
+        return ((index >= -0.5) & (index < np.asarray(self.shape) - 0.5)).all(axis=1)
+
     def candidates(self, positions: np.ndarray) -> np.ndarray:
         """Flat grid index, shape (count,) int64, of the grid point nearest to each position (count, 2), (y, x) [m].
 
@@ -45,7 +63,7 @@ class ScanField:
         """
         positions = np.asarray(positions, float).reshape(-1, 2)
         index = (positions - self.origin) / self.step
-        outside = ~((index >= -0.5) & (index < np.asarray(self.shape) - 0.5)).all(axis=1)
+        outside = ~self.contains(positions)
         if outside.any():
             row, column = index[outside][0]
             raise ValueError(f"scan position ({row:.4g}, {column:.4g}) is outside the {self.shape[0]} x {self.shape[1]} "
