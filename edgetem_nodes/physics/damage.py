@@ -183,8 +183,9 @@ class Damage:
     cross_sections : atomic number: cross-section [m^2] in place of the calculated one, e.g. a measured one with radiolysis.
     temperature : of the specimen [K], which moves the threshold.
     contamination : carbon grows where the beam stands.
-    contamination_growth : thickness per dose [m^3] on a clean surface.
+    contamination_growth : thickness per dose [m^3] on a clean surface; vacuum and specimen decide: the default is chosen.
     contamination_saturation : thickness [m] at which diffusion brings no more molecules to the beam; the layer ends there.
+        Chosen too.
     """
 
     displacement: bool = False

@@ -11,8 +11,9 @@ from edgetem_nodes.physics.electrons import ELECTRON_MASS, ELEMENTARY_CHARGE, SP
 
 ENERGIES = {6: 21.14, 8: 35.7, 14: 20.0, 16: 6.9, 22: 64.9, 38: 53.5, 42: 20.0, 79: 34.0}
 """Displacement energy [eV] by atomic number: C in graphene (Susi et al., Nature Communications 7, 13040 (2016)); S and Mo in
-MoS2 (Komsa et al., Phys. Rev. Lett. 109, 035503 (2012)); O, Ti and Sr in SrTiO3, mean over directions (Liu et al., J. Phys.:
-Condens. Matter 25, 485003 (2013)); Si and Au bulk, about (Egerton, Ultramicroscopy 127, 100 (2013))."""
+MoS2 (Komsa et al., Phys. Rev. Lett. 109, 035503 (2012)); O, Ti and Sr in SrTiO3, mean over directions, for Ti at least so
+much (Liu et al., J. Phys.: Condens. Matter 25, 485003 (2013)); Au in bulk (Hobbs, in Introduction to Analytical Electron
+Microscopy, Plenum, 1987, p. 399). Si in bulk is chosen: thresholds of 145 to 220 kV amount to 13 to 21 eV."""
 VELOCITY_SQUARE = {6: 3.17e5}
 """Mean square velocity along the beam [m^2/s^2] at room temperature where zero-point motion makes it greater than kT/M:
 graphene (Susi et al. 2016)."""

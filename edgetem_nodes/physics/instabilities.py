@@ -27,7 +27,7 @@ SENSOR_NOISE = {"high_tension": 0.1, "probe_current": 5e-14, "semi_convergence_a
                 "defocus": 2e-10, "astigmatism": 2e-10, "astigmatism_angle": 1e-3, "coma": 2e-9, "coma_angle": 1e-3,
                 "spherical_aberration": 1e-7, "beam_shift_y": 1e-11, "beam_shift_x": 1e-11, "magnification": 1e-4,
                 "x": 2e-10, "y": 2e-10, "z": 5e-9, "alpha": 2e-5, "beta": 2e-5, "temperature": 0.05, "bias": 1e-3}
-"""Standard deviation of each sensor in its SI unit, for `sensor_noise` 1: what makers state for good columns and holders."""
+"""Standard deviation of each sensor in its SI unit, for `sensor_noise` 1: chosen, as of a good column and holder."""
 
 
 @dataclass(frozen=True)

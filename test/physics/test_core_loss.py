@@ -35,7 +35,7 @@ def spectrum(name: str, thickness: float, spectrometer: Spectrometer, high_tensi
 
 
 def hydrogenic_k_shell(atomic_number: int, onset: float, width: float, high_tension: float, angle: float) -> float:
-    """Cross-section [m^2] of two 1s electrons with Slater screening (Egerton, EELS in the EM, 3rd ed., eq. 3.125-3.131)."""
+    """Cross-section [m^2] of two 1s electrons with Slater screening (Egerton, EELS in the EM, 3rd ed., 3.6.1)."""
     charge = (atomic_number - 0.3) ** 2
     energies = np.linspace(onset, onset + width, 200)
     density = []
@@ -98,7 +98,7 @@ def test_net_edge_is_areal_density_times_cross_section():
     window = (energies > 280) & (energies < 380)
     net = (counts - np.exp(level + slope * np.log(energies)))[window].sum()
     atoms = areal_densities({"carbon": np.array([thickness])}, MATERIALS)["C"][0]
-    assert atoms == pytest.approx(2000 * thickness / (12.011e-3 / 6.02214e23), rel=1e-6)
+    assert atoms == pytest.approx(1900 * thickness / (12.011e-3 / 6.02214e23), rel=1e-6)
     assert net / atoms == pytest.approx(cross_section("C", (284.2, 384.2), 100e3, 10e-3), rel=0.15)
 
 

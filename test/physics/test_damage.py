@@ -200,3 +200,33 @@ def test_unphysical_exposures_are_refused():
         DoseHistory().expose(np.array([[np.nan, 0.0]]), 5.0)
     with pytest.raises(ValueError, match="dose -1.0"):
         DoseHistory().add_uniform(-1.0)
+
+
+def test_a_rectangle_receives_its_dose_and_nothing_else_does():
+    history, corner, extent, dose = DoseHistory(), np.array([-3.2e-9, 40.1e-9]), np.array([7.7e-9, 33.3e-9]), 5e20
+    history.add_rectangle(corner, extent, dose)
+    assert history.electrons == pytest.approx(dose * extent.prod(), rel=1e-5)
+    rng = np.random.default_rng(5)
+    inside = corner + 0.5e-9 + rng.random((200, 2)) * (extent - 1e-9)
+    assert history.dose_at(inside) == pytest.approx(dose, rel=1e-5)
+    around = corner + (rng.random((2000, 2)) * 3 - 1) * extent
+    outside = ((around < corner - 0.5e-9) | (around > corner + extent + 0.5e-9)).any(axis=1)
+    assert not history.dose_at(around[outside]).any()
+    middle = corner + [extent[0] / 2, 0.0]
+    assert 0 < history.dose_at(middle[None])[0] < dose, "a cell on the edge has its part"
+
+
+def test_adjoining_rectangles_are_one():
+    whole, parts = DoseHistory(), DoseHistory()
+    whole.add_rectangle(np.array([0.2e-9, 0.3e-9]), np.array([10e-9, 20e-9]), 3e20)
+    parts.add_rectangle(np.array([0.2e-9, 0.3e-9]), np.array([4.9e-9, 20e-9]), 3e20)
+    parts.add_rectangle(np.array([5.1e-9, 0.3e-9]), np.array([5.1e-9, 20e-9]), 3e20)
+    asked = np.random.default_rng(6).uniform(-1e-9, 21e-9, (500, 2))
+    assert parts.dose_at(asked) == pytest.approx(whole.dose_at(asked), rel=1e-4)
+
+
+@pytest.mark.parametrize("corner, extent, dose", [((np.nan, 0), (1e-9, 1e-9), 1.0), ((0, 0), (-1e-9, 1e-9), 1.0),
+                                                  ((0, 0), (1e-9, 1e-9), -1.0)])
+def test_a_rectangle_that_is_none_is_refused(corner, extent, dose):
+    with pytest.raises(ValueError, match="rectangle at"):
+        DoseHistory().add_rectangle(np.array(corner), np.array(extent), dose)

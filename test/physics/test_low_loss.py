@@ -85,7 +85,7 @@ def test_mean_free_path_of_published_examples():
 
 @pytest.mark.parametrize("name", ["carbon", "SrTiO3"])
 def test_thick_slab_loses_by_the_bulk_term(name):
-    """The slope over thickness is Im(-1/eps) ln(1 + q_c^2 v^2 / omega^2), Egerton eq. 3.32."""
+    """The slope over thickness is Im(-1/eps) ln(1 + q_c^2 v^2 / omega^2), Egerton, EELS in the EM, 3rd ed., 3.2."""
     energies = np.array([6.0, 15.0, 24.0, 30.0, 45.0])
     eps = MATERIALS[name].permittivity(energies)
     thick, thicker = (slab_loss(eps, energies, thickness, 100e3, 10e-3) for thickness in (1e-6, 2e-6))

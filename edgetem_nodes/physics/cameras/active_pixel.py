@@ -36,10 +36,10 @@ def _response(high_tension: float, pitch: float, thickness: float, diffusion: fl
 class ActivePixel(AnalogueCamera):
     """Frames of analogue events, which a counting algorithm can find where they are sparse.
 
-    The energy that an electron leaves follows Landau's law; its charge diffuses to neighbouring pixels. Values typical of
-    direct detectors (McMullan et al., Ultramicroscopy 109, 1126 and 1144 (2009); Milazzo et al., J. Struct. Biol. 176, 404
-    (2011); Li et al., Nature Methods 10, 584 (2013)). Electrons that the substrate scatters back are left out: the sensor is
-    taken to be thinned.
+    The energy that an electron leaves follows Landau's law; its charge diffuses to neighbouring pixels. Values chosen,
+    typical of direct detectors (McMullan et al., Ultramicroscopy 109, 1126 and 1411 (2009); Milazzo et al., J. Struct.
+    Biol. 176, 404 (2011); Li et al., Nature Methods 10, 584 (2013)). Electrons that the substrate scatters back are left
+    out: the sensor is taken to be thinned.
 
     Attributes
     ----------

@@ -15,9 +15,9 @@ from edgetem_nodes.physics.cameras.fixed_pattern import Pattern, PixelMaps
 from edgetem_nodes.physics.cameras.model import SiliconCamera
 
 MODES = {6: (1 / 2400, 0.0), 12: (1 / 1200, 0.0), 24: (1 / 400, 1.64e-3)}
-"""Counter depth [bit]: shortest frame and readout dead time [s], typical of Medipix3 with continuous read and write at 6 and
-12 bit; at 24 bit both counters of a pixel serve one frame, so that it is blind while they are read (Ballabriga et al., JINST
-6, C01052 (2011); Mir et al., Ultramicroscopy 182, 44 (2017))."""
+"""Counter depth [bit]: shortest frame and readout dead time [s]. Medipix3 reads one counter of a pixel while the other
+counts; at 24 bit both serve one frame, so that it is blind while they are read (Ballabriga et al., JINST 6, C01052 (2011)).
+The times depend on the readout electronics: these are typical ones, not of a particular camera."""
 
 
 @lru_cache(maxsize=8)
@@ -47,7 +47,8 @@ class HybridPixel(SiliconCamera):
     pitch, thickness : of pixels and sensor [m]. bias : across the sensor [V].
     threshold : [eV]; None is half the energy of the electrons, where at most one pixel counts an electron, but no more than
         40 keV: above 80 kV the charge lies in so many pixels that half the energy seldom meets in one.
-    electronic_noise : standard deviation, with the spread of thresholds [eV]; 100 electrons in Medipix3.
+    electronic_noise : standard deviation, with the spread of thresholds [eV]; the noise alone is 80 electrons in a
+        pixel of Medipix3.
     charge_summing : the charge of 2 x 2 pixels meets the threshold and is counted in the pixel with the most (Medipix3).
     pulse_dead_time : during which a pixel does not see another electron [s].
     paralysable : whether an electron that comes during the dead time makes it longer.

@@ -80,12 +80,13 @@ def _response(high_tension: float, pitch: float, thickness: float, bias: float, 
 class Integrating(AnalogueCamera):
     """The electron microscope pixel array detector (Tate et al., Microscopy and Microanalysis 22, 237 (2016)).
 
-    128 x 128 pixels of 150 um on 500 um of silicon; 1,000,000 electrons a pixel and frame at 200 keV; signal to noise of one
-    electron 140 at 200 keV; 1100 frames a second, 0.86 ms of a frame for readout.
+    128 x 128 pixels on 500 um of silicon, dynamic range 1,000,000 : 1, 1100 frames a second. Pitch 150 um, a million
+    electrons a pixel and frame and a signal to noise of one electron of 140, both at 200 keV, and 0.86 ms of a frame for
+    readout are the figures in use for this detector.
 
     Attributes
     ----------
-    gain : counts per energy [1/eV]: an electron of 200 keV, all of which stays, gives 580.
+    gain : counts per energy [1/eV]: an electron of 80 keV gives 151, as users of the detector calibrate it.
     noise_energy : read noise [eV].
     well_energy : charge at which a pixel saturates [eV]; gives `full_well` where that is not set.
     dtype : uint32, or float32 for signals that are not rounded.
@@ -98,7 +99,7 @@ class Integrating(AnalogueCamera):
     pitch: float = 150e-6
     thickness: float = 500e-6
     bias: float = 150.0
-    gain: float = 580 / 200e3
+    gain: float = 151 / 80e3
     noise_energy: float = 200e3 / 140
     well_energy: float = 200e3 * 1e6
     dtype: np.dtype = np.dtype("<u4")

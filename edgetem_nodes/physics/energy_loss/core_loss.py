@@ -2,7 +2,7 @@
 
 In the dipole region the energy-loss function of inner shells is the imaginary part of the permittivity, and that is
 photoabsorption: eps2 = E_p1^2 f2 / E^2 with the plasma energy E_p1 of one electron an atom (Egerton, EELS in the EM, 3rd
-ed., 4.2.3 and 3.6.1). So the edges of an element and the background under them (the tail of its shallower shells) come from
+ed., 3.2 and 4.2). So the edges of an element and the background under them (the tail of its shallower shells) come from
 one table. f2: Henke, Gullikson & Davis, At. Data Nucl. Data Tables 54, 181 (1993), thinned to 1 % in log-log.
 Energies in eV, angles in rad, areas in m^2.
 """
@@ -101,7 +101,7 @@ def _lorentzian(energies: np.ndarray, centre: float, width: float) -> np.ndarray
 def angular_factor(energies: np.ndarray, high_tension: float, collection_angle: float) -> np.ndarray:
     """ln(1 + beta^2 / theta_E^2) at `energies` [eV] > 0, beta cut smoothly at the Bethe ridge (E / E_0)^(1/2).
 
-    (Egerton, EELS in the EM, 3rd ed., eq. 3.32 and 3.6.1; Bethe ridge 3.5.)
+    (Egerton, EELS in the EM, 3rd ed., sections 3.2 and 3.6.)
     """
     energies = np.asarray(energies, float)
     characteristic = energies / characteristic_energy(high_tension)

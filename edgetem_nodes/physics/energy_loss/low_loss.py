@@ -76,7 +76,7 @@ def slab_loss(permittivity: np.ndarray, energies: np.ndarray, thickness: float, 
 
     The loss to the potential that the slab's response adds to the electron's own, from Poisson's equation with the boundary
     conditions of both faces: bulk term, begrenzung and coupled surface plasmons together (Ritchie, Phys. Rev. 106, 874
-    (1957); Egerton, EELS in the EM, 3rd ed., eq. 3.84).
+    (1957); Egerton, EELS in the EM, 3rd ed., 3.3.5).
 
     Parameters
     ----------

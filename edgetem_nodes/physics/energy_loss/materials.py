@@ -175,9 +175,9 @@ _TITANATE_FINE_STRUCTURE = (
 _CARBON_FINE_STRUCTURE = (FinePeak("C", 285.0, 2.0, 1.6, 284.1), FinePeak("C", 294.0, 7.0, 1.5, 284.1))
 
 MATERIALS: dict[str, Material] = {material.name: material for material in (
-    Material("carbon", {"C": 1.0}, 2000.0, (Oscillator(0.5, 4.6, 3.0), Oscillator(3.5, 9.8, 14.0)),
-             "amorphous carbon: pi plasmon near 6 eV, sigma plasmon 24 eV (Egerton, EELS in the EM, 3rd ed., table C.2; "
-             "Ferrari et al., PRB 62, 11089 (2000))",
+    Material("carbon", {"C": 1.0}, 1900.0, (Oscillator(0.5, 4.6, 3.0), Oscillator(3.5, 9.8, 14.0)),
+             "an evaporated film: pi plasmon near 6 eV, sigma plasmon near 24 eV, which goes as the root of the density "
+             "(Ferrari et al., PRB 62, 11089 (2000))",
              chemical_shift={"C": 2.0}, fine_structure=_CARBON_FINE_STRUCTURE),
     Material("graphene", {"C": 1.0}, 2267.0,
              (Oscillator(0.45, 4.5, 1.5), Oscillator(2.2, 13.4, 5.5), Oscillator(1.35, 20.0, 17.0)),
@@ -185,22 +185,22 @@ MATERIALS: dict[str, Material] = {material.name: material for material in (
              chemical_shift={"C": 5.5}, monolayer=True,
              fine_structure=(FinePeak("C", 285.3, 1.1, 1.6, 284.1), FinePeak("C", 292.2, 1.6, 2.0, 284.1),
                              FinePeak("C", 298.0, 7.0, 2.0, 284.1))),
-    Material("MoS2", {"Mo": 1.0, "S": 2.0}, 5060.0,
+    Material("MoS2", {"Mo": 1.0, "S": 2.0}, 5000.0,
              (Oscillator(0.03, 1.95, 0.2), Oscillator(0.9, 3.0, 0.9), Oscillator(2.4, 4.4, 2.2), Oscillator(6.0, 6.5, 5.0),
               Oscillator(8.7, 11.0, 9.0), Oscillator(1.5, 42.0, 12.0)),
-             "excitons at 2 and 3 eV, plasmons at 8.5 and 23 eV, Mo N2,3 (Johari & Shenoy, ACS Nano 5, 5903 (2011); "
-             "Coleman et al., Science 331, 568 (2011))", gap=1.75, chemical_shift={"S": 1.5},
+             "X-ray density of the cell; excitons at 2 and 3 eV, plasmon near 8.3 eV (Nerl et al., npj 2D Mater. Appl. 1, 2 "
+             "(2017)), typical bulk plasmon 23 eV, Mo N2,3", gap=1.75, chemical_shift={"S": 1.5},
              fine_structure=(FinePeak("S", 165.5, 4.0, 3.0, 162.4),)),
     Material("SrTiO3", {"Sr": 1.0, "Ti": 1.0, "O": 3.0}, 5120.0,
              (Oscillator(1.9, 4.9, 1.6), Oscillator(2.3, 6.7, 2.2), Oscillator(5.0, 9.3, 4.0), Oscillator(6.5, 14.5, 8.0),
               Oscillator(4.5, 23.5, 4.0), Oscillator(4.0, 26.0, 11.0), Oscillator(3.3, 42.5, 8.0)),
-             "interband peaks, O 2s, Sr 4p and Ti 3p, bulk plasmon 30 eV (van Benthem et al., J. Appl. Phys. 90, 6156 "
-             "(2001); Zhu et al., PRB 57, 8848 (1998))", gap=3.2, chemical_shift={"Ti": 7.0, "O": -13.0},
+             "X-ray density; interband peaks (van Benthem et al., J. Appl. Phys. 90, 6156 (2001)), O 2s, Sr 4p and Ti 3p, "
+             "bulk plasmon near 30 eV; strengths and widths are chosen", gap=3.2, chemical_shift={"Ti": 7.0, "O": -13.0},
              fine_structure=_TITANATE_FINE_STRUCTURE),
     Material("PbTiO3", {"Pb": 1.0, "Ti": 1.0, "O": 3.0}, 7960.0,
              (Oscillator(1.9, 4.5, 1.6), Oscillator(2.5, 6.2, 2.4), Oscillator(5.5, 9.0, 4.5), Oscillator(7.0, 14.0, 8.0),
               Oscillator(4.0, 21.5, 4.0), Oscillator(7.0, 28.0, 14.0), Oscillator(3.3, 42.5, 9.0)),
-             "as SrTiO3 with Pb 5d at 20 eV instead of Sr 4p (Zhu et al., PRB 57, 8848 (1998), for the titanates)", gap=3.4,
+             "X-ray density; chosen: as SrTiO3 with Pb 5d at 20 eV instead of Sr 4p", gap=3.4,
              chemical_shift={"Ti": 7.0, "O": -13.0}, fine_structure=_TITANATE_FINE_STRUCTURE),
     Material("Au", {"Au": 1.0}, 19300.0,
              (Oscillator(0.76, 0.0, 0.053), Oscillator(0.024, 0.415, 0.241), Oscillator(0.010, 0.830, 0.345),
@@ -210,19 +210,20 @@ MATERIALS: dict[str, Material] = {material.name: material for material in (
              "below 5 eV the Drude-Lorentz parameters of Rakic et al., Appl. Opt. 37, 5271 (1998); above it "
              "oscillators fitted by eye to peaks of equal height at 25 and 33 eV (Werner et al., J. Phys. Chem. Ref. Data "
              "38, 1013 (2009))"),
-    Material("MnPS3", {"Mn": 1.0, "P": 1.0, "S": 3.0}, 3050.0,
+    Material("MnPS3", {"Mn": 1.0, "P": 1.0, "S": 3.0}, 2915.0,
              (Oscillator(1.2, 4.6, 1.4), Oscillator(3.0, 6.2, 2.4), Oscillator(9.0, 7.8, 5.0), Oscillator(10.8, 9.0, 9.0),
               Oscillator(1.8, 50.0, 6.0)),
-             "bulk plasmon 19 eV (Kinyanjui et al., PRB 98, 035417 (2018)), gap 3.0 eV (Grasso et al., PRB 44, 11060 "
-             "(1991)), Mn M2,3; the rim's plasmon was found by Roccapriore et al., Adv. Sci. 9, 2203422 (2022): its energy, "
-             "width and strength here are chosen, not measured", gap=3.0, join=70.0,
+             "X-ray density; bulk plasmon 19 eV (Kinyanjui et al., PRB 98, 035417 (2018)), gap 3.0 eV (Grasso et al., PRB "
+             "44, 11060 (1991)), Mn M2,3; the rim's plasmon was found by Roccapriore et al., Adv. Sci. 9, 2203422 (2022): "
+             "its energy, width and strength here are chosen, not measured", gap=3.0, join=70.0,
              chemical_shift={"Mn": 4.0, "S": 1.5, "P": 1.0},
              fine_structure=(FinePeak("Mn", 640.2, 2.4, 12.5, 638.6), FinePeak("Mn", 651.2, 3.2, 3.5, 638.6),
                              FinePeak("S", 165.5, 4.0, 3.0, 162.4), FinePeak("P", 136.0, 2.5, 1.5, 135.0)),
              edge_mode=EdgeMode(energy=3.0, width=0.9, probability=0.02, penetration=4e-9)),
 )}
-"""Materials by name. White lines of Mn: area proportional to the empty 3d states (Pearson et al., PRB 47, 8471 (1993)), on
-the scale of Ti in SrTiO3; L3/L2 of Mn2+ (Kurata & Colliex, PRB 48, 2102 (1993))."""
+"""Materials by name; electrons, resonances and widths of oscillators are chosen for peaks to lie where the source has them.
+White lines of Mn: area proportional to the empty 3d states (Pearson et al., PRB 47, 8471 (1993)), on the scale of Ti in
+SrTiO3, L3 several times L2 as in Mn2+ (Kurata & Colliex, PRB 48, 2102 (1993)); other fine structure is typical."""
 
 
 def material(name: str) -> Material:

@@ -12,20 +12,22 @@ from edgetem_nodes.physics import site_noise
 from edgetem_nodes.physics.specimens import Atoms, packing
 
 DENSITY = 1.9e3
-"""[kg/m^3], of evaporated films 1.8 to 2.0 (Ricolleau et al., J. Chem. Phys. 138, 084504, 2013)."""
+"""[kg/m^3], typical of evaporated films, which differ by a tenth; realistic models: Ricolleau et al., J. Appl. Phys. 114,
+213504 (2013). The same as of the material "carbon" of energy losses."""
 BOND, SECOND = 1.45e-10, 2.5e-10
 """Distances of bonded and of second neighbours [m], of graphite 1.42 and 2.46; in the film they spread by a tenth."""
 _PACKED = 1.40e-10
 """Smallest distance of two atoms before they move [m]."""
 _BONDED = 2.1e-10
-"""Pairs nearer than this [m] become bonds: 2.9 an atom at this density (in films 3.1 to 3.3)."""
+"""Pairs nearer than this [m] become bonds: 2.9 an atom at this density, near the three of sp2 carbon."""
 _MOVES, _PULL, _PUSH = 2, 0.45, 0.35
 """Steps, and part of the way that a pair goes in one, if bonded and if second neighbours."""
 _NEIGHBOURS = 2.8e-10
 _ROUNDING = 1e15
 """Positions are multiples of 1 fm: sums over neighbours depend on their order in the last bits."""
-_DISPLACEMENT_RMS = 8.0e-12
-"""[m] along one axis at 300 K, of graphite's order (B = 0.5 A^2 averaged over directions, Peng et al., 1996)."""
+_DISPLACEMENT_RMS = 8.7e-12
+"""[m] along one axis at room temperature, of graphite: B = 0.6 A^2, mean over directions (Trucano & Chen, Nature 258, 136,
+1975)."""
 _CELL = 0.5e-9
 _CANDIDATES = 25
 """In a cell; thinned to DENSITY. A fixed number keeps the density even over more than a cell."""

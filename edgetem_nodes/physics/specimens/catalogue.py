@@ -1,11 +1,16 @@
-"""The specimens by name, and what can be asked of them."""
+"""The specimens by name, and what can be asked of them. Others may add theirs: entry point `edgetem.specimens`."""
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.metadata import entry_points
 
 from edgetem_nodes.physics.specimens import Specimen
+
+GROUP = "edgetem.specimens"
 
 SPECIMENS = {"MoS2": ("sheet", "Sheet"), "graphene": ("sheet", "Sheet"), "SrTiO3": ("perovskite", "Perovskite"),
              "PbTiO3": ("perovskite", "Perovskite"), "gold": ("nanoparticles", "GoldOnCarbon"), "MnPS3": ("flake", "Flake"),
@@ -60,8 +65,21 @@ def make_specimen(name: str, extent: tuple[float, float], seed: int, options: Sp
     ------
     ValueError : the name is unknown, or an option does not fit the specimen.
     """
-    if name not in SPECIMENS:
-        raise ValueError(f"specimen {name!r} is not one of {', '.join(SPECIMENS)}")
-    module, kind = SPECIMENS[name]
-    built = getattr(import_module(f"edgetem_nodes.physics.specimens.{module}"), kind)
-    return built(name, extent, seed, options or SpecimenOptions())
+    return _factory(name)(name, extent, seed, options or SpecimenOptions())
+
+
+def _factory(name: str) -> Callable[[str, tuple[float, float], int, SpecimenOptions], Specimen]:
+    """What builds the specimen of a name. A built-in name cannot be taken over."""
+    if name in SPECIMENS:
+        module, kind = SPECIMENS[name]
+        return getattr(import_module(f"edgetem_nodes.physics.specimens.{module}"), kind)
+    added = {point.name: point for point in entry_points(group=GROUP)}
+    if name in added:
+        try:
+            return added[name].load()
+        except Exception as error:  # noqa: BLE001  (whatever somebody else's module raises)
+            raise ValueError(f"specimen {name!r} cannot be loaded from {added[name].value}: {error}") from error
+    known = [*SPECIMENS, *added]
+    close = difflib.get_close_matches(name, known, 1, 0.5)
+    raise ValueError(f"specimen {name!r} is not known; there are {', '.join(known)}"
+                     + (f"; did you mean {close[0]!r}?" if close else ""))

@@ -26,7 +26,8 @@ _SEAT = 0.25e-9
 _RIM = LATTICE / 2
 """Particles end half a plane outside their last atoms."""
 _DISPLACEMENT_RMS = 8.9e-12
-"""Of gold at 300 K along one axis [m]: B = 0.63 A^2 (Peng et al., Acta Cryst. A 52, 456, 1996)."""
+"""Of gold at room temperature along one axis [m]: B = 0.63 A^2 at 300 K, 0.62 at 293 K (Peng et al., Acta Cryst. A 52, 456,
+1996)."""
 _HEADROOM = 2 * CIRCUMRADIUS * _RADII[1] + _SEAT
 _TRUTHS = {"particle": "", "thickness": "m", "orientation": "rad", "zone_axis_angle": "rad", "carbon_thickness": "m",
            "height": "m"}

@@ -27,9 +27,9 @@ degree ones about a lattice parameter (Meyer & Vanderbilt, Phys. Rev. B 65, 1041
 _FRONT = 1.2e-9
 """Width of the front between tetragonal and cubic phase [m]."""
 _KINETICS = Kinetics(critical_temperature=763.0, bias_shift=14.0, mobility=4e-12)
-"""Curie temperature of PbTiO3 (Shirane & Hoshino, J. Phys. Soc. Jpn. 6, 265, 1951). A field favours the polar phase: 1.4e-5
-K m/V in BaTiO3 (Merz, Phys. Rev. 91, 513, 1953), here over the 1 um gap of a biasing chip.
-The front is slow enough to watch."""
+"""Curie temperature of PbTiO3, 490 C (Shirane & Hoshino, J. Phys. Soc. Jpn. 6, 265, 1951). A field favours the polar phase:
+1.4e-5 K m/V in BaTiO3 (Merz, Phys. Rev. 91, 513, 1953), here over the 1 um gap of a biasing chip. The front is slow enough
+to watch."""
 _STRAINED = (2e-9, 12e-9)
 """Least and most distance from the front [m] in which the strains of the variants decay: half a domain (St Venant)."""
 _CHUNK = 1 << 14
@@ -71,13 +71,13 @@ class Crystal:
 
 
 CRYSTALS = {
-    # 300 K: Abramov et al., Acta Cryst. B 51, 942 (1995); charges: Zhong, King-Smith & Vanderbilt, PRL 72, 3618 (1994)
+    # a = 3.9053 A at 293 K (Jauch & Reehuis, Acta Cryst. A 61, 411, 2005); thermal: B = 0.62, 0.44 and 0.73 A^2 (Abramov et
+    # al., Acta Cryst. B 51, 942, 1995); charges of the cubic phases: Zhong, King-Smith & Vanderbilt, PRL 72, 3618 (1994)
     "SrTiO3": Crystal(("Sr", "Ti", "O"), 3.905e-10, (3.905e-10, 3.905e-10), (0.0, 0.0, 0.0), (2.54, 7.12, -5.66, -2.00),
                       (8.87e-12, 7.46e-12, 9.63e-12), 0.24),
     # tetragonal: Shirane, Pepinsky & Frazer, Acta Cryst. 9, 131 (1956): Ti moves by 0.040 c, a rigid octahedron by 0.112 c
-    # against Pb; here about the centre of mass. Cubic: Shirane & Hoshino (1951). Thermal: of the order of Nelmes &
-    # Kuhs, Solid State Commun. 54, 721 (1985), not their values. With the cubic phase's charges the polarisation is
-    # 0.99 C/m^2; measured 0.75 (Gavrilyachenko et al., 1970)
+    # against Pb; here about the centre of mass. The cubic parameter is about that just above the transition. Thermal:
+    # chosen, of the order of refinements. With the cubic phase's charges the polarisation is 0.99 C/m^2; measured about 0.75
     "PbTiO3": Crystal(("Pb", "Ti", "O"), 3.970e-10, (3.904e-10, 4.150e-10), (0.0, -0.040, -0.112),
                       (3.90, 7.06, -5.83, -2.56), (11.2e-12, 7.5e-12, 9.5e-12), 0.3),
 }

@@ -37,21 +37,21 @@ DOPANTS = {"MoS2": {42: ("Ti", "V", "Cr", "Mn", "Fe", "Co", "Ni", "Nb", "Ta", "W
 """What may replace an element of the sheet, by the atomic number of that element."""
 
 KINETICS = Kinetics(critical_temperature=873.0, bias_shift=-100.0, mobility=5e-12)
-"""Of 2H to 1T' MoS2. It begins near 600 C in a doped sheet under the beam (Lin et al., Nature Nanotech. 9, 391, 2014), and
-electrons from a gate favour 1T' (MoTe2: Wang et al., Nature 550, 487, 2017). The shift by bias, and a speed at which half of
-the sheet transforms within a minute 30 K above, are chosen, not measured."""
+"""Of 2H to 1T' MoS2. Under the beam 1T grows between 400 and 700 C (Lin et al., Nature Nanotech. 9, 391, 2014), and
+electrons from a gate favour 1T' (MoTe2: Wang et al., Nature 550, 487, 2017). A temperature within that range, the shift by
+bias, and a speed at which half of the sheet transforms within a minute 30 K above are chosen, not measured."""
 
 _POISSON_RATIO = {"MoS2": 0.25, "graphene": 0.165}
 _CLOSEST = {"MoS2": 2.0e-10, "graphene": 1.2e-10}
 """Atoms of two grains nearer than this [m], 0.84 of a bond, are not both there."""
 _LARGEST_TURN = {"MoS2": np.pi / 3, "graphene": np.pi / 6}
 _DEBYE = {"MoS2": 600.0, "graphene": 2312.0}
-"""[K]; Dai et al., Surf. Sci. 660, 16 (2017); in the plane, Tewary & Yang, Phys. Rev. B 79, 125416 (2009)."""
+"""[K]; about (Dai et al., Surf. Sci. 660, 16, 2017); in the plane (Tewary & Yang, Phys. Rev. B 79, 125416, 2009)."""
 _GRAPHENE_SIZE = 1e-6
 """Size of a graphene sheet [m], of which its thermal displacement depends logarithmically."""
 _PAIRING = 0.231e-10
-"""Displacement of metal rows in 1T' that brings atoms of two rows to 2.77 A [m] (MoS2: Calandra, Phys. Rev. B 88, 245428,
-2013)."""
+"""Displacement of metal rows in 1T' that brings atoms of two rows to 2.77 A [m], the order of what diffraction (2.8 A) and
+theory find for the zigzag chains (structure: Calandra, Phys. Rev. B 88, 245428, 2013)."""
 _NEAR = 0.5e-9
 """Within which vacancies and dopants are counted [m]."""
 _STRAINS = ("strain_yy", "strain_xx", "strain_xy")
