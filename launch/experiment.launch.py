@@ -15,6 +15,7 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
 from edgetem_nodes.graph import environment
+from edgetem_nodes.operator.check import consistent
 from edgetem_nodes.operator.experiment import continuation, load_experiment, prepare_folder
 
 
@@ -40,6 +41,7 @@ def graph(context):
     value = lambda name: LaunchConfiguration(name).perform(context)  # noqa: E731
     launched = time.monotonic_ns()
     configuration = load_experiment(value("experiment"))
+    consistent(configuration)
     resume = value("resume") == "true"
     folder = Path(value("output") or f"runs/{configuration.source.stem}-{datetime.now():%Y%m%d-%H%M%S}").resolve()
     prepare_folder(folder, configuration, resume)
@@ -57,6 +59,6 @@ def graph(context):
                     output_format="{line}" if name == "operator" else "[{this.process_description.final_name}] {line}",
                     on_exit=Shutdown(reason=f"{name} ended"))
 
-    continued = {"microscope": continuation(folder)} if resume else {}
+    continued = continuation(folder) if resume else {}
     return [*shared, *(node(name, **continued.get(name, {})) for name in nodes),
             node("operator", nodes=nodes, launched_ns=launched, resume=resume)]

@@ -16,13 +16,14 @@ from edgetem.srv import Arm
 from edgetem_nodes.detector.parameters import Parameters
 from edgetem_nodes.detector.sources import make_source
 from edgetem_nodes.detector.streaming import Acquisition, Block, CreditGate, Outcome, Streamer
+from edgetem_nodes.graph.column import exposure_of
+from edgetem_nodes.graph.history import read_history
 from edgetem_nodes.graph.credit import CreditWindow
 from edgetem_nodes.graph.messages import (
     NIL,
     byte_array,
     from_uuid,
     number_array,
-    positions_array,
     stamp_nanoseconds,
     to_stamp,
     to_uuid,
@@ -61,11 +62,12 @@ class DetectorNode(GraphNode):
     def setup(self) -> None:
         p = self.parameters
         self._source = make_source(p.instrument, p.seed)
+        history = read_history(p.history)
+        if history.exposures:
+            self._source.resume(history.exposures)
         self._gate = CreditGate(CreditWindow(p.consumers, p.silence))
         self._streamer = Streamer(self._source, self._gate, self._send, int(p.block_mib * MEBIBYTE),
                                   int(p.spool_mib * MEBIBYTE), p.block_interval_ms * 1e-3)
-        self._axes = [Axis(name=a.name, unit=a.unit, scale=float(a.scale), offset=float(a.offset), size=int(a.size))
-                      for a in self._source.axes]
         self._run: _Run | None = None
         self._blocks = self.create_publisher(DetectorBlock, "detector_block", BLOCKS)
         self._ends = self.create_publisher(AcquisitionEnd, "acquisition_end", EVENTS)
@@ -165,16 +167,14 @@ class DetectorNode(GraphNode):
         if not self.active or path.detector not in ("", self._source.name):
             return
         run, acquisition_id = self._run, to_uuid(path.acquisition_id)
-        positions = positions_array(path.positions).copy()
-        acquisition = Acquisition(acquisition_id, path.sequence, positions, path.dwell_time, path.position_period,
-                                  stamp_nanoseconds(path.header.stamp))
+        acquisition = Acquisition(acquisition_id, exposure_of(path), stamp_nanoseconds(path.header.stamp))
         if run is None or run.acquisition_id != acquisition_id or run.thread is not None:
             self._end(acquisition, Outcome(0, 0, "ABORTED", f"the detector is not armed for acquisition {acquisition_id}"))
             return
         self._watch.cancel()
         run.acquisition = acquisition
-        if len(positions) != run.count:
-            self._finish(run, Outcome(0, 0, "INVALID_REQUEST", f"the probe path has {len(positions)} positions, the "
+        if acquisition.count != run.count:
+            self._finish(run, Outcome(0, 0, "INVALID_REQUEST", f"the probe path has {acquisition.count} positions, the "
                                                                f"detector was armed for {run.count}"))
             return
         run.thread = threading.Thread(target=self._work, args=(run,), name="stream", daemon=True)
@@ -220,8 +220,9 @@ class DetectorNode(GraphNode):
         message.shape = number_array((block.count, *self._source.frame_shape), "I")
         message.dtype = np.dtype(self._source.dtype).name
         message.encoding = "raw"
-        message.axes = self._axes
-        message.positions = number_array(acquisition.positions[block.first_index:block.first_index + block.count])
+        message.axes = [Axis(name=a.name, unit=a.unit, scale=float(a.scale), offset=float(a.offset), size=int(a.size))
+                        for a in self._source.axes]
+        message.positions = number_array(acquisition.exposure.positions[block.first_index:block.first_index + block.count])
         message.crc32 = zlib.crc32(data)
         message.source_duration = block.source_duration
         message.data = data

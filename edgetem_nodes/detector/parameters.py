@@ -25,4 +25,6 @@ class Parameters:
                                  minimum=1.0, maximum=65536.0)
     arm_timeout: float = parameter(10.0, "An armed acquisition whose probe path does not come within this time is disarmed",
                                    unit="s", minimum=0.1, maximum=3600.0)
+    history: str = parameter("", "File of what was exposed before, when an experiment is resumed; 'edgetem run --resume' "
+                                 "writes it", path=True)
     instrument: Instrument = group(Instrument)

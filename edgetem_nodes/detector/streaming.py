@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgetem_nodes.graph.credit import CreditWindow
+from edgetem_nodes.physics.exposure import Exposure
 
 if TYPE_CHECKING:
     from edgetem_nodes.detector.sources import DetectorSource
@@ -39,24 +40,20 @@ class EndedEarlyError(Exception):
 
 @dataclass(frozen=True)
 class Acquisition:
-    """What is to be measured: `positions` (count, 2), (y, x) [m]; `dwell_time` and `period` [s]; `start` [ns] of
-    acquisition time at the first position; `sequence` is the probe path's running number."""
+    """What is to be measured; `start` [ns since the epoch] is acquisition time at the first position."""
 
     acquisition_id: uuid.UUID
-    sequence: int
-    positions: np.ndarray
-    dwell_time: float
-    period: float
+    exposure: Exposure
     start: int
 
     @property
     def count(self) -> int:
         """Number of frames."""
-        return len(self.positions)
+        return self.exposure.count
 
     def time_of(self, index: int) -> int:
         """Acquisition time [ns since the epoch] at which frame `index` begins."""
-        return self.start + round(index * self.period * 1e9)
+        return self.start + round(index * self.exposure.period * 1e9)
 
 
 @dataclass
@@ -181,14 +178,13 @@ class Reader:
         """
         source = self._source
         if self._rate is None:
-            likely = self.interval / acquisition.dwell_time if source.real_time else FIRST_READ
+            likely = self.interval / acquisition.exposure.dwell if source.real_time else FIRST_READ
         else:
             likely = self._rate * min(remaining, self.interval)
         count = int(max(1, min(most, likely)))
         started = time.perf_counter()
         try:
-            frames = source.read(acquisition.positions[first:first + count], acquisition.dwell_time, acquisition.sequence,
-                                 first)
+            frames = source.read(acquisition.exposure, first, count)
         except Exception as error:  # noqa: BLE001  (whatever a camera library raises, the acquisition must end in order)
             raise EndedEarlyError("SOURCE_FAILED", f"source {source.name} failed at frame {first}: {error}") from error
         duration = time.perf_counter() - started

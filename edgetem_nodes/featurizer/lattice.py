@@ -16,7 +16,7 @@ from edgetem_nodes.featurizer.features import CountingNoise, Features, angles, c
 from edgetem_nodes.featurizer.parameters import Lattice
 from edgetem_nodes.physics.electrons import wavelength
 from edgetem_nodes.physics.scan import Axis
-from edgetem_nodes.physics.sheet import GRAPHENE_LATTICE, MOS2_LATTICE
+from edgetem_nodes.physics.specimens.sheet import GRAPHENE_LATTICE, MOS2_LATTICE
 
 LATTICE_CONSTANTS = {"MoS2": MOS2_LATTICE, "graphene": GRAPHENE_LATTICE}
 """Unstrained lattice constant of each material [m]."""

@@ -19,6 +19,20 @@ class EelsEdge:
 
 
 @dataclass
+class EelsBandRatio:
+    """Ratio of the counts in two energy windows, regularised by fixed counts."""
+
+    low_eV: list[float] = parameter([2.0, 4.0], "window of the numerator: first and last energy loss", unit="eV")
+    high_eV: list[float] = parameter([15.0, 23.0], "window of the denominator: first and last energy loss", unit="eV")
+    regularisation_counts: float = parameter(100.0, "added to both windows: keeps the ratio finite and quiet where there is "
+                                             "no material; above the counts of an empty place, below those of the specimen",
+                                             unit="counts", minimum=1e-6, maximum=1e12)
+    align_zero_loss: bool = parameter(False, "move the windows with the zero-loss peak of each spectrum")
+    zero_loss_search_eV: float = parameter(3.0, "the zero-loss peak is looked for within this energy of no loss", unit="eV",
+                                           minimum=0.01, maximum=100.0)
+
+
+@dataclass
 class EdsWindow:
     """Counts of an X-ray line, less a linear background where side windows are given."""
 
@@ -87,8 +101,8 @@ class Structure:
 class Parameters:
     """All parameters of the featurizer."""
 
-    scalarizer: str = parameter("lattice", "what a frame becomes: eels_edge, eds_window, total_counts, virtual_detector, "
-                                "center_of_mass, lattice, or one that an installed package adds")
+    scalarizer: str = parameter("lattice", "what a frame becomes: eels_edge, eels_band_ratio, eds_window, total_counts, "
+                                "virtual_detector, center_of_mass, lattice, or one that an installed package adds")
     label: str = parameter("", "name of the scalar on maps and in reports, e.g. 'Cu-L net'; empty: the scalarizer's own")
     settings: str = parameter("", "JSON object for a scalarizer that an installed package adds; empty: none")
     counts_per_electron: float = parameter(1.0, "detector counts that one electron or X-ray makes: sets the standard errors",
@@ -98,6 +112,7 @@ class Parameters:
                                   "frame, none for other frames", unit="counts", minimum=0.0)
     instrument: Instrument = group(Instrument)
     eels_edge: EelsEdge = group(EelsEdge)
+    eels_band_ratio: EelsBandRatio = group(EelsBandRatio)
     eds_window: EdsWindow = group(EdsWindow)
     virtual_detector: VirtualDetector = group(VirtualDetector)
     center_of_mass: CenterOfMass = group(CenterOfMass)

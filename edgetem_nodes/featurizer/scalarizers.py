@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from edgetem_nodes.featurizer.band_ratio import EelsBandRatioScalarizer
 from edgetem_nodes.featurizer.features import CountingNoise, Features, Scalarizer, failed
 from edgetem_nodes.featurizer.lattice import LatticeScalarizer
 from edgetem_nodes.featurizer.parameters import Parameters
@@ -32,6 +33,7 @@ Factory = Callable[[Any, CountingNoise, tuple[Axis, ...]], Scalarizer]
 
 BUILT_IN: dict[str, Factory] = {
     "eels_edge": EelsEdgeScalarizer,
+    "eels_band_ratio": EelsBandRatioScalarizer,
     "eds_window": EdsWindowScalarizer,
     "total_counts": TotalCountsScalarizer,
     "virtual_detector": VirtualDetectorScalarizer,

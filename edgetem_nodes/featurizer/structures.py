@@ -12,7 +12,7 @@ import numpy as np
 
 from edgetem_nodes.featurizer.lattice import lattice_constant
 from edgetem_nodes.featurizer.parameters import Lattice, Structure
-from edgetem_nodes.physics.sheet import MOS2_THICKNESS
+from edgetem_nodes.physics.specimens.sheet import MOS2_THICKNESS
 
 ANGSTROM = 1e-10
 

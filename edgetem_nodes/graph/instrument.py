@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edgetem_nodes.graph.configuration import group, parameter
-from edgetem_nodes.physics.scan import ScanField
+from edgetem_nodes.graph.simulated_instrument import Simulated, simulation
+
+__all__ = ["Instrument", "Limits", "Replay", "Simulated", "replay_set", "simulation"]
 
 if TYPE_CHECKING:
     from edgetem_nodes.archive.replay import ReplaySet
-    from edgetem_nodes.physics.simulation import Simulation
 
 
 @dataclass(frozen=True)
@@ -38,22 +39,6 @@ class Replay:
 
 
 @dataclass(frozen=True)
-class Simulated:
-    """A simulated two-dimensional crystal on a pixelated detector."""
-
-    specimen: str = parameter("MoS2", "what lies under the beam", choices=("MoS2", "graphene"))
-    field_nm: float = parameter(40.0, "width of the scan field, first to last column", unit="nm", minimum=5.0, maximum=200.0)
-    rows: int = parameter(64, "rows of the scan grid", minimum=2, maximum=1024)
-    columns: int = parameter(64, "columns of the scan grid", minimum=2, maximum=1024)
-    strain_percent: float = parameter(2.0, "largest normal strain", unit="%", minimum=0.0, maximum=5.0)
-    camera_pixels: int = parameter(64, "camera pixels along each axis", minimum=16, maximum=256)
-    pixel_mrad: float = parameter(1.0, "angle that a camera pixel subtends", unit="mrad", minimum=0.05, maximum=10.0)
-    defocus_nm: float = parameter(0.0, "defocus, positive is underfocus", unit="nm", minimum=-2000.0, maximum=2000.0)
-    dark_field_inner_mrad: float = parameter(60.0, "inner angle of the dark-field detector", unit="mrad", minimum=1.0)
-    dark_field_outer_mrad: float = parameter(200.0, "outer angle of the dark-field detector", unit="mrad", minimum=1.0)
-
-
-@dataclass(frozen=True)
 class Instrument:
     """The instrument: which driver, its beam, its limits."""
 
@@ -70,33 +55,6 @@ class Instrument:
     limits: Limits = group(Limits)
     replay: Replay = group(Replay)
     simulated: Simulated = group(Simulated)
-
-
-def simulation(instrument: Instrument, seed: int) -> Simulation:
-    """The simulation that the instrument's parameters describe.
-
-    Raises
-    ------
-    ValueError : parameters that contradict each other.
-    """
-    from edgetem_nodes.physics.phase_object import Camera, Probe
-    from edgetem_nodes.physics.simulation import Settings, Simulation
-
-    chosen = instrument.simulated
-    if chosen.dark_field_outer_mrad <= chosen.dark_field_inner_mrad:
-        raise ValueError(f"simulated.dark_field_outer_mrad {chosen.dark_field_outer_mrad} must be larger than "
-                         f"dark_field_inner_mrad {chosen.dark_field_inner_mrad}")
-    half = chosen.camera_pixels // 2 * chosen.pixel_mrad
-    if instrument.semi_convergence_mrad >= half:
-        raise ValueError(f"semi_convergence_mrad {instrument.semi_convergence_mrad} does not fit on a camera that reaches "
-                         f"{half} mrad: enlarge simulated.pixel_mrad or simulated.camera_pixels")
-    step = chosen.field_nm * 1e-9 / (chosen.columns - 1)
-    settings = Settings(
-        chosen.specimen, ScanField((0.0, 0.0), (step, step), (chosen.rows, chosen.columns)), chosen.strain_percent / 100,
-        Probe(instrument.high_tension_kV * 1e3, instrument.semi_convergence_mrad * 1e-3, chosen.defocus_nm * 1e-9),
-        Camera(chosen.camera_pixels, chosen.pixel_mrad * 1e-3),
-        chosen.dark_field_inner_mrad * 1e-3, chosen.dark_field_outer_mrad * 1e-3)
-    return Simulation(settings, seed)
 
 
 def replay_set(instrument: Instrument) -> ReplaySet:

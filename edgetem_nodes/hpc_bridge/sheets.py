@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgetem_nodes.hpc_bridge.structures import Structure
-from edgetem_nodes.physics.sheet import GRAPHENE_LATTICE, MOS2_LATTICE, MOS2_THICKNESS
+from edgetem_nodes.physics.specimens.sheet import GRAPHENE_LATTICE, MOS2_LATTICE, MOS2_THICKNESS
 
 LARGEST_STRAIN = 0.15
 """Principal strain above which a structure is no longer taken for a strained sheet."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 
 from edgetem_nodes.physics.scan import ScanField
@@ -44,6 +46,14 @@ class DoseAccount:
     def check(self, candidates: np.ndarray, electrons: float) -> None:
         """Raise DoseLimitError where `electrons` at each of the positions (flat grid indices) would exceed a limit."""
         self._check_total(electrons * len(candidates), f"{len(candidates)} positions")
+        self._check_areal(candidates, electrons)
+
+    def check_image(self, candidates: np.ndarray, electrons: float, pixels: int) -> None:
+        """The same for an image of `pixels`, of which those at `candidates` lie in the field."""
+        self._check_total(electrons * pixels, f"an image of {pixels} pixels")
+        self._check_areal(candidates, electrons)
+
+    def _check_areal(self, candidates: np.ndarray, electrons: float) -> None:
         if self._areal_limit:
             visits = np.bincount(candidates, minlength=self.areal.size)
             after = np.where(visits > 0, self.areal + visits * electrons / self._pixel_area, 0.0)
@@ -62,16 +72,44 @@ class DoseAccount:
             raise DoseLimitError(f"a survey would bring a position to {after / PER_SQUARE_ANGSTROM:.4g} e/Å², the limit is "
                                  f"{self._areal_limit / PER_SQUARE_ANGSTROM:.4g} e/Å²")
 
+    def recall(self, candidates: np.ndarray, dose: float | np.ndarray) -> None:
+        """Note an areal dose [1/m²] that positions (flat grid indices) received before; the total counts it already."""
+        np.add.at(self.areal, candidates, dose)
+
+    def after(self, candidates: np.ndarray, electrons: float) -> DoseAccount:
+        """A copy in which `electrons` at each of the positions are counted: for questions about what is planned."""
+        account = copy.copy(self)
+        account.areal = self.areal.copy()
+        account.add(candidates, electrons)
+        return account
+
     def add(self, candidates: np.ndarray, electrons: float) -> float:
         """Count `electrons` at each of the positions; returns their sum."""
         np.add.at(self.areal, candidates, electrons / self._pixel_area)
         self.total += electrons * len(candidates)
         return electrons * len(candidates)
 
+    def add_image(self, candidates: np.ndarray, electrons: float, pixels: int) -> float:
+        """Count `electrons` at each pixel of an image, of which those at `candidates` lie in the field; returns the sum."""
+        self.add(candidates, electrons)
+        self.total += electrons * (pixels - len(candidates))
+        return electrons * pixels
+
     def add_survey(self, electrons: float) -> None:
         """Count `electrons` spread over the whole field."""
         self.areal += electrons / (self.areal.size * self._pixel_area)
         self.total += electrons
+
+    def regridded(self, old: ScanField, new: ScanField, pixel_area: float) -> DoseAccount:
+        """The account of a new field of the same specimen: the total goes on.
+
+        A new position has the areal dose of the old one nearest to it; one outside the old field has none.
+        """
+        account = DoseAccount(new, pixel_area, self._total_limit, self._areal_limit, self.total)
+        positions = new.positions()
+        inside = old.contains(positions)
+        account.areal[inside] = self.areal[old.candidates(positions[inside])]
+        return account
 
     def _check_total(self, electrons: float, what: str) -> None:
         if self._total_limit and self.total + electrons > self._total_limit * (1 + 1e-9):

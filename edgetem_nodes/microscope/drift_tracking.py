@@ -19,7 +19,7 @@ from edgetem_nodes.physics.scan import ScanField
 _NM_PER_MIN = 1e-9 / 60
 _GATE = 18.4
 """Squared distance in standard deviations that one measurement in ten thousand exceeds (chi square, two axes)."""
-_SOONEST = 0.125
+SOONEST = 0.125
 """Part of the usual interval after which a sub-scan may be taken because the correction has become uncertain."""
 _REGIONS = 32
 """Regions of the survey that are compared with their surroundings."""
@@ -209,6 +209,16 @@ class DriftTracker:
         self._survey, self._last, self._outliers, self._misses = image, elapsed, [], 0
         self._corner = best_region(image, self.side, self.search)
 
+    def resume(self, elapsed: float, position: tuple[float, float], velocity: tuple[float, float], pixels: float) -> None:
+        """Go on from a correction (y, x) [m] and its growth [m/s] that held at a time [s], of the survey that was set.
+
+        It is taken to be good to so many pixels of the survey, and an image is due at once.
+        """
+        self._filter.elapsed = elapsed
+        self._filter.state = np.array([*position, *velocity], float)
+        self._filter.covariance = np.diag([*(pixels * self._step) ** 2, self._speed ** 2, self._speed ** 2])
+        self._last = -math.inf
+
     def due(self, points_since: int, elapsed: float) -> bool:
         """Whether a sub-scan is to be taken now, `points_since` points after the last one.
 
@@ -217,6 +227,8 @@ class DriftTracker:
         """
         if self._survey is None or not self.parameters.enabled:
             return False
+        if self._last == -math.inf:
+            return True
         wanted = self.parameters
         parts = [points_since / wanted.every_points if wanted.every_points else 0.0,
                  (elapsed - self._last) / wanted.every_s if wanted.every_s else 0.0]
@@ -225,7 +237,7 @@ class DriftTracker:
         _, covariance = self._filter.predicted(elapsed)
         error = np.sqrt(np.diag(covariance)[:2]) / np.abs(self._step)
         unsure = 0 < self._misses < _RELOCK or 0 < wanted.largest_error_px < error.max()
-        return bool(max(parts) >= _SOONEST and unsure)
+        return bool(max(parts) >= SOONEST and unsure)
 
     def region(self) -> tuple[int, int, int, int]:
         """First row, first column, rows, columns of the reference region in the survey.

@@ -9,8 +9,11 @@ import numpy as np
 from edgetem_nodes.detector.sources import make_source
 from edgetem_nodes.featurizer.scalarizers import build
 from edgetem_nodes.graph.configuration import Configuration, nearest
-from edgetem_nodes.microscope.drivers import make_driver
+from edgetem_nodes.microscope.drift_tracking import SOONEST, DriftTracker
+from edgetem_nodes.microscope.drivers import MicroscopeDriver, initial_exposure, make_driver
+from edgetem_nodes.microscope.parameters import Parameters as MicroscopeParameters
 from edgetem_nodes.operator.experiment import SCHEMAS
+from edgetem_nodes.physics.counting import SURVEY
 from edgetem_nodes.physics.scan import Axis, ScanField
 from edgetem_nodes.planner.parameters import Parameters as PlannerParameters
 from edgetem_nodes.planner.patches import patches
@@ -23,6 +26,29 @@ ELECTRONVOLT = 1.602176634e-19
 
 class CheckError(ValueError):
     """A configuration that cannot be run; the message says what to change."""
+
+
+@dataclass(frozen=True)
+class Tracking:
+    """Drift tracking of a plan: `images` at the usual interval, `most` where every one comes as soon as it may.
+
+    `pixels` of an image, `electrons` and `seconds` that it costs; `remark` says what of the plan lasts longer than the
+    interval, empty where nothing does.
+    """
+
+    images: int
+    most: int
+    pixels: int
+    electrons: float
+    seconds: float
+    remark: str
+
+    def line(self, electrons: float) -> str:
+        """For people, given the electrons of everything else."""
+        cost = self.images * self.electrons
+        return (f"drift          {self.images} reference images of {self.pixels} pixels, at most {self.most}: {cost:.3g} "
+                f"electrons ({100 * cost / electrons if electrons else 0:.1f} % of the rest), "
+                f"{self.images * self.seconds:.2f} s, besides the cost above" + (f"; {self.remark}" if self.remark else ""))
 
 
 @dataclass(frozen=True)
@@ -52,6 +78,7 @@ class Plan:
     survey_electrons: float
     beam_time: float
     energies: int
+    tracking: Tracking | None = None
 
     @property
     def candidates(self) -> int:
@@ -78,6 +105,8 @@ class Plan:
             f"{self.beam_time:.2f} s of beam time, {self.points * self.frame_bytes / 1e6:.1f} MB of data"
             + (" (current and dwell time as configured)" if self.driver == "replay" else ""),
         ]
+        if self.tracking is not None:
+            result.append(self.tracking.line(electrons))
         return result + ([f"energies       {self.energies} structures"] if self.energies else [])
 
 
@@ -98,7 +127,8 @@ def check(configuration: Configuration) -> Plan:
         driver = make_driver(instrument, microscope.seed)
         source = make_source(instrument, microscope.seed)
         scalarizer = build(configuration.parameters("featurizer", SCHEMAS["featurizer"]), tuple(source.axes))
-        survey = driver.overview()
+        survey_dwell = instrument.survey_dwell_us * 1e-6
+        survey = driver.overview(initial_exposure(driver, survey_dwell, survey_dwell, SURVEY))
         field = driver.field
         dwell = instrument.dwell_ms * 1e-3
         period = dwell + instrument.settling_us * 1e-6
@@ -111,7 +141,8 @@ def check(configuration: Configuration) -> Plan:
                     initial_points=min(planner.initial_points, points), batch_points=planner.batch_points,
                     point_electrons=driver.electrons(1, dwell), survey_electrons=survey.dose,
                     beam_time=survey.duration + points * period,
-                    energies=planner.energetics.points)
+                    energies=planner.energetics.points,
+                    tracking=_tracking(microscope, planner, driver, points, period))
     except CheckError:
         raise
     except (ValueError, OSError) as error:
@@ -127,10 +158,42 @@ def check(configuration: Configuration) -> Plan:
                          "instrument.dwell_ms or instrument.probe_current_pA")
     limit = instrument.limits.electrons
     total = plan.survey_electrons + plan.points * plan.point_electrons
+    if plan.tracking is not None:
+        total += plan.tracking.images * plan.tracking.electrons
     if limit and total > limit:
-        raise CheckError(f"{configuration.source.name}: survey and {plan.points} points cost {total:.3g} electrons, more than "
-                         f"instrument.limits.electrons, {limit:.3g}: lower planner.point_budget or the dwell time")
+        raise CheckError(f"{configuration.source.name}: survey, reference images and {plan.points} points cost {total:.3g} "
+                         f"electrons, more than instrument.limits.electrons, {limit:.3g}: lower planner.point_budget or the "
+                         "dwell time")
     return plan
+
+
+def _tracking(microscope: MicroscopeParameters, planner: PlannerParameters, driver: MicroscopeDriver, points: int,
+              period: float) -> Tracking | None:
+    """What drift tracking costs; None where there is none. It is looked at before every acquisition, never within one."""
+    wanted, overhead = microscope.drift_tracking, microscope.overhead_ms * 1e-3
+    if not wanted.enabled:
+        return None
+    batches = [min(planner.initial_points, points)]
+    while sum(batches) < points:
+        batches.append(min(planner.batch_points, points - sum(batches)))
+
+    def images(part: float) -> int:
+        """Reference images where one is taken after a part of the interval."""
+        taken, visited, elapsed = 0, 0, 0.0
+        for batch in batches:
+            if 0 < part * wanted.every_points <= visited or 0 < part * wanted.every_s <= elapsed:
+                taken, visited, elapsed = taken + 1, 0, 0.0
+            visited, elapsed = visited + batch, elapsed + batch * period + overhead
+        return taken
+
+    tracker, longest = DriftTracker(wanted, driver.field), max(batches)
+    pixels = int(np.prod(tracker.side))
+    remark = ""
+    if 0 < wanted.every_points < longest or 0 < wanted.every_s < longest * period:
+        remark = (f"{longest} points at once take longer than the interval: the rate measured last carries them; lower "
+                  "planner.batch_points or planner.initial_points")
+    return Tracking(images(1.0), images(SOONEST if wanted.largest_error_px else 1.0), pixels,
+                    driver.electrons(pixels, tracker.dwell), pixels * tracker.dwell + overhead, remark)
 
 
 def consistent(configuration: Configuration) -> None:

@@ -193,6 +193,25 @@ def bench(name: Annotated[str, typer.Argument(help="which benchmark")],
         fail(error)
 
 
+@app.command()
+def gallery(names: Annotated[list[str] | None, typer.Argument(help="pictures to draw; default: all")] = None,
+            output: Annotated[Path, typer.Option(help="folder for the pictures")] = Path("gallery"),
+            quick: Annotated[bool, typer.Option("--quick", help="two phonon configurations, not eight")] = False) -> None:
+    """Draw every specimen of the virtual microscope: dark field, diffraction, energy losses, truth."""
+    from rich.console import Console
+
+    from edgetem_nodes.graph.configuration import nearest
+    from edgetem_nodes.operator.gallery import CASES, draw
+    unknown = [name for name in names or () if name not in CASES]
+    if unknown:
+        fail(f"there is no picture {unknown[0]!r}; there are {', '.join(CASES)}" + nearest(unknown[0], CASES))
+    chosen, console = names or list(CASES), Console()
+    for number, name in enumerate(chosen, start=1):
+        with console.status("") as status:
+            path = draw(name, output, quick, lambda what, n=number, k=name: status.update(f"{n}/{len(chosen)} {k}: {what}"))
+        console.print(f"{number}/{len(chosen)} {path}", highlight=False, soft_wrap=True)
+
+
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
 def compose(context: typer.Context) -> None:
     """Run several nodes in one process: NODE... [--ros-args ...]."""

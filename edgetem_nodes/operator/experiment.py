@@ -14,13 +14,14 @@ from edgetem_nodes.detector.parameters import Parameters as DetectorParameters
 from edgetem_nodes.featurizer.parameters import Parameters as FeaturizerParameters
 from edgetem_nodes.graph.configuration import Configuration, load_configuration
 from edgetem_nodes.graph.environment import share_directory
+from edgetem_nodes.graph.history import write_history
 from edgetem_nodes.hpc_bridge.parameters import Parameters as HpcBridgeParameters
 from edgetem_nodes.microscope.parameters import Parameters as MicroscopeParameters
 from edgetem_nodes.operator.parameters import Parameters as OperatorParameters
 from edgetem_nodes.planner.parameters import Parameters as PlannerParameters
 from edgetem_nodes.provenance.metadata import BagError
 from edgetem_nodes.provenance.parameters import Parameters as RecorderParameters
-from edgetem_nodes.provenance.reading import read_bag
+from edgetem_nodes.provenance.past import past_of
 
 SCHEMAS: dict[str, type] = {
     "microscope": MicroscopeParameters,
@@ -39,6 +40,7 @@ ARCHIVE = "archive.h5"
 BAG = "bag"
 CHECKPOINT = "checkpoint.npz"
 SUMMARY = "summary.json"
+HISTORY = "history.npz"
 REPORT = "report.html"
 RESULT = "result.json"
 
@@ -87,26 +89,31 @@ def prepare_folder(folder: Path, configuration: Configuration, resume: bool = Fa
         raise FolderError(f"the output folder {folder} cannot be made: {error.strerror}") from None
 
 
-def continuation(folder: Path) -> dict[str, Any]:
-    """What the microscope must know to go on counting: parameters `initial_dose` [electrons] and `initial_sequence`.
+def continuation(folder: Path) -> dict[str, dict[str, Any]]:
+    """What microscope and detector must know to go on: parameters by node. Writes what they read into the folder.
 
-    The dose is the larger one of the checkpoint's and of the last state that the bag holds: an acquisition that was broken
-    off has cost electrons, too.
+    `initial_dose` [electrons] is the larger one of the checkpoint's and of the last state that the bag holds: an acquisition
+    that was broken off has cost electrons, too. `initial_elapsed` [s] is the acquisition time of the last thing recorded,
+    `history` the file of what was exposed before.
 
     Raises
     ------
-    FolderError : the checkpoint cannot be read.
+    FolderError : the checkpoint or the bag cannot be read.
     """
     try:
         with np.load(folder / CHECKPOINT, allow_pickle=False) as stored:
             progress = json.loads(str(stored["progress"]))
-        doses = [float(progress["dose"])]
-        sequence = int(progress["decisions"])
+        dose, sequence = float(progress["dose"]), int(progress["decisions"])
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise FolderError(f"{folder} cannot be resumed: {CHECKPOINT} cannot be read: {error}") from None
-    if (folder / BAG).is_dir():
-        try:
-            doses += [message.dose for _, _, message in read_bag(folder, ["microscope_state"])]
-        except BagError as error:
-            raise FolderError(f"{folder} cannot be resumed: {error}") from None
-    return {"initial_dose": max(doses), "initial_sequence": sequence}
+    microscope: dict[str, Any] = {"initial_dose": dose, "initial_sequence": sequence}
+    if not (folder / BAG).is_dir():
+        return {"microscope": microscope}
+    try:
+        past = past_of(folder)
+    except BagError as error:
+        raise FolderError(f"{folder} cannot be resumed: {error}") from None
+    write_history(folder / HISTORY, past.paths, past.overview, past.survey_elapsed, past.surveys)
+    history = {"history": str(folder / HISTORY)}
+    microscope.update(history, initial_dose=max(dose, past.dose), initial_elapsed=past.elapsed)
+    return {"microscope": microscope, "detector": history}

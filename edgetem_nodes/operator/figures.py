@@ -18,6 +18,8 @@ from edgetem_nodes.physics.scan import Axis, ScanField  # noqa: E402
 
 ELECTRONVOLT = 1.602176634e-19
 """[J], exact (SI)."""
+DECADES = 1000.0
+"""A spectrum whose counts span more than this is shown on a logarithmic axis."""
 SIZE = (4.6, 4.2)
 STYLE = {"font.size": 9, "axes.titlesize": 10, "axes.spines.top": False, "axes.spines.right": False,
          "figure.constrained_layout.use": True}
@@ -127,6 +129,10 @@ def spectrum(counts: np.ndarray, axis: Axis, title: str, path: Path, background:
             scale = 1000 if keV else 1
             axes.axvspan(low / scale, high / scale, alpha=0.18, color=f"C{number}", lw=0, label=name)
         axes.set(title=title, xlabel=f"energy [{unit}]", ylabel="counts")
+        seen = counts[counts > 0]
+        if seen.size and float(seen.max()) > DECADES * float(seen.min()):
+            axes.set_yscale("log")
+            axes.set_ylim(0.5 * float(seen.min()), 2 * float(seen.max()))
         axes.legend(frameon=False, fontsize=8)
         return _save(figure, path)
 
@@ -138,7 +144,7 @@ def pattern(counts: np.ndarray, axes_: list[Axis], title: str, path: Path,
     extent = (x[0], x[-1], y[-1], y[0])
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=SIZE)
-        picture = axes.imshow(np.log10(1 + counts), extent=extent, cmap="inferno", interpolation="nearest")
+        picture = axes.imshow(np.log10(1 + counts.astype(float)), extent=extent, cmap="inferno", interpolation="nearest")
         for number, (name, (cy, cx, radius)) in enumerate((rings or {}).items()):
             axes.add_patch(plt.Circle((cx, cy), radius, fill=False, ec=f"C{number}", lw=1, label=name))
         figure.colorbar(picture, ax=axes, shrink=0.8, label="log10(1 + counts)")

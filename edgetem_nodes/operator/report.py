@@ -99,6 +99,9 @@ def _draw_frame(frame: np.ndarray, axes: tuple, featurizer: Any, title: str, pat
             background = background_of(frame, axes, featurizer.eels_edge)
             windows = {"background window": tuple(featurizer.eels_edge.background_eV),
                        "signal window": tuple(featurizer.eels_edge.signal_eV)}
+        elif featurizer.scalarizer == "eels_band_ratio":
+            windows = {"low window": tuple(featurizer.eels_band_ratio.low_eV),
+                       "high window": tuple(featurizer.eels_band_ratio.high_eV)}
         elif featurizer.scalarizer == "eds_window":
             windows = {"signal window": tuple(1000 * e for e in featurizer.eds_window.window_keV)}
         figures.spectrum(frame, axes[0], title, path, background, windows)

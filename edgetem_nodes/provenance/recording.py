@@ -87,6 +87,7 @@ class Attempt:
     dose_before: float = 0.0
     dose_after: float | None = None
     dose_per_position: float = 0.0
+    reference_dose: float = 0.0
     state: RecordedMessage | None = None
 
     @property
@@ -95,15 +96,23 @@ class Attempt:
         return self.path is not None and bool(self.indices) and self.indices >= set(range(len(self.positions)))
 
     @property
+    def computed_dose(self) -> float:
+        """[electrons] that probe current and dwell time make of the frames that were exposed; 0: not known."""
+        exposed = min(len(self.positions), self.sent + self.dropped) if self.end is not None else len(self.positions)
+        return self.dose_per_position * exposed
+
+    @property
     def dose(self) -> float:
         """[electrons] that it cost, to the last bit as the microscope said in its result, which is on no topic.
 
         It is what the microscope's running total grew by. Where probe current and dwell time say the same within the
-        rounding of that total, theirs is the more exact number, the one that was added;
-        and where the recorder died before the state came, the only one.
+        rounding of that total, theirs is the more exact number, the one that was added; and where the recorder died before
+        the state came, the only one. The reference image that was taken for it, as its probe path tells, comes on top.
         """
-        exposed = min(len(self.positions), self.sent + self.dropped) if self.end is not None else len(self.positions)
-        computed = self.dose_per_position * exposed
+        return self.reference_dose + self._own_dose()
+
+    def _own_dose(self) -> float:
+        computed = self.computed_dose
         if self.dose_after is None:
             return computed
         growth = self.dose_after - self.dose_before
@@ -154,7 +163,7 @@ class Recording:
             run = self._attempts.setdefault(key, {}).setdefault(recorded.session, Attempt(key))
             if name == "probe_path":
                 run.path, run.positions = recorded, np.array(message.positions).reshape(-1, 2)
-                run.dwell_time = message.dwell_time
+                run.dwell_time, run.reference_dose = message.dwell_time, message.reference_dose
             elif name == "measurements":
                 run.measurements.append(recorded)
                 run.indices.update(int(index) for index in message.indices)
@@ -166,7 +175,8 @@ class Recording:
         """Give every acquisition the microscope's total dose before and after it.
 
         Before: as the state said when the beam was unblanked for it, else the last state before its probe path. After: as
-        the state said when the beam was blanked again, else what it was before the next acquisition of the session.
+        the state said when the beam was blanked again, else what it was before the reference image of the next acquisition
+        of the session.
         """
         runs = sorted((run for runs in self._attempts.values() for run in runs.values() if run.path is not None),
                       key=lambda run: (run.path.session, run.path.log_time))
@@ -175,18 +185,38 @@ class Recording:
             session = [pair for pair in states if pair[0].session == run.path.session]
             if following is not None and following.path.session == run.path.session:
                 session = [pair for pair in session if pair[0].log_time < following.path.log_time]
-            before = [state.dose for recorded, state in session if recorded.log_time < run.path.log_time]
-            during = [(recorded, state) for recorded, state in session if recorded.log_time >= run.path.log_time]
+            earlier = [pair for pair in session if pair[0].log_time < run.path.log_time]
+            before = [state.dose for _, state in earlier]
+            during = [pair for pair in session if pair[0].log_time >= run.path.log_time]
             exposing = [state.dose for _, state in during if not state.beam_blanked]
-            blanked = [(recorded, state) for recorded, state in during if state.beam_blanked]
             run.dose_before = (exposing or before[-1:] or [0.0])[0]
             if during:
                 run.dose_per_position = electrons(during[-1][1].commanded_optics.probe_current, run.dwell_time)
+            during, later = _episode(during, run.dose_before, run.computed_dose)
+            blanked = [(recorded, state) for recorded, state in during if state.beam_blanked]
             if blanked:
                 run.state, run.dose_after = blanked[-1][0], blanked[-1][1].dose
+            elif later:
+                run.dose_after = later[0][1].dose
             elif following is not None and following.path.session == run.path.session:
-                run.dose_after = following.dose_before
+                run.dose_after = following.dose_before - following.reference_dose
             following = run
+
+
+def _episode(states: list[tuple[RecordedMessage, Any]], before: float, cost: float) -> tuple[list, list]:
+    """The states of an acquisition, and those of what came after it.
+
+    It has ended where the total has grown from `before` by what it costs, or where the beam is on after it was off: or must
+    have been, since the total has grown.
+    """
+    blanked = False
+    for number, (_, state) in enumerate(states):
+        if not state.beam_blanked and (blanked or state.dose > before):
+            return states[:number], states[number:]
+        blanked = blanked or state.beam_blanked
+        if state.beam_blanked and cost and abs(state.dose - before - cost) <= 4 * np.spacing(state.dose):
+            return states[:number + 1], states[number + 1:]
+    return states, []
 
 
 def _decoded(folder: str | Path, topics: tuple[str, ...]):

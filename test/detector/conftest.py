@@ -18,6 +18,7 @@ from edgetem_nodes.detector import node as detector_node
 from edgetem_nodes.graph.credit import CreditReporter
 from edgetem_nodes.graph.messages import block_data, from_uuid, number_array, to_stamp, to_uuid
 from edgetem_nodes.graph.quality_of_service import BLOCKS, EVENTS
+from edgetem_nodes.physics.exposure import Exposure
 from edgetem_nodes.physics.scan import Axis
 
 PATIENCE = 20.0
@@ -47,14 +48,14 @@ class KnownFrames:
         ramp = np.arange(np.prod(self.frame_shape), dtype=np.uint64)
         return ((start[:, None] + ramp) % np.uint64(65536)).astype(np.uint16).reshape(count, *self.frame_shape)
 
-    def read(self, positions: np.ndarray, dwell_s: float, sequence: int, first_index: int) -> np.ndarray:
-        last = first_index + len(positions)
-        if self.fails_at is not None and first_index <= self.fails_at < last:
+    def read(self, exposure: Exposure, first: int, count: int) -> np.ndarray:
+        last = first + count
+        if self.fails_at is not None and first <= self.fails_at < last:
             raise OSError("the cable is out")
         if self.pause_at is not None and last > self.pause_at:
             self.reached.set()
             assert self.go_on.wait(PATIENCE)
-        return self.frames(sequence, first_index, len(positions))
+        return self.frames(exposure.sequence, first, count)
 
     def close(self) -> None:
         self.closed = True

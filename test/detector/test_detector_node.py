@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from edgetem.srv import Arm
+from edgetem_nodes.physics.scan import Axis
 
 CODES = Arm.Response
 RUN = uuid.UUID(int=1)
@@ -134,6 +135,17 @@ def test_a_probe_path_that_does_not_come_disarms(rig):
     lab.trigger(RUN, 5)
     lab.wait(lambda: lab.ends)
     assert lab.ends[0].error_code == CODES.ABORTED and "not armed" in lab.ends[0].reason
+
+
+def test_axes_are_those_of_the_moment(rig):
+    lab = rig()
+    lab.announce()
+    lab.activate()
+    assert lab.run(uuid.UUID(int=1), 3).sent == 3
+    lab.source.axes = (Axis("ky", "rad", 2e-3, -32e-3, 32), Axis("kx", "rad", 2e-3, -64e-3, 64))
+    assert lab.run(uuid.UUID(int=2), 3).sent == 3
+    lab.wait(lambda: len(lab.blocks) >= 2)
+    assert lab.blocks[0].axes[0].scale == 1e-3 and lab.blocks[-1].axes[0].scale == 2e-3
 
 
 def test_a_probe_path_of_another_length_ends_at_once(rig):

@@ -175,21 +175,23 @@ def test_settings_that_do_not_fit_are_refused(settings, axes, message):
 
 def test_simulated_sheet_gives_its_true_strain():
     """The physics of the simulated specimen against its own displacement field, without noise."""
-    from edgetem_nodes.physics.phase_object import Camera, PhaseObject, Probe, margin
+    from edgetem_nodes.physics.diffraction import Diffraction
+    from edgetem_nodes.physics.optics import Camera, Probe
     from edgetem_nodes.physics.scan import Axis
-    from edgetem_nodes.physics.sheet import Sheet
+    from edgetem_nodes.physics.specimens import Condition
+    from edgetem_nodes.physics.specimens.catalogue import SpecimenOptions, make_specimen
 
-    extent, probe, camera = (12e-9, 12e-9), Probe(80e3, 2e-3), Camera(64, 1e-3)
-    sheet = Sheet("MoS2", extent, margin(probe, camera), 0.02, 7)
+    camera = Camera(64, 1e-3)
+    sheet = make_specimen("MoS2", (12e-9, 12e-9), 7, SpecimenOptions(strain=0.02))
     grid = np.linspace(0, 12e-9, 15)
     positions = np.stack(np.meshgrid(grid, grid, indexing="ij"), axis=-1).reshape(-1, 2)
-    patterns = PhaseObject(sheet.positions, sheet.atomic_numbers, extent, probe, camera).patterns(positions)
+    patterns = Diffraction(sheet, Probe(80e3, 2e-3), camera).patterns(positions)
     axes = tuple(Axis(name, "rad", 1e-3, camera.offset, 64) for name in ("ky", "kx"))
     scalarizer = build(lattice(), axes)
     features = scalarizer(patterns * 1e8)
     assert features.valid.all(), features.failures
     for name, quantity in (("dilation", "dilation"), ("exx", "strain_xx"), ("eyy", "strain_yy"), ("exy", "strain_xy")):
-        truth = 100 * sheet.truth(quantity, positions)[1]
+        truth = 100 * sheet.truth(quantity, positions, Condition())
         found = features.values[:, scalarizer.names.index(name)]
         assert np.corrcoef(found, truth)[0, 1] > 0.97, name
         assert abs((found - truth).mean()) < 0.05, name

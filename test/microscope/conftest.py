@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import uuid
 from collections.abc import Callable
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,71 +20,9 @@ from edgetem.srv import Arm
 from edgetem_nodes.graph.messages import from_uuid, number_array, to_uuid
 from edgetem_nodes.graph.quality_of_service import EVENTS, STATE
 from edgetem_nodes.microscope import node as microscope_node
-from edgetem_nodes.physics.scan import ScanField
+from recorded_driver import RecordedDriver
 
 PATIENCE = 20.0
-STEP = 1e-9
-
-
-class RecordedDriver:
-    """A driver of a 4 x 5 field, 1 nm apart, 1000 electrons a millisecond."""
-
-    field = ScanField((0.0, 0.0), (STEP, STEP), (4, 5))
-    pixel_area_m2 = STEP**2
-
-    def __init__(self, real_time: bool) -> None:
-        self.real_time = real_time
-        self.blanked: list[bool] = []
-        self.optics = {"high_tension": 80e3, "defocus": 0.0}
-        self.failing: set[str] = set()
-        self.slow: threading.Event | None = None
-        self.closed = False
-
-    def overview(self) -> SimpleNamespace:
-        if self.slow is not None:
-            assert self.slow.wait(PATIENCE)
-        if "overview" in self.failing:
-            raise OSError("no signal from the annular detector")
-        data = np.arange(20.0).reshape(1, 4, 5)
-        return SimpleNamespace(channels=("haadf",), data=data, dose=2000.0, duration=0.5)
-
-    def state(self) -> SimpleNamespace:
-        if "state" in self.failing:
-            raise OSError("the column does not answer")
-        return SimpleNamespace(commanded_optics=dict(self.optics), sensed_optics=dict(self.optics), vacuum=1e-6)
-
-    def set_optics(self, **values: float) -> None:
-        for name, value in values.items():
-            if name == "coma":
-                raise microscope_node.NotSupported("this column has no control of coma")
-            if name == "high_tension" and value > 300e3:
-                raise ValueError(f"high tension {value:g} V is above 300000 V")
-        if "optics" in self.failing:
-            raise OSError("lens supply tripped")
-        self.optics.update(values)
-
-    def move_stage(self, **_values: float) -> None:
-        raise microscope_node.NotSupported("this instrument has no stage")
-
-    def blank(self, blank: bool) -> None:
-        if "unblank" in self.failing and not blank:
-            raise OSError("the blanker does not answer")
-        self.blanked.append(blank)
-
-    def truths(self) -> list[str]:
-        if "truth" in self.failing:
-            raise microscope_node.NotSimulated("a real specimen has no known truth")
-        return ["scalar"]
-
-    def truth(self, quantity: str) -> tuple[str, np.ndarray]:
-        assert quantity == "scalar"
-        return "counts", np.arange(20.0).reshape(4, 5)
-
-    def electrons(self, count: int, dwell_s: float) -> float:
-        return count * dwell_s * 1e6
-
-    def close(self) -> None:
-        self.closed = True
 
 
 class Bench:
@@ -94,7 +31,7 @@ class Bench:
     def __init__(self, driver: RecordedDriver, **parameters: object) -> None:
         self.context = rclpy.Context()
         rclpy.init(context=self.context)
-        self.driver = driver
+        self.driver, self.closed = driver, False
         self.microscope = microscope_node.MicroscopeNode(
             context=self.context, parameter_overrides=[Parameter(k, value=v) for k, v in parameters.items()])
         self.changed = threading.Condition()
@@ -116,6 +53,8 @@ class Bench:
                                   (Image, "overview_image", self.images)):
             self.user.create_subscription(kind, topic, lambda message, kept=kept: self._keep(kept, message), STATE)
         self.acquiring: ActionClient | None = None
+        self.actions: dict[str, ActionClient] = {}
+        self.told: list[object] = []
         self.executors = []
         for node in (self.microscope, self.detector, self.user):
             executor = SingleThreadedExecutor(context=self.context)
@@ -198,6 +137,16 @@ class Bench:
             self.end(self.paths[-1], len(self.paths[-1].positions) // 2)
         return self.result_of(result).result
 
+    def act(self, kind: type, name: str, **goal: object) -> object:
+        """Send a goal to another of the microscope's actions; returns its handle. Feedback is kept in `told`."""
+        if name not in self.actions:
+            self.actions[name] = ActionClient(self.user, kind, name)
+        assert self.actions[name].wait_for_server(PATIENCE)
+        handle = self.result_of(self.actions[name].send_goal_async(
+            kind.Goal(**goal), feedback_callback=lambda message: self._keep(self.told, message.feedback)))
+        assert handle.accepted
+        return handle
+
     def call(self, kind: type, name: str, **request: object) -> object:
         """The answer of one of the microscope's services."""
         client = self.user.create_client(kind, name)
@@ -205,12 +154,16 @@ class Bench:
         return self.result_of(client.call_async(kind.Request(**request)))
 
     def close(self) -> None:
+        if self.closed:
+            return
+        self.closed = True
         self.deaf.set()
         for executor, thread in self.executors:
             executor.shutdown()
             thread.join(timeout=5.0)
-        if self.acquiring is not None:
-            self.acquiring.destroy()
+        for client in (self.acquiring, *self.actions.values()):
+            if client is not None:
+                client.destroy()
         self.microscope.close()
         for node in (self.microscope, self.detector, self.user):
             node.destroy_node()
@@ -222,8 +175,8 @@ def bench(monkeypatch):
     """Makes a bench; `bench(real_time=..., **{parameter: value})`. Everything is closed at the end."""
     made = []
 
-    def make(*, real_time: bool = False, **parameters: object) -> Bench:
-        driver = RecordedDriver(real_time)
+    def make(*, real_time: bool = False, driver: RecordedDriver | None = None, **parameters: object) -> Bench:
+        driver = driver or RecordedDriver(real_time)
         monkeypatch.setattr(microscope_node, "make_driver", lambda _instrument, _seed: driver)
         made.append(Bench(driver, **parameters))
         return made[-1]

@@ -134,7 +134,7 @@ def test_a_survey_keeps_acquisitions_out(bench):
     client = lab.user.create_client(AcquireOverview, "acquire_overview")
     assert client.wait_for_service(20.0)
     survey = client.call_async(AcquireOverview.Request())
-    lab.wait(lambda: lab.microscope._busy)
+    lab.wait(lambda: lab.microscope.console.busy)
     assert lab.acquire(THREE).error_code == CODES.BUSY
     lab.driver.slow.set()
     assert lab.result_of(survey).error_code == 0
@@ -190,7 +190,7 @@ def test_a_detector_that_is_not_there_is_told(bench):
     lab = bench()
     lab.activate()
     lab.detector.destroy_service(lab.arming)
-    lab.wait(lambda: not lab.microscope._arm.service_is_ready())
+    lab.wait(lambda: not lab.microscope.acquisitions.arm.service_is_ready())
     result = lab.acquire(THREE)
     assert result.error_code == CODES.DETECTOR_UNAVAILABLE and "is the detector node running" in result.error_msg
     assert False not in lab.driver.blanked
@@ -353,11 +353,11 @@ def test_the_loss_of_the_client_blanks_the_beam(bench):
     lab.activate_without_client()
     with subprocess.Popen([sys.executable, "-c", CLIENT], env=dict(os.environ)) as victim:
         try:
-            lab.wait(lambda: lab.microscope._run is not None and lab.microscope._run.clients)
+            lab.wait(lambda: lab.microscope.acquisitions.run is not None and lab.microscope.acquisitions.run.clients)
             assert lab.driver.blanked[-1] is False
             victim.send_signal(signal.SIGKILL)
             victim.wait()
-            lab.wait(lambda: lab.microscope._run is None)
+            lab.wait(lambda: lab.microscope.acquisitions.run is None)
         finally:
             victim.kill()
     assert lab.driver.blanked[-1] is True

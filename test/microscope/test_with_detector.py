@@ -1,5 +1,6 @@
 """Microscope and detector together, on the simulated instrument: the contract between them."""
 
+import math
 import threading
 import uuid
 
@@ -11,11 +12,13 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
 
 from edgetem.action import Acquire
-from edgetem.msg import DetectorBlock
+from edgetem.msg import DetectorBlock, Optics, ProbePath, StagePose
+from edgetem.srv import MoveStage, SetHolder, SetOptics
 from edgetem_nodes.detector.node import DetectorNode
+from edgetem_nodes.graph.column import exposure_of
 from edgetem_nodes.graph.credit import CreditReporter
 from edgetem_nodes.graph.messages import block_data, from_uuid, number_array, to_uuid
-from edgetem_nodes.graph.quality_of_service import BLOCKS
+from edgetem_nodes.graph.quality_of_service import BLOCKS, EVENTS
 from edgetem_nodes.microscope.node import MicroscopeNode
 
 PATIENCE = 30.0
@@ -43,6 +46,8 @@ class Loop:
         self.changed = threading.Condition()
         self.reporter = CreditReporter(self.eater, "eater", 8 * FRAME)
         self.eater.create_subscription(DetectorBlock, "detector_block", self._consume, BLOCKS)
+        self.paths: list[ProbePath] = []
+        self.user.create_subscription(ProbePath, "probe_path", self.paths.append, EVENTS)
         self.reporter.start()
         self.threads = []
         for node in (self.detector, self.microscope, self.eater, self.user):
@@ -75,7 +80,7 @@ class Loop:
 
     def send(self, count: int, number: int):
         goal = Acquire.Goal(acquisition_id=from_uuid(uuid.UUID(int=number)), dwell_time=1e-3)
-        goal.positions = number_array(self.microscope._field.positions(np.arange(count)))
+        goal.positions = number_array(self.microscope.console.field.positions(np.arange(count)))
         sent = self.client.send_goal_async(goal)
         self.wait(sent.done)
         return sent.result()
@@ -107,8 +112,36 @@ def test_every_position_of_an_acquisition_becomes_one_frame(loop):
     assert (result.error_code, result.frames_delivered, result.frames_dropped) == (0, 100, 0)
     loop.wait(lambda: sum(block.shape[0] for block in loop.blocks) == 100)
     frames = np.concatenate([block_data(block) for block in loop.blocks])
-    whole = loop.detector._source.read(loop.microscope._field.positions(np.arange(100)), 1e-3, 0, 0)
+    loop.wait(lambda: loop.paths)
+    whole = loop.detector._source.read(exposure_of(loop.paths[0]), 0, 100)
     assert np.array_equal(frames, whole), "how the detector cuts its blocks changes no count"
+
+
+def test_the_source_is_given_what_was_commanded(loop):
+    given, read = [], loop.detector._source.read
+
+    def recorded(exposure, first, count):
+        given.append(exposure)
+        return read(exposure, first, count)
+
+    loop.detector._source.read = recorded
+    for kind, name, request in (
+            (SetOptics, "set_optics", {"optics": Optics(**{**dict.fromkeys(Optics.get_fields_and_field_types(), math.nan),
+                                                           "defocus": 4e-8})}),
+            (MoveStage, "move_stage", {"pose": StagePose(x=1e-9, y=math.nan, z=math.nan, alpha=0.1, beta=math.nan)}),
+            (SetHolder, "set_holder", {"temperature": 350.0, "bias": math.nan})):
+        client = loop.user.create_client(kind, name)
+        assert client.wait_for_service(PATIENCE)
+        answer = client.call_async(kind.Request(**request))
+        loop.wait(answer.done)
+        assert answer.result().error_code == 0, answer.result().error_msg
+    future = loop.send(20, 1).get_result_async()
+    loop.wait(future.done)
+    exposure = given[0]
+    assert exposure.optics["defocus"] == 4e-8 and exposure.optics["magnification"] == 1.0
+    assert exposure.stage == {"x": 1e-9, "y": 0.0, "z": 0.0, "alpha": 0.1, "beta": 0.0}
+    assert exposure.holder.tolist() == [[0.0, 350.0, 0.0]]
+    assert np.array_equal(exposure.positions, loop.microscope.console.field.positions(np.arange(20)))
 
 
 def test_canceling_stops_the_stream_and_counts_what_was_exposed(loop):
@@ -122,8 +155,8 @@ def test_canceling_stops_the_stream_and_counts_what_was_exposed(loop):
     result = future.result().result
     assert result.error_code == Acquire.Result.CANCELED
     assert 0 < result.frames_delivered <= 8
-    assert result.dose == pytest.approx(loop.microscope._driver.electrons(int(result.frames_delivered), 1e-3))
-    assert loop.microscope._driver.state().beam_blanked
+    assert result.dose == pytest.approx(loop.microscope.console.driver.electrons(int(result.frames_delivered), 1e-3))
+    assert loop.microscope.console.driver.state(0.0).beam_blanked
     loop.appetite.release(10**6)
     future = loop.send(10, 2).get_result_async()
     loop.wait(future.done)

@@ -1,6 +1,7 @@
 """Bad input gets a clear error before anything starts."""
 
 import shutil
+import subprocess
 
 import h5py
 import numpy as np
@@ -110,6 +111,28 @@ def test_a_dose_budget_limits_the_plan():
     result = CliRunner().invoke(app, ["check", str(SYNTHETIC), "--set", "planner.dose_budget=1.5e7"])
     assert result.exit_code == 0, result.output
     assert "25 of 480 positions" in result.output
+
+
+def test_the_plan_says_what_drift_tracking_costs():
+    settings = ["--set", "microscope.drift_tracking.every_points=30"]
+    result = CliRunner().invoke(app, ["check", str(SYNTHETIC), *settings])
+    assert result.exit_code == 0, result.output
+    line = next(line for line in result.output.splitlines() if line.startswith("drift"))
+    assert "reference images of" in line and "electrons" in line
+    settings[-1] = "microscope.drift_tracking.every_points=2"
+    result = CliRunner().invoke(app, ["check", str(SYNTHETIC), *settings])
+    assert "points at once take longer than the interval" in result.output
+
+
+def test_a_launch_refuses_what_a_run_refuses(configuration):
+    folder, content = configuration
+    content["detector"] = {"ros__parameters": {"instrument": {"driver": "simulated"}}}
+    (folder / "spoilt.yaml").write_text(yaml.safe_dump(content))
+    result = subprocess.run([str(COMMAND), "launch", "experiment.launch.py", f"experiment:={folder / 'spoilt.yaml'}",
+                             f"output:={folder / 'run'}"], capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == 1
+    assert "'replay' for microscope and 'simulated' for detector" in result.stdout + result.stderr
+    assert not (folder / "run").exists(), "something was started"
 
 
 @pytest.mark.parametrize(("arguments", "words"), [

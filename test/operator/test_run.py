@@ -117,14 +117,14 @@ def test_seeds_are_judged_by_their_median(edgetem, tmp_path):
 
 @pytest.mark.slow
 def test_the_default_experiment_maps_the_true_strain_and_computes_energies(edgetem, tmp_path):
-    from edgetem_nodes.microscope.drivers import make_driver
+    from edgetem_nodes.microscope.drivers import initial_exposure, make_driver
     from edgetem_nodes.operator.experiment import SCHEMAS
     command = edgetem("run", "default", "--output", tmp_path / "run")
     assert command.finish() == 0, command.output
     outcome = read_outcome(tmp_path / "run")
     instrument = outcome.configuration.parameters("microscope", SCHEMAS["microscope"]).instrument
     driver = make_driver(instrument, outcome.configuration.nodes["microscope"]["seed"])
-    _, truth = driver.truth("dilation")
+    _, truth = driver.truth("dilation", initial_exposure(driver, 0.0, 0.0, 0))
     driver.close()
     mean = np.asarray(outcome.last_map.mean).reshape(truth.shape)
     assert np.corrcoef(mean.ravel(), 100 * truth.ravel())[0, 1] > 0.9

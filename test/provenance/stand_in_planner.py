@@ -136,7 +136,7 @@ class Session:
 
 
 def record(folder, *, altered=None, crash_in=None, cut_in=None, operator_stop=None, gap=None, platform="this machine",
-           poison=False):
+           poison=False, reference=False):
     """Write the bag of an experiment.
 
     altered : (acquisition, row, addend) changes one recorded value after the planner had decided on the true one.
@@ -145,6 +145,7 @@ def record(folder, *, altered=None, crash_in=None, cut_in=None, operator_stop=No
     operator_stop : decision in whose place the operator stops.
     gap : acquisition of which the recorder lost everything.
     poison : decisions are recorded as bytes that are no decisions.
+    reference : from the third acquisition on, an image is taken before each.
     """
     clock = [1_700_000_000_000_000_000]
     session = Session(folder, clock)
@@ -179,7 +180,14 @@ def record(folder, *, altered=None, crash_in=None, cut_in=None, operator_stop=No
             core.told(index, values, ELECTRONS)
             index += 1
             continue
-        session.write("probe_path", ProbePath(acquisition_id=identifier, positions=decision.positions, dwell_time=0.01))
+        cost = 0.0
+        if reference and index > 1:
+            session.write("microscope_state", MicroscopeState(dose=spent, beam_blanked=False))
+            cost = (spent + ELECTRONS / 3) - spent
+            spent += ELECTRONS / 3
+            session.write("microscope_state", MicroscopeState(dose=spent, beam_blanked=True))
+        session.write("probe_path", ProbePath(acquisition_id=identifier, positions=decision.positions, dwell_time=0.01,
+                                              reference_dose=cost))
         session.write("microscope_state", MicroscopeState(dose=spent, beam_blanked=False))
         recorded = values.copy()
         if altered and altered[0] == index:
@@ -200,8 +208,8 @@ def record(folder, *, altered=None, crash_in=None, cut_in=None, operator_stop=No
             continue
         session.write("archived_block", ArchivedBlock(acquisition_id=identifier))
         session.write("acquisition_end", AcquisitionEnd(acquisition_id=identifier, requested=BATCH, sent=BATCH))
-        cost = ELECTRONS * (1 + index / 7) * BATCH
-        spent += cost
+        cost += ELECTRONS * (1 + index / 7) * BATCH
+        spent += ELECTRONS * (1 + index / 7) * BATCH
         if index != 1:  # a state may be replaced before it is taken: the next one says as much
             session.write("microscope_state", MicroscopeState(dose=spent, beam_blanked=True))
         core.told(index, values, cost)

@@ -9,7 +9,7 @@ import rclpy
 from altered_bag import copy_altered
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
-from stand_in_planner import BATCH, CONFIG, DECISIONS, EXPERIMENT, StandInPlanner, record
+from stand_in_planner import BATCH, CONFIG, DECISIONS, ELECTRONS, EXPERIMENT, StandInPlanner, record
 
 from edgetem_nodes.provenance import comparison
 from edgetem_nodes.provenance.comparison import DIFFERENT, NOT_COMPARABLE, SAME
@@ -153,6 +153,16 @@ def test_serving_does_not_depend_on_the_recorded_decisions(tmp_path):
         assert run.complete and len(run.indices) == BATCH
     with pytest.raises(BagError, match="is not a edgetem/msg/Decision"):
         list(read_bag(tmp_path, ["decision"]))
+
+
+def test_a_reference_image_counts_with_the_acquisition_that_it_was_taken_for(tmp_path):
+    record(tmp_path / "bag", reference=True)
+    recording = Recording(tmp_path)
+    recorded = {m.index: m.dose for _, _, m in read_bag(tmp_path, ["decision"])}
+    for index in range(2, DECISIONS):
+        run = recording.acquisition(uuid.uuid5(EXPERIMENT, str(index)))
+        assert run.reference_dose == pytest.approx(ELECTRONS / 3, rel=1e-9)
+        assert run.dose == pytest.approx(recorded[index + 1] - recorded[index], rel=1e-9)
 
 
 def test_doses_served_sum_to_the_recorded_totals_bit_for_bit(tmp_path):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
 
 from edgetem_nodes.graph.instrument import Instrument
+from edgetem_nodes.physics.exposure import Exposure
 from edgetem_nodes.physics.scan import Axis
 
 
@@ -20,19 +22,17 @@ class DetectorSource(Protocol):
     dtype: np.dtype
     """Little-endian."""
     axes: list[Axis]
-    """Of the frame's dimensions, SI units."""
+    """Of the frame's dimensions, SI units; looked at afresh for every block, since optics may change them."""
     pausable: bool
     """Whether frames wait until they are read."""
     real_time: bool
     """Whether `read` takes as long as the dwell time says."""
 
-    def read(self, positions: np.ndarray, dwell: float, sequence: int, first_index: int) -> np.ndarray:
-        """Frames (n, *frame_shape) at positions (n, 2), (y, x) [m].
+    def resume(self, history: Sequence[tuple[Exposure, int]]) -> None:
+        """An experiment goes on: exposures before, and how many positions of each the beam visited."""
 
-        Parameters
-        ----------
-        dwell : [s] a position.
-        sequence, first_index : running number of the probe path, and of the first frame in it.
+    def read(self, exposure: Exposure, first: int, count: int) -> np.ndarray:
+        """Frames (count, *frame_shape) of an exposure, from its position `first` on; read in order, from 0.
 
         Raises
         ------

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 import numpy as np
 
 from edgetem_nodes.graph.instrument import Instrument, replay_set
+from edgetem_nodes.physics.exposure import Exposure
 
 
 class ReplaySource:
@@ -22,12 +24,15 @@ class ReplaySource:
         self.axes = self._replay.axes
         self.real_time = instrument.replay.real_time
 
-    def read(self, positions: np.ndarray, dwell: float, sequence: int, first_index: int) -> np.ndarray:
-        """Measured frames (n, *frame_shape); with `real_time` it returns no sooner than n dwell times after the call."""
+    def resume(self, history: Sequence[tuple[Exposure, int]]) -> None:
+        """Data that was measured does not change."""
+
+    def read(self, exposure: Exposure, first: int, count: int) -> np.ndarray:
+        """Measured frames (count, *frame_shape); with `real_time` it returns no sooner than `count` dwell times later."""
         start = time.monotonic()
-        frames = self._replay.frames(self._replay.field.candidates(positions))
+        frames = self._replay.frames(self._replay.field.candidates(exposure.positions[first:first + count]))
         if self.real_time:
-            time.sleep(max(0.0, start + dwell * len(frames) - time.monotonic()))
+            time.sleep(max(0.0, start + exposure.dwell * len(frames) - time.monotonic()))
         return frames
 
     def close(self) -> None:

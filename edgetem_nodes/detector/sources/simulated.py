@@ -1,34 +1,55 @@
-"""Diffraction patterns of the simulated sheet on a counting pixelated detector."""
+"""Frames of the virtual microscope's detector: a camera, annular detectors or a spectrometer."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 
 from edgetem_nodes.graph.instrument import Instrument, simulation
-from edgetem_nodes.physics.electrons import electrons
+from edgetem_nodes.physics.exposure import Exposure
 from edgetem_nodes.physics.scan import Axis
 
 
 class SimulatedSource:
-    """See `DetectorSource`. A frame depends on seed, position, dwell time, probe path and index, not on how it is read."""
+    """See `DetectorSource`. A frame depends on settings, seed and exposures, not on how it is read."""
 
-    name = "pixelated"
     pausable = True
     real_time = False
 
     def __init__(self, instrument: Instrument, seed: int) -> None:
         self._simulation = simulation(instrument, seed)
-        self._current = instrument.probe_current_pA * 1e-12
-        camera = self._simulation.settings.camera
-        self.frame_shape = (camera.pixels, camera.pixels)
-        self.dtype = np.dtype("<u2")
-        self.axes = [Axis(name, "rad", camera.pixel_angle, camera.offset, camera.pixels) for name in ("ky", "kx")]
-        self._simulation.phase_object  # noqa: B018  (made now: the first frame must not wait for it)
+        self.name = self._simulation.settings.detector
+        self.frame_shape = self._simulation.frame_shape
+        self.dtype = self._simulation.camera_model.dtype
+        self._optics = dict(self._simulation.settings.optics)
+        self._last: Exposure | None = None
+        self._read = 0
+        self._simulation.prepare()
 
-    def read(self, positions: np.ndarray, dwell: float, sequence: int, first_index: int) -> np.ndarray:
-        """Counted patterns (n, ky, kx) uint16; raises ValueError for a position outside the field."""
-        self._simulation.settings.field.candidates(positions)
-        return self._simulation.frames(positions, electrons(self._current, dwell), sequence, first_index)
+    @property
+    def axes(self) -> list[Axis]:
+        """Of a frame, at the camera length that was commanded last."""
+        return self._simulation.axes(self._optics)
+
+    def resume(self, history: Sequence[tuple[Exposure, int]]) -> None:
+        """The specimen has received what it has, and the camera length stays as it was."""
+        for exposure, count in history:
+            self._simulation.expose(exposure, count)
+        self._optics = dict(history[-1][0].optics)
+
+    def read(self, exposure: Exposure, first: int, count: int) -> np.ndarray:
+        """Frames (count, *frame_shape); raises ValueError for a position outside the field, or a dwell time that is too short.
+
+        What earlier exposures did to the specimen is accounted for when the next one begins.
+        """
+        if self._last is not None and self._last is not exposure and self._last.sequence != exposure.sequence:
+            self._simulation.expose(self._last, self._read)
+            self._read = 0
+        self._last, self._optics = exposure, dict(exposure.optics)
+        frames = self._simulation.frames(exposure, first, count)
+        self._read = max(self._read, first + count)
+        return frames
 
     def close(self) -> None:
         """Nothing is held."""

@@ -1,29 +1,40 @@
-"""A column whose settings are those of the configuration or the file, and stay: common to simulation and replay."""
+"""A column whose settings are those of the configuration or the file, and stay: that of measured data."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from edgetem_nodes.graph.instrument import Instrument
-from edgetem_nodes.microscope.drivers import OPTICS_LIMITS, STAGE_LIMITS, ColumnState, NotSupported, check_range
+from edgetem_nodes.microscope.drivers import (
+    HOLDER_LIMITS,
+    OPTICS_LIMITS,
+    STAGE_LIMITS,
+    ColumnState,
+    NotSupported,
+    check_range,
+)
 from edgetem_nodes.physics.electrons import electrons
+from edgetem_nodes.physics.exposure import Exposure
 from edgetem_nodes.physics.scan import ScanField
 
 
 class FixedColumn:
     """Settings, blanker and dose of a column that cannot be commanded."""
 
+    steered = False
+
     def __init__(self, instrument: Instrument, field: ScanField, optics: dict[str, float], stage: dict[str, float],
-                 holder: dict[str, float], sensed: bool, reason: str, real_time: bool) -> None:
+                 reason: str, real_time: bool) -> None:
         """Set up the column.
 
         Parameters
         ----------
-        optics, stage, holder : commanded values by the names of Optics, StagePose and Holder, SI units.
-        sensed : whether sensors report these values; otherwise nothing is sensed.
+        optics, stage : commanded values by the names of Optics and StagePose, SI units. Nothing is sensed.
         reason : why a control cannot change, for the error that says so.
         """
         self.field, self.real_time = field, real_time
-        self._instrument, self._reason, self._sensed = instrument, reason, sensed
-        self._optics, self._stage, self._holder = optics, stage, holder
+        self._instrument, self._reason = instrument, reason
+        self._optics, self._stage = optics, stage
         self._blanked = True
 
     @property
@@ -31,11 +42,9 @@ class FixedColumn:
         """Area of one grid cell [m^2]."""
         return abs(self.field.step[0] * self.field.step[1])
 
-    def state(self) -> ColumnState:
-        """Settings; the sensors agree with them where there are any."""
-        settings = (dict(self._optics), dict(self._stage), dict(self._holder))
-        sensed = settings if self._sensed else ({}, {}, {})
-        return ColumnState(settings[0], sensed[0], settings[1], sensed[1], settings[2], sensed[2],
+    def state(self, elapsed: float) -> ColumnState:
+        """Settings; there are no sensors."""
+        return ColumnState(commanded_optics=dict(self._optics), commanded_stage=dict(self._stage),
                            beam_blanked=self._blanked)
 
     def set_optics(self, **changes: float) -> None:
@@ -48,10 +57,21 @@ class FixedColumn:
         check_range(changes, STAGE_LIMITS, "stage")
         self._unchanged(changes, self._stage)
 
+    def set_holder(self, **changes: float) -> None:
+        """Raises ValueError outside the range, NotSupported otherwise."""
+        check_range(changes, HOLDER_LIMITS, "holder")
+        self._unchanged(changes, {})
+
     def _unchanged(self, changes: dict[str, float], present: dict[str, float]) -> None:
         for name, value in changes.items():
             if name not in present or abs(value - present[name]) > 1e-9 * abs(present[name]) + 1e-15:
                 raise NotSupported(f"{name} cannot be changed to {value:g}: {self._reason}")
+
+    def resume(self, history: Sequence[tuple[Exposure, int]]) -> None:
+        """Data that was measured does not change, nor do its settings."""
+
+    def expose(self, exposure: Exposure, frames: int) -> None:
+        """Data that was measured does not change."""
 
     def blank(self, blanked: bool) -> None:
         """Blank or unblank the beam."""

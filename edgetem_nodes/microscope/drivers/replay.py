@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from edgetem_nodes.graph.instrument import Instrument, replay_set
 from edgetem_nodes.microscope.drivers import NotSimulated, Survey
 from edgetem_nodes.microscope.drivers.fixed import FixedColumn
+from edgetem_nodes.physics.exposure import Exposure
+
+if TYPE_CHECKING:
+    from edgetem_nodes.physics.specimens import Atoms
 
 
 class ReplayDriver(FixedColumn):
@@ -22,10 +28,10 @@ class ReplayDriver(FixedColumn):
         if "camera_length" in stated:
             optics["camera_length"] = stated["camera_length"]
         stage = {"alpha": stated["alpha"]} if "alpha" in stated else {}
-        super().__init__(instrument, self._replay.field, optics, stage, {}, False,
+        super().__init__(instrument, self._replay.field, optics, stage,
                          f"the data in {self._replay.scan.path.name} was measured as it was", instrument.replay.real_time)
 
-    def overview(self) -> Survey:
+    def overview(self, exposure: Exposure) -> Survey:
         """The survey image, or the counts summed over each pixel."""
         if self._survey is None:
             dose, duration = self._survey_cost()
@@ -33,10 +39,18 @@ class ReplayDriver(FixedColumn):
             self._survey = Survey([channel], self._replay.survey()[np.newaxis], dose, duration)
         return self._survey
 
+    def image(self, exposure: Exposure, shape: tuple[int, int]) -> np.ndarray:
+        """The survey at the pixels nearest to the nominal positions; raises ValueError for one outside the field."""
+        return self._replay.survey().ravel()[self.field.candidates(exposure.positions)].reshape(shape)
+
     def truths(self) -> list[str]:
         """Raises NotSimulated."""
         raise NotSimulated(f"{self._replay.scan.path.name} was measured: there is no ground truth")
 
-    def truth(self, quantity: str) -> tuple[str, np.ndarray]:
+    def truth(self, quantity: str, exposure: Exposure) -> tuple[str, np.ndarray]:
         """Raises NotSimulated."""
         raise NotSimulated(f"{self._replay.scan.path.name} was measured: there is no truth about {quantity!r}")
+
+    def atoms(self, low: np.ndarray, high: np.ndarray, exposure: Exposure) -> Atoms:
+        """Raises NotSimulated."""
+        raise NotSimulated(f"{self._replay.scan.path.name} was measured: nobody knows its atoms")
