@@ -62,6 +62,7 @@ class DetectorNode(GraphNode):
     def setup(self) -> None:
         p = self.parameters
         self._source = make_source(p.instrument, p.seed)
+        self._source.prepare()
         history = read_history(p.history)
         if history.exposures:
             self._source.resume(history.exposures)
@@ -136,6 +137,10 @@ class DetectorNode(GraphNode):
         if not shortest * (1 - 1e-9) <= request.dwell_time * 1e3 <= longest * (1 + 1e-9) or request.dwell_time == 0.0:
             return codes.DWELL_OUT_OF_RANGE, (f"dwell time {request.dwell_time * 1e3:g} ms is outside the detector's range, "
                                               f"{shortest:g} to {longest:g} ms")
+        try:
+            self._source.check_dwell(request.dwell_time)
+        except ValueError as error:
+            return codes.DWELL_OUT_OF_RANGE, str(error)
         run = self._run
         if run is not None and (run.thread is not None or run.acquisition_id != acquisition_id):
             doing = "streams" if run.thread is not None else "is armed for"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from edgetem_nodes.graph.configuration import group, parameter
-from edgetem_nodes.graph.instrument import Instrument
+from edgetem_nodes.graph.instrument import Beam
 
 
 @dataclass
@@ -110,7 +110,7 @@ class Parameters:
     readout_noise: float = parameter(0.0, "standard deviation of a pixel without signal", unit="counts", minimum=0.0)
     saturation: float = parameter(0.0, "counts at which a pixel is saturated; 0: the largest value of an unsigned integer "
                                   "frame, none for other frames", unit="counts", minimum=0.0)
-    instrument: Instrument = group(Instrument)
+    instrument: Beam = group(Beam)
     eels_edge: EelsEdge = group(EelsEdge)
     eels_band_ratio: EelsBandRatio = group(EelsBandRatio)
     eds_window: EdsWindow = group(EdsWindow)

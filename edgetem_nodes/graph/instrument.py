@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from edgetem_nodes.graph.configuration import group, parameter
 from edgetem_nodes.graph.simulated_instrument import Simulated, simulation
 
-__all__ = ["Instrument", "Limits", "Replay", "Simulated", "replay_set", "simulation"]
+__all__ = ["Beam", "Instrument", "Limits", "Replay", "Simulated", "replay_set", "simulation"]
 
 if TYPE_CHECKING:
     from edgetem_nodes.archive.replay import ReplaySet
@@ -39,15 +39,21 @@ class Replay:
 
 
 @dataclass(frozen=True)
-class Instrument:
+class Beam:
+    """What nodes behind the detector may know of the instrument: not who plays it, nor what a simulation hides."""
+
+    high_tension_kV: float = parameter(80.0, "high tension; a replay takes the file's where it says one", unit="kV",
+                                       minimum=1.0, maximum=3000.0)
+    semi_convergence_mrad: float = parameter(2.0, "semi-convergence angle; a replay takes the file's where it says one",
+                                             unit="mrad", minimum=0.01, maximum=100.0)
+
+
+@dataclass(frozen=True)
+class Instrument(Beam):
     """The instrument: which driver, its beam, its limits."""
 
     driver: str = parameter("simulated", "what plays the instrument", choices=("simulated", "replay"))
-    high_tension_kV: float = parameter(80.0, "high tension; a replay takes the file's where it says one", unit="kV",
-                                       minimum=1.0, maximum=3000.0)
     probe_current_pA: float = parameter(40.0, "probe current", unit="pA", minimum=0.0, maximum=1e6)
-    semi_convergence_mrad: float = parameter(2.0, "semi-convergence angle; a replay takes the file's where it says one",
-                                             unit="mrad", minimum=0.01, maximum=100.0)
     dwell_ms: float = parameter(2.0, "dwell time at a position", unit="ms", minimum=1e-4, maximum=1e5)
     survey_dwell_us: float = parameter(20.0, "dwell time of the survey at each grid point", unit="us", minimum=0.0,
                                        maximum=1e6)

@@ -187,6 +187,7 @@ def simulation(instrument: Instrument, seed: int) -> Simulation:
     if chosen.detector == "pixelated" and instrument.semi_convergence_mrad >= half:
         raise ValueError(f"semi_convergence_mrad {instrument.semi_convergence_mrad} does not fit on a camera that reaches "
                          f"{half} mrad: enlarge simulated.pixel_mrad or simulated.camera_pixels")
+    _concerning(instrument)
     step = chosen.field_nm * 1e-9 / (chosen.columns - 1)
     probe = Probe(instrument.high_tension_kV * 1e3, instrument.semi_convergence_mrad * 1e-3, chosen.defocus_nm * 1e-9,
                   bent.astigmatism_nm * 1e-9, math.radians(bent.astigmatism_deg), bent.coma_nm * 1e-9,
@@ -204,6 +205,35 @@ def simulation(instrument: Instrument, seed: int) -> Simulation:
         numerics=_numerics(chosen.numerics, reach), instabilities=_instabilities(chosen.instabilities),
         damage=_damage(chosen.damage), height=chosen.structure.height_nm * 1e-9, descan=descan,
         plasmon_background=chosen.plasmon_background), seed)
+
+
+def _concerning(instrument: Instrument) -> None:
+    """Refuse settings that would do nothing, or without which nothing would be done (ValueError).
+
+    What an added specimen takes is its own affair.
+    """
+    from edgetem_nodes.physics.specimens.catalogue import SPECIMENS
+
+    specimen, asked = instrument.simulated.specimen, instrument.simulated.structure
+    if specimen == "file" and not asked.file:
+        raise ValueError("instrument.simulated.specimen is 'file', but instrument.simulated.structure.file is empty: name a "
+                         "structure file")
+    if asked.file and specimen in SPECIMENS and specimen != "file":
+        raise ValueError(f"instrument.simulated.structure.file {asked.file!r} has no effect on the specimen {specimen!r}: "
+                         "set instrument.simulated.specimen to 'file', or leave the file out")
+    sheets = [name for name, (module, _) in SPECIMENS.items() if module == "sheet"]
+    if (asked.dopant or asked.dopant_percent) and specimen in SPECIMENS and specimen not in sheets:
+        raise ValueError(f"instrument.simulated.structure.dopant {asked.dopant!r} ({asked.dopant_percent:g} %) does "
+                         f"nothing in the specimen {specimen!r}: only {' and '.join(sheets)} take a dopant")
+    if asked.dopant and not asked.dopant_percent:
+        raise ValueError(f"instrument.simulated.structure.dopant {asked.dopant!r} has no effect with dopant_percent 0: set "
+                         "instrument.simulated.structure.dopant_percent, or leave the dopant out")
+    if asked.dopant_percent and not asked.dopant:
+        raise ValueError(f"instrument.simulated.structure.dopant_percent {asked.dopant_percent:g} has no effect without a "
+                         "dopant: set instrument.simulated.structure.dopant")
+    if instrument.probe_current_pA <= 0:
+        raise ValueError(f"instrument.probe_current_pA {instrument.probe_current_pA:g} gives no electrons: a simulated "
+                         "instrument needs a current above 0 pA")
 
 
 def _options(chosen: Simulated) -> SpecimenOptions:

@@ -302,6 +302,8 @@ class Console:
         """Positions visited since drift was measured last."""
         self.told_of_length = False
         """Whether it was said that acquisitions are longer than the drift is measured."""
+        self.told_of_step = False
+        """Whether it was said that the survey's step is too long for the specimen's lattice."""
         self._viewed = self._view()
 
     def _view(self) -> tuple[object, ...]:

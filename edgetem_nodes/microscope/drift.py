@@ -25,7 +25,8 @@ async def take_reference(console: Console, survey: Survey, exposure: Exposure) -
         pass  # a column that does not know its optics cannot say whether a lattice is aliased
     else:
         step = max(abs(value) for value in console.field.step)
-        if step > longest:
+        if step > longest and not console.told_of_step:
+            console.told_of_step = True
             console.node.warn("drift tracking may be misled by the specimen's lattice: the survey's step, "
                               f"{step * 1e9:.3g} nm, is longer than {longest * 1e9:.3g} nm, so a finer lattice shows as a "
                               "coarse one that moves wrongly")
@@ -72,7 +73,7 @@ async def follow_drift(console: Console, plan: Plan) -> float:
     correction goes on as it was.
     """
     tracker = console.tracker
-    if console.parameters.drift_tracking.enabled and not tracker.surveyed and console.points_since == 0:
+    if console.parameters.drift_tracking.enabled and not (tracker.surveyed or tracker.unfit) and console.points_since == 0:
         console.node.warn("drift is not tracked: there is no survey of this view to compare with, take one")
     if not tracker.due(console.points_since, console.elapsed()):
         return 0.0

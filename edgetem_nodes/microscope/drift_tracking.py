@@ -163,6 +163,12 @@ class DriftTracker:
         return self.parameters.dwell_us * 1e-6
 
     @property
+    def unfit(self) -> str:
+        """Why drift cannot be tracked in this field at all; empty where it can."""
+        rows, columns = self.field.shape
+        return "" if min(rows, columns) >= 16 else f"field {rows} x {columns} is too small to track drift: 16 x 16 at least"
+
+    @property
     def surveyed(self) -> bool:
         """Whether there is a survey to compare with."""
         return self._survey is not None
@@ -202,8 +208,8 @@ class DriftTracker:
         image = np.asarray(image, float)
         if image.shape != tuple(self.field.shape):
             raise ValueError(f"survey {image.shape} is not of the field's shape, {tuple(self.field.shape)}")
-        if min(image.shape) < 16:
-            raise ValueError(f"field {image.shape[0]} x {image.shape[1]} is too small to track drift: 16 x 16 at least")
+        if self.unfit:
+            raise ValueError(self.unfit)
         if self._survey is None:
             self._filter.elapsed = elapsed
         self._survey, self._last, self._outliers, self._misses = image, elapsed, [], 0

@@ -103,8 +103,10 @@ class Autofocus:
     """
 
     def __init__(self, start: float, reach: float, coarse: int = 9, fine: int = 9) -> None:
-        if not (reach > 0 and math.isfinite(reach) and math.isfinite(start)):
-            raise ValueError(f"autofocus start {start} m and reach {reach} m must be finite, the reach positive")
+        if not math.isfinite(start):
+            raise ValueError(f"defocus {start * 1e9:g} nm to start from is not finite")
+        if not (reach > 0 and math.isfinite(reach)):
+            raise ValueError(f"reach {reach * 1e9:g} nm is not positive and finite")
         if min(coarse, fine) < 5:
             raise ValueError(f"sweeps of {coarse} and {fine} images are too few: five each at least")
         self._sweep = start + np.linspace(-reach, reach, coarse)
@@ -216,10 +218,14 @@ class EucentricHeight:
 
     def __init__(self, step: tuple[float, float], shape: tuple[int, int], reach: float, largest_tilt: float = 0.26,
                  tilts: int = 8) -> None:
-        if not (reach > 0 and math.isfinite(reach)) or not 0 < largest_tilt <= 1.2:
-            raise ValueError(f"reach {reach} m must be positive and the largest tilt {largest_tilt} rad from 0 to 1.2")
-        if tilts < 2 or tilts % 2 or min(shape) < 16:
-            raise ValueError(f"{tilts} tilts of an image {shape} will not do: an even number, and 16 x 16 at least")
+        if not (reach > 0 and math.isfinite(reach)):
+            raise ValueError(f"reach {reach * 1e9:g} nm is not positive and finite")
+        if not 0 < largest_tilt <= 1.2:
+            raise ValueError(f"largest tilt {largest_tilt:g} rad is not above 0 and at most 1.2 rad")
+        if tilts < 2 or tilts % 2:
+            raise ValueError(f"{tilts} tilts will not do: they come in pairs, take an even number")
+        if min(shape) < 16:
+            raise ValueError(f"image {shape[0]} x {shape[1]} is too small to find the height: 16 x 16 at least")
         self._step, self._shape = np.abs(np.asarray(step, float)), tuple(shape)
         self._search = max(min(shape) // 6, 2)
         self._largest, self._tilts, self._reach = largest_tilt, tilts, reach

@@ -19,12 +19,17 @@ from edgetem_nodes.microscope.acquisition import RefusedError
 from edgetem_nodes.microscope.console import Console
 from edgetem_nodes.microscope.dose import DoseLimitError
 from edgetem_nodes.microscope.drift import take_reference
-from edgetem_nodes.microscope.drivers import NotSimulated, NotSupported
+from edgetem_nodes.microscope.drivers import MicroscopeDriver, NotSimulated, NotSupported
+from edgetem_nodes.physics.exposure import Exposure
 
 ATOMS = "atoms"
 """The one truth that is not a map."""
 MOST_ATOMS = 2_000_000
 """What one answer may hold: 80 MB."""
+LONGEST_EDGE = 1e-6
+"""[m] of a region whose atoms are asked for: a single sheet of atoms has more than `MOST_ATOMS` in such a square."""
+_SAMPLE = 2e-9
+"""Edge [m] of the boxes whose atoms are counted before a larger region is made."""
 
 
 class ColumnServices:
@@ -159,10 +164,9 @@ class ColumnServices:
             exposure = console.present()
             if request.quantity == ATOMS:
                 low, high = _region(np.asarray(request.region, float), console.field)
+                check_atoms(low, high, await console.drive(estimated_atoms, console.driver, low, high, exposure))
                 atoms = await console.drive(console.driver.atoms, low, high, exposure)
-                if len(atoms.atomic_numbers) > MOST_ATOMS:
-                    raise RefusedError("INVALID_REGION", f"the region holds {len(atoms.atomic_numbers)} atoms, an answer "
-                                                         f"at most {MOST_ATOMS}: ask for a smaller one")
+                check_atoms(low, high, len(atoms.atomic_numbers))
                 response.unit, response.atoms = "m", atoms_message(atoms, "truth")
                 response.atoms.header.stamp = console.stamp()
                 return
@@ -180,4 +184,38 @@ def _region(corners: np.ndarray, field: Any) -> tuple[np.ndarray, np.ndarray]:
     if not (np.isfinite(corners).all() and (high > low).all()):
         raise RefusedError("INVALID_REGION", f"region {corners.tolist()} has no area: give y and x [m] of two opposite "
                                              "corners")
+    if (high - low).max() > LONGEST_EDGE:
+        raise RefusedError("INVALID_REGION", f"region of {_described(low, high)} is larger than {LONGEST_EDGE * 1e9:g} x "
+                                             f"{LONGEST_EDGE * 1e9:g} nm, which no answer can hold: ask for a smaller one")
     return low, high
+
+
+def estimated_atoms(driver: MicroscopeDriver, low: np.ndarray, high: np.ndarray, exposure: Exposure) -> float:
+    """About how many atoms a region holds, from nine boxes of it; 0 where it is no larger than those.
+
+    Parameters
+    ----------
+    low, high : (y, x) [m] of the region's corners.
+    """
+    boxes = 3
+    size = high - low
+    if np.prod(size) <= (boxes * _SAMPLE) ** 2:
+        return 0.0
+    edge = np.minimum(size / boxes, _SAMPLE)
+    corners = [low + (np.array([row, column]) + 0.5) / boxes * size - edge / 2
+               for row in range(boxes) for column in range(boxes)]
+    counted = sum(len(driver.atoms(corner, corner + edge, exposure).atomic_numbers) for corner in corners)
+    return counted * float(np.prod(size) / (boxes ** 2 * np.prod(edge)))
+
+
+def check_atoms(low: np.ndarray, high: np.ndarray, atoms: float) -> None:
+    """Raise RefusedError INVALID_REGION where a region holds more atoms than one answer."""
+    if atoms > MOST_ATOMS:
+        raise RefusedError("INVALID_REGION", f"region of {_described(low, high)} holds about {atoms:.3g} atoms, an answer "
+                                             f"at most {MOST_ATOMS:.3g}: ask for a smaller one")
+
+
+def _described(low: np.ndarray, high: np.ndarray) -> str:
+    """Size of a region for people."""
+    height, width = (high - low) * 1e9
+    return f"{height:.4g} x {width:.4g} nm"

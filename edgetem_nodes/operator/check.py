@@ -9,12 +9,14 @@ import numpy as np
 from edgetem_nodes.detector.sources import make_source
 from edgetem_nodes.featurizer.scalarizers import build
 from edgetem_nodes.graph.configuration import Configuration, nearest
+from edgetem_nodes.graph.instrument import Instrument
 from edgetem_nodes.microscope.drift_tracking import SOONEST, DriftTracker
-from edgetem_nodes.microscope.drivers import MicroscopeDriver, initial_exposure, make_driver
+from edgetem_nodes.microscope.drivers import MicroscopeDriver, Survey, initial_exposure, make_driver
 from edgetem_nodes.microscope.parameters import Parameters as MicroscopeParameters
 from edgetem_nodes.operator.experiment import SCHEMAS
 from edgetem_nodes.physics.counting import SURVEY
 from edgetem_nodes.physics.scan import Axis, ScanField
+from edgetem_nodes.physics.summary import summary
 from edgetem_nodes.planner.parameters import Parameters as PlannerParameters
 from edgetem_nodes.planner.patches import patches
 
@@ -79,6 +81,8 @@ class Plan:
     beam_time: float
     energies: int
     tracking: Tracking | None = None
+    simulated: str = ""
+    """What is simulated; empty for measured data."""
 
     @property
     def candidates(self) -> int:
@@ -96,6 +100,7 @@ class Plan:
             f"configuration  {self.source}",
             f"instrument     {self.driver}, field {rows} x {columns} positions, step "
             f"{self.field.step[0] * 1e9:.4g} x {self.field.step[1] * 1e9:.4g} nm",
+            *([f"simulated      {self.simulated}"] if self.simulated else []),
             f"frames         {' x '.join(describe(axis) for axis in self.axes)}, {self.frame_bytes / 1024:.1f} KiB each",
             f"scalar         {self.scalar[0]}{unit} by {self.scalarizer}",
             f"plan           {self.initial_points} initial points, then {batches} batches of {self.batch_points} by "
@@ -126,11 +131,11 @@ def check(configuration: Configuration) -> Plan:
     try:
         driver = make_driver(instrument, microscope.seed)
         source = make_source(instrument, microscope.seed)
-        scalarizer = build(configuration.parameters("featurizer", SCHEMAS["featurizer"]), tuple(source.axes))
-        survey_dwell = instrument.survey_dwell_us * 1e-6
-        survey = driver.overview(initial_exposure(driver, survey_dwell, survey_dwell, SURVEY))
-        field = driver.field
         dwell = instrument.dwell_ms * 1e-3
+        source.check_dwell(dwell)
+        scalarizer = build(configuration.parameters("featurizer", SCHEMAS["featurizer"]), tuple(source.axes))
+        field = driver.field
+        survey = _survey(instrument, driver)
         period = dwell + instrument.settling_us * 1e-6
         patches(survey.data, planner.model.patch_size)
         points = affordable_points(planner, int(np.prod(field.shape)), survey.dose, driver.electrons(1, dwell), period)
@@ -142,7 +147,9 @@ def check(configuration: Configuration) -> Plan:
                     point_electrons=driver.electrons(1, dwell), survey_electrons=survey.dose,
                     beam_time=survey.duration + points * period,
                     energies=planner.energetics.points,
-                    tracking=_tracking(microscope, planner, driver, points, period))
+                    tracking=_tracking(microscope, planner, driver, points, period),
+                    simulated="" if instrument.driver == "replay" else
+                    summary(source.simulation.settings, source.simulation.specimen))
     except CheckError:
         raise
     except (ValueError, OSError) as error:
@@ -167,6 +174,15 @@ def check(configuration: Configuration) -> Plan:
     return plan
 
 
+def _survey(instrument: Instrument, driver: MicroscopeDriver) -> Survey:
+    """The survey of measured data, which may not fit; of a simulated specimen only its size and cost: it takes seconds."""
+    dwell = instrument.survey_dwell_us * 1e-6
+    if instrument.driver == "replay":
+        return driver.overview(initial_exposure(driver, dwell, dwell, SURVEY))
+    positions = int(np.prod(driver.field.shape))
+    return Survey(["haadf"], np.zeros((1, *driver.field.shape)), driver.electrons(positions, dwell), positions * dwell)
+
+
 def _tracking(microscope: MicroscopeParameters, planner: PlannerParameters, driver: MicroscopeDriver, points: int,
               period: float) -> Tracking | None:
     """What drift tracking costs; None where there is none. It is looked at before every acquisition, never within one."""
@@ -187,6 +203,9 @@ def _tracking(microscope: MicroscopeParameters, planner: PlannerParameters, driv
         return taken
 
     tracker, longest = DriftTracker(wanted, driver.field), max(batches)
+    if tracker.unfit:
+        raise CheckError(f"drift cannot be tracked: {tracker.unfit}; take a larger field, or set "
+                         "microscope.drift_tracking.every_points and every_s to 0")
     pixels = int(np.prod(tracker.side))
     remark = ""
     if 0 < wanted.every_points < longest or 0 < wanted.every_s < longest * period:

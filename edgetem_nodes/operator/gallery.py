@@ -22,6 +22,7 @@ from edgetem_nodes.physics.energy_loss import Spectrometer  # noqa: E402
 from edgetem_nodes.physics.exposure import Exposure  # noqa: E402
 from edgetem_nodes.physics.scan import ScanField  # noqa: E402
 from edgetem_nodes.physics.simulation import Simulation  # noqa: E402
+from edgetem_nodes.physics.specimens import Condition  # noqa: E402
 
 _SEED = 3
 _POINTS = 256
@@ -54,7 +55,7 @@ class Case:
 
 
 CASES = {
-    "graphene": Case("graphene, bilayer patch, vacancies", "graphene", Structure(), 80.0, 40.0, 4.0, 2.0, 30.0, 48.0,
+    "graphene": Case("graphene with a bilayer patch", "graphene", Structure(), 80.0, 40.0, 4.0, 2.0, 30.0, 48.0,
                      (250.0, 360.0), "domain"),
     "MoS2": Case("1H-MoS2, tungsten-rich domain, strained rim", "MoS2", Structure(), 80.0, 40.0, 4.0, 2.0, 30.0, 48.0,
                  (140.0, 300.0), "dilation"),
@@ -67,9 +68,9 @@ CASES = {
                    60.0, 3.0, 1.5, 20.0, 50.0, (420.0, 620.0), "polarization_x", 1.0),
     "gold": Case("gold particles on amorphous carbon", "gold", Structure(film_nm=3.0), 200.0, 40.0, 6.0, 1.5, 20.0, 50.0,
                  (250.0, 420.0), "height"),
-    "MnPS3": Case("MnPS3 flake with an edge plasmon", "MnPS3", Structure(thickness_nm=6.0), 80.0, 100.0, 5.0, 1.5, 25.0,
+    "MnPS3": Case("MnPS3 flake with an edge plasmon", "MnPS3", Structure(thickness_nm=6.0), 100.0, 100.0, 5.0, 1.5, 25.0,
                   48.0, (580.0, 720.0), "edge_mode"),
-    "MnPS3-control": Case("MnPS3 flake without an edge plasmon", "MnPS3", Structure(thickness_nm=6.0, edge_mode=False), 80.0,
+    "MnPS3-control": Case("MnPS3 flake without an edge plasmon", "MnPS3", Structure(thickness_nm=6.0, edge_mode=False), 100.0,
                           100.0, 5.0, 1.5, 25.0, 48.0, (580.0, 720.0), "thickness"),
 }
 """The pictures by name."""
@@ -85,17 +86,17 @@ def draw(name: str, folder: Path, quick: bool = False, say: Callable[[str], None
     case = CASES[name]
     with plt.rc_context(STYLE):
         figure, panels = plt.subplots(2, 4, figsize=(15, 7.4))
-        figure.suptitle(f"{case.title}, {case.high_tension_kV:g} kV")
+        figure.suptitle(f"{case.title}, {case.high_tension_kV:g} kV; patterns in logarithmic scale, {_PATTERN_ELECTRONS:.0e} electrons")
         nanobeam = simulation(_instrument(case, case.nanobeam_mrad, quick), _SEED)
         focused = simulation(_instrument(case, case.focused_mrad, quick), _SEED)
         field = nanobeam.settings.field
         places = _telling_places(nanobeam, case.truth)
         say("dark-field images")
-        _dark_field(panels[0, 0], nanobeam, field, 2e-5, f"HAADF, {case.nanobeam_mrad:g} mrad")
+        _dark_field(panels[0, 0], nanobeam, field, 2e-5, f"HAADF 60-200 mrad, probe {case.nanobeam_mrad:g} mrad")
         for number, place in enumerate(places):
             panels[0, 0].plot(place[1] / field.step[1], place[0] / field.step[0], "o", mfc="none", mec="orange", ms=7)
             panels[0, 0].annotate(f"{number + 1}", (place[1] / field.step[1] + 5, place[0] / field.step[0]), color="orange")
-        _dark_field(panels[0, 1], focused, _around(places[0], case.detail_nm * 1e-9), 2e-5, "HAADF, focused probe, at 1")
+        _dark_field(panels[0, 1], focused, _around(places[0], case.detail_nm * 1e-9), 2e-5, f"HAADF 60-200 mrad, probe {case.focused_mrad:g} mrad, at 1")
         _truth(panels[1, 0], nanobeam, case.truth)
         say("diffraction")
         _pattern(panels[0, 2], nanobeam, places[0], "at 1")
@@ -149,12 +150,13 @@ def _truth(panel: plt.Axes, microscope: Simulation, quantity: str) -> None:
 
 
 def _telling_places(microscope: Simulation, quantity: str) -> np.ndarray:
-    """Two positions (2, 2), (y, x) [m], off the border: where the truth is largest, and where it is in the middle."""
+    """Two positions (2, 2), (y, x) [m], on material and off the border: where the truth is largest, where in the middle."""
     _, values = microscope.truth(quantity)
     inner = np.zeros(values.shape, bool)
     border = values.shape[0] // 10
     inner[border:-border, border:-border] = True
-    candidates = np.flatnonzero(inner)
+    layers = microscope.specimen.layers(microscope.settings.field.positions(), Condition())
+    candidates = np.flatnonzero(inner.ravel() & (sum(layers.values()) > 0))
     order = candidates[np.argsort(values.ravel()[candidates], kind="stable")]
     return microscope.settings.field.positions(order[[int(0.995 * len(order)), len(order) // 2]])
 

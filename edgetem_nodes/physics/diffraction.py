@@ -43,8 +43,10 @@ class Diffraction:
 
         Raises
         ------
-        ValueError : the disc does not fit on the camera, or the probe does not fit a tile at the allowed memory.
+        ValueError : the disc does not fit on the camera, or the probe does not fit a tile at the allowed memory; there is
+            no such device here.
         """
+        check_device((numerics or Numerics()).device)
         self._setup(Tiles(specimen, numerics or Numerics(), seed, condition or Condition(), atoms_filter), probe, camera)
 
     def _setup(self, tiles: Tiles, probe: Probe, camera: Camera) -> None:
@@ -125,6 +127,14 @@ class Diffraction:
                 result[number] += weight * (covered @ one).cpu().numpy()
         return result
 
+    def verify(self, annuli: Sequence[Annulus]) -> None:
+        """Refuse annuli whose currents do not fit the allowed memory (ValueError); nothing of the specimen is computed."""
+        wide = self._window(max(annulus.outer for annulus in annuli))
+        if self.numerics.method == "prism":
+            self._prism(wide, wide.samples // 2 - 1, True)
+        else:
+            self._beam(wide, dark_field=True)
+
     def window_corners(self, positions: np.ndarray) -> np.ndarray:
         """First sample (n, 2) int, (y, x), of the window in which the pattern at each position (n, 2) [m] is computed.
 
@@ -148,7 +158,7 @@ class Diffraction:
     def _prism(self, grid: Window, kept: int, dark_field: bool = False) -> PrismBeam:
         key = grid, kept, dark_field
         if key not in self._prism_beams:
-            self._prism_beams[key] = PrismBeam(self._tiles, self.probe, self._blur(), *key)
+            self._prism_beams[key] = PrismBeam(self._tiles, self.probe, self._blur(grid, dark_field), *key)
         return self._prism_beams[key]
 
     def _prism_patterns(self, positions: np.ndarray, shifts: np.ndarray | None) -> np.ndarray:
@@ -156,7 +166,10 @@ class Diffraction:
         moved = None if shifts is None else shifts * self.window.oversampling / self.camera.pixel_angle
         return self._prism(self.window, self._kept()).patterns(positions, self._pixels, moved).cpu().numpy()
 
-    def _blur(self) -> float:
+    def _blur(self, grid: Window, dark_field: bool) -> float:
+        """Of the aperture's edge [rad]. Detectors without pixels need the least that puts the disc's area right."""
+        if dark_field:
+            return min(0.3 * self.camera.pixel_angle / grid.oversampling, self.probe.semi_convergence_angle / 3)
         return self.numerics.blur(self.probe.semi_convergence_angle, self.camera.pixel_angle)
 
     def _kept(self) -> int:
@@ -166,7 +179,7 @@ class Diffraction:
 
     def _beam(self, grid: Window, dark_field: bool = False) -> _Beam:
         if (grid, dark_field) not in self._beams:
-            self._beams[grid, dark_field] = _Beam(self._tiles, self.probe, self._blur(), grid, dark_field)
+            self._beams[grid, dark_field] = _Beam(self._tiles, self.probe, self._blur(grid, dark_field), grid, dark_field)
         return self._beams[grid, dark_field]
 
     def _ramps(self, shifts: np.ndarray) -> torch.Tensor:
@@ -220,6 +233,26 @@ class _Beam:
             for probe_waves, focus_weight in zip(self._waves, self._focus_weights, strict=True):
                 waves = exit_waves(probe_waves(place - first), specimen, first - corner, self._step_on)
                 yield float(source_weight * focus_weight), waves
+
+
+def check_device(device: str) -> None:
+    """Refuse a device on which nothing can be computed here.
+
+    Raises
+    ------
+    ValueError : it is neither cpu nor cuda, or torch finds no such graphics processor.
+    """
+    try:
+        wanted = torch.device(device)
+    except RuntimeError:
+        raise ValueError(f"device {device!r} is not known; use one of {', '.join(map(repr, _BATCH))}") from None
+    if wanted.type not in _BATCH:
+        raise ValueError(f"device {device!r} is not served; use one of {', '.join(map(repr, _BATCH))}")
+    if wanted.type == "cuda":
+        found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (wanted.index or 0) >= found:
+            raise ValueError(f"device {device!r} is not available here, where torch finds {found} of its kind; use 'cpu'"
+                             + (f" or 'cuda:{found - 1}'" if found else ""))
 
 
 def coverage(annulus: Annulus, samples: int, angle_step: float) -> torch.Tensor:

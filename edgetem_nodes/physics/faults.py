@@ -16,6 +16,8 @@ QUANTITIES = ("high_tension", "probe_current", "semi_convergence_angle", "camera
               "astigmatism_angle", "coma", "coma_angle", "spherical_aberration", "beam_shift_y", "beam_shift_x",
               "magnification", "x", "y", "z", "alpha", "beta", "temperature", "bias")
 """What can be at fault: controls of optics, stage and holder."""
+POSITIVE = ("high_tension", "semi_convergence_angle", "camera_length", "magnification")
+"""Quantities that a column cannot have at 0 or below; the probe current may be 0."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,8 @@ class Fault:
 
     Raises
     ------
-    ValueError : an unknown quantity or kind, values that are not finite, a negative time, or a fault that changes nothing.
+    ValueError : an unknown quantity or kind, values that are not finite, a negative time, a fault that changes nothing, or
+        one of the column that leaves nothing positive of what must be.
     """
 
     quantity: str
@@ -57,6 +60,9 @@ class Fault:
             raise ValueError(f"fault of {self.quantity} begins at {self.since} s: the time must not be negative")
         if math.isnan(self.held) and self.factor == 1.0 and self.offset == 0.0:
             raise ValueError(f"fault of {self.quantity} changes nothing: give it factor, offset or held")
+        if self.of_column and (self.factor <= 0 or not math.isnan(self.held)):
+            # the most that any positive command can give
+            self.check(self.wrong(0.0 if self.offset > 0 else 1.0))
 
     @property
     def of_column(self) -> bool:
@@ -71,6 +77,19 @@ class Fault:
     def wrong(self, commanded: float) -> float:
         """The wrong value."""
         return self.factor * commanded + self.offset if math.isnan(self.held) else self.held
+
+    def check(self, value: float) -> None:
+        """Refuse what the column would have to do, in the quantity's SI unit.
+
+        Raises
+        ------
+        ValueError : it is not positive, and the quantity must be.
+        """
+        try:
+            check_positive({self.quantity: value})
+        except ValueError as error:
+            raise ValueError(f"fault of {self.quantity} ({self.kind}, factor {self.factor:g}, offset {self.offset:g}, held "
+                             f"{self.held:g}) cannot be: {error}") from None
 
     @classmethod
     def parse(cls, text: str) -> Fault:
@@ -96,8 +115,27 @@ class Fault:
         return cls(words[0], words[1], **values)
 
 
+def check_positive(values: Mapping[str, float]) -> None:
+    """Refuse what no column can have, of values by quantity [SI].
+
+    Raises
+    ------
+    ValueError : one of `POSITIVE` that is not, or a negative probe current; the message names quantity, value and rule.
+    """
+    for name, value in values.items():
+        if name in POSITIVE and not value > 0:
+            raise ValueError(f"{name.replace('_', ' ')} {value:g} is not positive")
+        if name == "probe_current" and not value >= 0:
+            raise ValueError(f"probe current {value:g} A is negative")
+
+
 def true_values(commanded: Mapping[str, float], faults: Iterable[Fault], elapsed: float) -> dict[str, float]:
-    """What the column does for what was commanded, at an acquisition time [s]."""
+    """What the column does for what was commanded, at an acquisition time [s].
+
+    Raises
+    ------
+    ValueError : a fault makes something of it that no column can have.
+    """
     return _applied(commanded, (fault for fault in faults if fault.of_column and elapsed >= fault.since))
 
 
@@ -117,4 +155,6 @@ def _applied(values: Mapping[str, float], faults: Iterable[Fault]) -> dict[str, 
     for fault in faults:
         if fault.quantity in result:
             result[fault.quantity] = fault.wrong(result[fault.quantity])
+            if fault.of_column:
+                fault.check(result[fault.quantity])
     return result

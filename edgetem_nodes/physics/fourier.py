@@ -43,10 +43,15 @@ def centred(values: torch.Tensor, first: int, count: int) -> torch.Tensor:
     return torch.cat([rows[..., first:], rows[..., :last]], -1)
 
 
+def is_fast(samples: int) -> bool:
+    """Whether a transform of so many samples is fast: no prime factor above 11."""
+    return scipy.fft.next_fast_len(samples) == samples
+
+
 def fast_length(samples: int) -> int:
     """The smallest even number of samples, at least as many, whose transform is fast."""
     samples += samples % 2
-    while scipy.fft.next_fast_len(samples) != samples:
+    while not is_fast(samples):
         samples = scipy.fft.next_fast_len(samples)
         samples += samples % 2
     return samples

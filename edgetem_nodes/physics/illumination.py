@@ -12,9 +12,9 @@ import numpy as np
 
 from edgetem_nodes.physics.electrons import electrons
 from edgetem_nodes.physics.exposure import Exposure, ReferenceImage
-from edgetem_nodes.physics.faults import true_values
+from edgetem_nodes.physics.faults import check_positive, true_values
 from edgetem_nodes.physics.instabilities import InstrumentState
-from edgetem_nodes.physics.optics import Camera, Probe
+from edgetem_nodes.physics.optics import Camera, Probe, check_camera
 from edgetem_nodes.physics.scan import ScanField
 from edgetem_nodes.physics.settings import CAMERA_PITCH, Settings
 from edgetem_nodes.physics.specimens import Condition
@@ -43,6 +43,27 @@ class Illumination:
     def field(self, optics: Mapping[str, float]) -> ScanField:
         """Grid of positions at a commanded magnification."""
         return self.settings.field.magnified(optics.get("magnification", 1.0))
+
+    def check(self, optics: Mapping[str, float]) -> None:
+        """Refuse commanded optics (all of them) that no column can have, or that its faults make so at any time.
+
+        Raises
+        ------
+        ValueError : they are; the message names quantity, value and rule.
+        """
+        faults = self.settings.instabilities.faults
+        for elapsed in (-1.0, *sorted(fault.since for fault in faults)):
+            true = true_values(optics, faults, elapsed)
+            check_positive(true)
+            at_fault = [name for name in true if true[name] != optics[name]]
+            try:
+                probe = self.probe(true)
+                if self.settings.detector != "eels":
+                    check_camera(probe, self.camera(true))
+            except ValueError as error:
+                if not at_fault:
+                    raise
+                raise ValueError(f"{error} (with the fault of {', '.join(at_fault)})") from None
 
     def camera(self, optics: Mapping[str, float]) -> Camera:
         """The camera at a camera length."""
@@ -79,11 +100,19 @@ class Illumination:
 
     def offset(self, exposure: Exposure) -> np.ndarray:
         """What beam shift and stage add to a scan position to give the specimen point, (y, x) [m]."""
-        optics, stage = self.commanded(exposure), self.state.true_stage(exposure.stage, exposure.elapsed)
+        optics = true_values(self.commanded(exposure), self.settings.instabilities.faults, exposure.elapsed)
+        stage = self.state.true_stage(exposure.stage, exposure.elapsed)
         beam = np.array([optics.get("beam_shift_y", 0.0), optics.get("beam_shift_x", 0.0)])
         way = np.array([stage.get("y", 0.0), stage.get("x", 0.0)])
-        tilting = self.height(exposure) * np.sin([stage.get("alpha", 0.0), stage.get("beta", 0.0)])
+        # A turn by beta moves what lies deeper to larger x, one by alpha to smaller y, as in the specimens.
+        tilting = self.height(exposure) * np.sin([stage.get("alpha", 0.0), -stage.get("beta", 0.0)])
         return beam - way - tilting
+
+    def _magnified(self, positions: np.ndarray, exposure: Exposure) -> np.ndarray:
+        """Positions (n, 2) [m] as a magnification other than the commanded one spreads them."""
+        commanded = self.commanded(exposure)
+        true = true_values(commanded, self.settings.instabilities.faults, exposure.elapsed)
+        return self._centre + (positions - self._centre) * (commanded["magnification"] / true["magnification"])
 
     def positions(self, exposure: Exposure, first: int, count: int) -> np.ndarray:
         """Specimen points (count, 2), (y, x) [m], under the probe."""
@@ -91,7 +120,7 @@ class Illumination:
         memory = self.state.memory(exposure.period)
         previous = exposure.steered(max(0, first - memory - 1), min(first, memory + 1)) if first and memory else None
         scanned = self.state.probe_positions(exposure.steered(first, count), times, exposure.period, previous, exposure.dwell)
-        return scanned + self.offset(exposure) - self.state.stage_drift(times)
+        return self._magnified(scanned, exposure) + self.offset(exposure) - self.state.stage_drift(times)
 
     def area(self, image: ReferenceImage) -> tuple[np.ndarray, np.ndarray]:
         """Corner and extent (y, x) [m] of the specimen that an image has seen.
@@ -107,7 +136,7 @@ class Illumination:
 
     def nominal(self, exposure: Exposure) -> np.ndarray:
         """Specimen points (n, 2) that the exposure's nominal positions stood for before anything drifted."""
-        return self.state.distorted(exposure.positions) + self.offset(exposure)
+        return self._magnified(self.state.distorted(exposure.positions), exposure) + self.offset(exposure)
 
     def shifts(self, exposure: Exposure, first: int, count: int) -> np.ndarray | None:
         """Descan error: by how much the pattern moves on the camera, (count, 2), (y, x) [rad]; None: it stays."""
@@ -121,9 +150,25 @@ class Illumination:
         return electrons(optics["probe_current"], exposure.dwell) * self.state.current_factor(exposure.times(first, count))
 
     def condition(self, exposure: Exposure) -> Condition:
-        """What has been done to the specimen when the exposure begins; a transition is taken as still for a second."""
+        """What has been done to the specimen when the exposure begins.
+
+        A transition is taken as still for a second; without one, only the present temperature matters, to 5 K.
+        """
         stage = self.state.true_stage(exposure.stage, exposure.elapsed)
         tilt = {"alpha": stage.get("alpha", 0.0), "beta": stage.get("beta", 0.0)}
-        if not self.settings.options.transition:
+        programme = self._true_programme(exposure.holder)
+        if self.settings.options.transition:
+            return Condition(float(np.floor(exposure.elapsed)), self.state.real_programme(programme), **tilt)
+        if not len(programme):
             return Condition(**tilt)
-        return Condition(float(np.floor(exposure.elapsed)), self.state.real_programme(exposure.holder), **tilt)
+        temperature = float(self.state.temperature(np.array([exposure.elapsed]), programme)[0])
+        return Condition(0.0, np.array([[0.0, 5 * np.rint(temperature / 5), 0.0]]), **tilt)
+
+    def _true_programme(self, programme: np.ndarray) -> np.ndarray:
+        """The holder's programme (steps, 3) as the holder follows it, faults included."""
+        faults = self.settings.instabilities.faults
+        rows = []
+        for elapsed, temperature, bias in np.asarray(programme, float).reshape(-1, 3):
+            true = true_values({"temperature": temperature, "bias": bias}, faults, elapsed)
+            rows.append((elapsed, true["temperature"], true["bias"]))
+        return np.array(rows).reshape(-1, 3)

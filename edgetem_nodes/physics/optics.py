@@ -18,6 +18,10 @@ from edgetem_nodes.physics.electrons import ELECTRON_MASS, ELEMENTARY_CHARGE, SP
 
 FWHM = 2 * np.sqrt(2 * np.log(2))
 """Full width at half maximum of a Gaussian over its standard deviation."""
+WIDEST_CAMERA = 0.3
+"""Largest angle [rad] of a camera's border along an axis: in its corner, at 0.42 rad, sine and angle differ by 3 %."""
+WIDEST_ANNULUS = 0.5
+"""Largest angle [rad] of an annular detector: the theory is that of small angles, and sine and angle differ by 4 % there."""
 _EDGE = 4.0
 """Standard deviations beyond which a blurred edge is dark."""
 _WANDERING = 0.75
@@ -29,7 +33,7 @@ _AIRY = 1.619
 class Camera:
     """A square pixelated detector: pixels along an axis, and the angle that a pixel subtends [rad].
 
-    Raises ValueError if there are no pixels or the angle is not positive.
+    Raises ValueError if there are no pixels, the angle is not positive, or the border lies beyond `WIDEST_CAMERA`.
     """
 
     pixels: int
@@ -40,6 +44,10 @@ class Camera:
             raise ValueError(f"a camera of {self.pixels} pixels sees nothing: it needs at least 1")
         if not self.pixel_angle > 0:
             raise ValueError(f"pixel angle {self.pixel_angle} rad is not positive")
+        if not self.edge <= WIDEST_CAMERA * (1 + 1e-9):
+            raise ValueError(f"a camera of {self.pixels} pixels of {self.pixel_angle * 1e3:.4g} mrad reaches "
+                             f"{self.edge * 1e3:.4g} mrad, beyond the {WIDEST_CAMERA * 1e3:.4g} mrad up to which angles are "
+                             "small: use fewer or smaller pixels, or a longer camera length")
 
     @property
     def offset(self) -> float:
@@ -56,7 +64,7 @@ class Camera:
 class Annulus:
     """An annular detector between two scattering angles [rad]; inner 0 is a disc (bright field).
 
-    Raises ValueError if the angles are not 0 <= inner < outer.
+    Raises ValueError if the angles are not 0 <= inner < outer, or beyond `WIDEST_ANNULUS`.
     """
 
     inner: float
@@ -66,6 +74,9 @@ class Annulus:
         if not 0 <= self.inner < self.outer:
             raise ValueError(f"annular detector from {self.inner * 1e3:.4g} to {self.outer * 1e3:.4g} mrad is empty: it "
                              "needs 0 <= inner < outer")
+        if not self.outer <= WIDEST_ANNULUS * (1 + 1e-9):
+            raise ValueError(f"annular detector from {self.inner * 1e3:.4g} to {self.outer * 1e3:.4g} mrad reaches beyond "
+                             f"the {WIDEST_ANNULUS * 1e3:.4g} mrad up to which angles are small: lower its outer angle")
 
 
 @dataclass(frozen=True)
@@ -211,6 +222,13 @@ def check_camera(probe: Probe, camera: Camera) -> None:
         raise ValueError(f"semi-convergence angle {probe.semi_convergence_angle * 1e3:.3g} mrad does not fit on a camera of "
                          f"{camera.pixels} pixels of {camera.pixel_angle * 1e3:.3g} mrad, which ends at "
                          f"{(camera.edge - camera.pixel_angle / 2) * 1e3:.4g} mrad: enlarge either")
+
+
+def full_width(probe: Probe) -> float:
+    """Full width at half maximum [m] of a probe: diffraction, source and defocus added in quadrature."""
+    diffraction = 0.51 * wavelength(probe.high_tension) / probe.semi_convergence_angle
+    defocused = math.sqrt(2) * abs(probe.defocus) * probe.semi_convergence_angle
+    return math.sqrt(diffraction ** 2 + probe.source_size ** 2 + defocused ** 2)
 
 
 def broadening(thickness: float, high_tension: float) -> float:

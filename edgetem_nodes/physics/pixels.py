@@ -12,7 +12,7 @@ import numpy as np
 import scipy.fft
 import torch
 
-from edgetem_nodes.physics.fourier import centred, fft2, ifft2, intensity
+from edgetem_nodes.physics.fourier import centred, fft2, ifft2, intensity, is_fast
 from edgetem_nodes.physics.optics import Camera
 from edgetem_nodes.physics.sampling import Window
 
@@ -28,13 +28,14 @@ class Pixels:
         ratio = grid.oversampling
         self.direct = (ratio >= _FINEST or grid.slicing.thin) and ratio % 2 == 1
         """Whether the samples of the spectrum are summed as they are."""
-        self._fine = int(ratio) if self.direct else max(_FINEST, 2 * (math.ceil(ratio) // 2) + 1)
+        self._fine = int(ratio) if self.direct else finer(ratio)
         self._weights = pixel_weights(self._fine)
         self._reach, self._span = max(self._weights), (camera.pixels - 1) * self._fine + 1
         self._every = {-2: (slice(None, None, self._fine), slice(None)), -1: (slice(None, None, self._fine),)}
-        across = camera.pixels + 2
-        while across % 4 or scipy.fft.next_fast_len(across * self._fine) != across * self._fine:
-            across += 1
+        # quarters of a pixel are whole samples; a product of fast lengths is fast, and a power of two is never far
+        across = 4 * math.ceil((camera.pixels + 2) / 4)
+        while not is_fast(across):
+            across += 4
         self._across, self._order = across * self._fine, round(across * ratio)
         first = camera.pixels // 2 * self._fine + self._reach
         self._first, self._count = -first, self._span + 2 * self._reach
@@ -84,6 +85,15 @@ class Pixels:
                      for k, weight in self._weights.items()]
             seen = sum(parts[1:], parts[0])
         return seen
+
+
+def finer(ratio: float) -> int:
+    """Samples a pixel and axis for `ratio` of a window: odd, at least as many, and a length whose transform is fast."""
+    fine = max(_FINEST, 2 * (math.ceil(ratio) // 2) + 1)
+    # a power of three ends this
+    while not is_fast(fine):
+        fine += 2
+    return fine
 
 
 def pixel_weights(fine: int) -> dict[int, float]:

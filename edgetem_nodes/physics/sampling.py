@@ -19,6 +19,8 @@ _GUARD = 0.6
 """Over the largest angle seen: what several slices of a thin specimen need between that and the Nyquist angle."""
 
 
+_MOST_SAMPLES = 1 << 16
+"""Along an axis of a window; one wave on so many would be 32 GiB."""
 _STEPS = 4
 """Widths of a thick specimen's window in wavelength / pixel angle."""
 
@@ -51,6 +53,10 @@ def window(probe: Probe, camera: Camera, thickness: float, numerics: Numerics, l
 
     A thin specimen needs no more than that angle and the disc's radius below the Nyquist angle; multislice needs its band
     limit. `seen` [rad]: up to which angle diffraction is wanted pixel by pixel, and not only summed over detectors.
+
+    Raises
+    ------
+    ValueError : it would have more samples than any memory holds.
     """
     slicing = numerics.slicing(thickness, probe.wavelength, largest_angle)
     unit = probe.wavelength / camera.pixel_angle
@@ -68,5 +74,9 @@ def window(probe: Probe, camera: Camera, thickness: float, numerics: Numerics, l
         nyquist = max(largest_angle, (reach + 1) * angle_step) * length / probe.wavelength
         samples = math.ceil(nyquist / clear_angle(1.0, probe.high_tension) * probe.wavelength - 1e-6)
         samples = max(samples, math.ceil(length / numerics.sampling))
+    if samples > _MOST_SAMPLES:
+        raise ValueError(f"a probe window of {length * 1e9:.3g} nm for angles up to {largest_angle * 1e3:.3g} mrad needs "
+                         f"{samples} samples an axis, and at most {_MOST_SAMPLES} are made: use a smaller probe (defocus, "
+                         "aberrations, convergence), a thinner specimen or larger camera pixels")
     samples = fast_length(samples)
     return Window(samples, length / samples, oversampling, slicing, margin)

@@ -65,8 +65,11 @@ class ScanField:
         index = (positions - self.origin) / self.step
         outside = ~self.contains(positions)
         if outside.any():
-            row, column = index[outside][0]
-            raise ValueError(f"scan position ({row:.4g}, {column:.4g}) is outside the {self.shape[0]} x {self.shape[1]} "
-                             "field; positions are (row, column)")
+            (row, column), (y, x) = index[outside][0], positions[outside][0] * 1e9
+            corners = self.positions(np.array([0, self.shape[0] * self.shape[1] - 1])) * 1e9
+            (top, left), (bottom, right) = corners.min(axis=0), corners.max(axis=0)
+            raise ValueError(f"scan position (y, x) = ({y:.4g}, {x:.4g}) nm, (row, column) ({row:.4g}, {column:.4g}), is "
+                             f"outside the {self.shape[0]} x {self.shape[1]} field, y {top:.4g} to {bottom:.4g} nm and x "
+                             f"{left:.4g} to {right:.4g} nm")
         rows, columns = np.rint(index).astype(np.int64).T
         return rows * self.shape[1] + columns

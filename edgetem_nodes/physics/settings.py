@@ -9,7 +9,7 @@ from edgetem_nodes.physics.damage import Damage
 from edgetem_nodes.physics.energy_loss.spectrometer import Spectrometer
 from edgetem_nodes.physics.instabilities import Instabilities
 from edgetem_nodes.physics.numerics import Numerics
-from edgetem_nodes.physics.optics import Annulus, Camera, Probe
+from edgetem_nodes.physics.optics import WIDEST_ANNULUS, Annulus, Camera, Probe
 from edgetem_nodes.physics.scan import ScanField
 from edgetem_nodes.physics.specimens.catalogue import SpecimenOptions
 
@@ -80,9 +80,13 @@ class Settings:
                 "coma_angle": probe.coma_angle, "spherical_aberration": probe.spherical_aberration,
                 "beam_shift_y": 0.0, "beam_shift_x": 0.0, "magnification": 1.0}
 
-    @property
-    def annuli(self) -> tuple[Annulus, Annulus, Annulus]:
-        """Bright field (the unscattered disc), annular dark field from there to the high-angle dark field, and that."""
-        disc = self.probe.semi_convergence_angle
-        inner = max(self.dark_field.inner, 1.05 * disc)
-        return Annulus(0.0, disc), Annulus(disc, inner), Annulus(inner, max(self.dark_field.outer, 1.05 * inner))
+    def annuli(self, disc: float) -> tuple[Annulus, Annulus, Annulus]:
+        """Bright field, annular dark field from there to the high-angle dark field, and that, for a `disc` [rad].
+
+        Bright field ends beyond the disc's edge, at 1.2 times its angle. The angles are those at the specimen: a change of
+        camera length moves no detector.
+        """
+        border = 1.2 * disc
+        inner = max(self.dark_field.inner, 1.05 * border)
+        outer = min(max(self.dark_field.outer, 1.05 * inner), WIDEST_ANNULUS)
+        return Annulus(0.0, border), Annulus(border, inner), Annulus(inner, outer)

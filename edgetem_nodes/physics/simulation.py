@@ -18,7 +18,7 @@ from edgetem_nodes.physics.cameras import CameraModel, make_camera
 from edgetem_nodes.physics.damage import DoseHistory, contamination, damaged
 from edgetem_nodes.physics.exposure import Exposure
 from edgetem_nodes.physics.illumination import Illumination
-from edgetem_nodes.physics.optics import Annulus, Camera, Probe, check_camera
+from edgetem_nodes.physics.optics import FWHM, Annulus, Camera, Probe, full_width
 from edgetem_nodes.physics.scan import Axis, ScanField
 from edgetem_nodes.physics.settings import Settings
 from edgetem_nodes.physics.specimens import Atoms, Condition, Specimen
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 _KEPT = 8
 """Probes, and states of the specimen, that are kept ready."""
 _INSTRUMENT = {"true_drift_y": "m", "true_drift_x": "m", "true_defocus": "m", "true_dose": "1/m^2", "true_contamination": "m"}
+WIDEST_PROBE = 25e-9
+"""[m] Radius of the widest probe that images are computed for; diffraction has limits of its own, of memory."""
 PLASMON_ENERGY = 22.0
 """[eV]: the bulk plasmons of the specimens' materials lie within 18 to 30 eV."""
 PLASMON_CUTOFF = 15e-3
@@ -53,6 +55,7 @@ class Simulation:
     def __init__(self, settings: Settings, seed: int) -> None:
         self.settings, self.seed = settings, seed
         self.illumination = Illumination(settings, seed)
+        self.check({})
         self.dose = DoseHistory()
         self._exposures = 0
         self._imaged = -np.inf
@@ -84,7 +87,7 @@ class Simulation:
         if self.settings.detector == "eels":
             return [self.settings.spectrometer.axis]
         if self.settings.detector == "annular":
-            return [Axis("annulus", "", 1.0, 0.0, len(self.settings.annuli))]
+            return [Axis("annulus", "", 1.0, 0.0, 3)]
         camera = self.illumination.camera({**self.settings.optics, **optics})
         return [Axis(name, "rad", camera.pixel_angle, camera.offset, camera.pixels) for name in ("ky", "kx")]
 
@@ -121,12 +124,40 @@ class Simulation:
 
     def _currents(self, exposure: Exposure, positions: np.ndarray, _indices: np.ndarray, probe: Probe,
                   condition: Condition) -> np.ndarray:
+        annuli = self.settings.annuli(probe.semi_convergence_angle)
         diffraction = self._diffraction(probe, self.illumination.true_camera(exposure), condition)
-        return diffraction.currents(positions, self.settings.annuli)
+        currents = diffraction.currents(positions, annuli)
+        if self.settings.damage.contamination:
+            carbon = contamination(positions, self.dose, self.settings.damage)
+            for number, annulus in enumerate(annuli[1:], start=1):
+                gained = currents[:, 0] * -np.expm1(-carbon / _carbon_free_path(probe.high_tension, annulus))
+                currents[:, number] += gained
+                currents[:, 0] -= gained
+        return currents
 
     def _spectra(self, _exposure: Exposure, positions: np.ndarray, _indices: np.ndarray, probe: Probe,
                  condition: Condition) -> np.ndarray:
         return self._energy_loss(probe).spectra(positions, condition)
+
+    def _coated(self, positions: np.ndarray, condition: Condition) -> dict[str, np.ndarray]:
+        """Layers of the specimen with what contamination has put on it."""
+        layers = dict(self.specimen.layers(positions, condition))
+        if self.settings.damage.contamination:
+            layers["carbon"] = layers.get("carbon", 0.0) + contamination(positions, self.dose, self.settings.damage)
+        return layers
+
+    def verify(self) -> None:
+        """Refuse what cannot be computed (ValueError) without computing a pattern, an image or a spectrum."""
+        exposure = Exposure(0, 0.0, self.settings.field.positions(np.array([0])), 1e-3, 1e-3, self.settings.optics)
+        illumination = self.illumination
+        probe, condition = illumination.probes(exposure, 0, 1)[0][1], illumination.condition(exposure)
+        self._dark_field(probe, condition)
+        if self.settings.detector == "eels":
+            self._energy_loss(probe)
+        else:
+            diffraction = self._diffraction(probe, illumination.true_camera(exposure), condition)
+            if self.settings.detector == "annular":
+                diffraction.verify(self.settings.annuli(probe.semi_convergence_angle))
 
     def prepare(self) -> None:
         """Load and compute what the first frame would wait for."""
@@ -163,11 +194,34 @@ class Simulation:
         return self.illumination.state.sensed(elapsed, optics, stage, holder)
 
     def check(self, optics: Mapping[str, float]) -> None:
-        """Refuse commanded optics that make no probe, or whose disc the camera does not hold (ValueError)."""
+        """Refuse optics (ValueError) that make no probe, or whose disc the camera does not hold, by a fault or without.
+
+        Damage, cameras and free paths are those of the configured high tension: it cannot be changed on the way.
+        """
+        optics, settings = {**self.settings.optics, **optics}, self.settings
+        if optics["high_tension"] != settings.probe.high_tension:
+            raise ValueError(f"high tension {optics['high_tension'] * 1e-3:g} kV: the simulated column keeps the configured "
+                             f"{settings.probe.high_tension * 1e-3:g} kV; set instrument.high_tension_kV")
+        if settings.dark_field.inner < optics["semi_convergence_angle"]:
+            raise ValueError(f"semi-convergence angle {optics['semi_convergence_angle'] * 1e3:g} mrad is larger than the inner "
+                             f"angle of the dark-field detector, {settings.dark_field.inner * 1e3:g} mrad: set "
+                             "instrument.simulated.dark_field_inner_mrad")
+        self.illumination.check(optics)
+        self._check_width(self.illumination.probe(optics, optics["defocus"] + settings.height))
+
+    def check_stage(self, optics: Mapping[str, float], stage: Mapping[str, float]) -> None:
+        """Refuse a pose of the stage (ValueError) to which the specimen cannot tilt, or that takes it out of focus."""
+        somewhere = np.zeros(2)
+        condition = Condition(alpha=stage.get("alpha", 0.0), beta=stage.get("beta", 0.0))
+        self.specimen.atoms(somewhere, somewhere + 1e-10, condition)
         optics = {**self.settings.optics, **optics}
-        probe = self.illumination.probe(optics)
-        if self.settings.detector == "pixelated":
-            check_camera(probe, self.illumination.camera(optics))
+        self._check_width(self.illumination.probe(optics, optics["defocus"] + self.settings.height + stage.get("z", 0.0)))
+
+    def _check_width(self, probe: Probe) -> None:
+        radius = probe.radius(self.specimen.thickness)
+        if radius > WIDEST_PROBE:
+            raise ValueError(f"the probe would be {2e9 * radius:.3g} nm wide on the specimen, {2e9 * WIDEST_PROBE:g} nm is the "
+                             "most that is simulated: less defocus (with the stage's height), aberration or angle")
 
     # ---- what the beam does -----------------------------------------------------------------------------------
 
@@ -180,7 +234,7 @@ class Simulation:
         positions, illumination = self.illumination.positions(exposure, 0, count), self.illumination
         brought = illumination.electrons(exposure, 0, count)
         for chosen, probe in illumination.probes(exposure, 0, count):
-            self.dose.expose(positions[chosen], brought[chosen], probe.radius() / 2)
+            self.dose.expose(positions[chosen], brought[chosen], full_width(probe) / FWHM * np.sqrt(2))
         self._exposures += 1
 
     @property
@@ -314,7 +368,16 @@ class Simulation:
     def _energy_loss(self, probe: Probe) -> EnergyLoss:
         from edgetem_nodes.physics.energy_loss import EnergyLoss
 
-        return self._kept(("losses", probe), lambda: EnergyLoss(self.specimen, probe, self.settings.spectrometer))
+        return self._kept(("losses", probe), lambda: EnergyLoss(_Coated(self), probe, self.settings.spectrometer))
+
+
+class _Coated:
+    """The specimen of a simulation as energy losses see it: with the carbon that has grown on it."""
+
+    def __init__(self, simulation: Simulation) -> None:
+        self._simulation, self.layers = simulation, simulation._coated
+        self.edge_distance = simulation.specimen.edge_distance
+        self.edge_mode = getattr(simulation.specimen, "edge_mode", False)
 
 
 def _carbon_free_path(high_tension: float, annulus: Annulus) -> float:

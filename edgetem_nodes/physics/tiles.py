@@ -120,9 +120,12 @@ class Tiles:
         least = around + window.samples // 8
         if fast_length(least) > alone:
             needed = fast_length(least) ** 2 * _BYTES * window.slicing.count / 2 ** 20
+            slicing, thickness = window.slicing, self.specimen.thickness
             raise ValueError(f"a probe window of {window.length * 1e9:.3g} nm, {window.samples} samples, in "
-                             f"{window.slicing.count} slices needs tiles of {needed:.0f} MiB, and memory_mib allows "
-                             f"{self.numerics.memory_mib}: raise it, use a smaller probe or coarser pixels")
+                             f"{slicing.count} slices of {slicing.distance * 1e9:.3g} nm needs tiles of {needed:.0f} MiB, "
+                             f"and memory_mib allows {self.numerics.memory_mib}: raise numerics.memory_mib or "
+                             f"numerics.slice_nm, use a thinner specimen than {thickness * 1e9:.3g} nm, a smaller probe or "
+                             "coarser camera pixels")
         edge = together
         if together < around + window.samples // 2:
             edge = max(fast_length(least), int(alone / math.sqrt(2)))

@@ -40,13 +40,21 @@ class KnownFrames:
         self.go_on.set()
         self.reached = threading.Event()
         self.pause_at: int | None = None
-        self.closed = False
+        self.closed = self.prepared = False
+        self.shortest = 1e-5
 
     def frames(self, sequence: int, first: int, count: int) -> np.ndarray:
         index = np.arange(first, first + count, dtype=np.uint64)
         start = (index * np.uint64(40503) + np.uint64(sequence * 7919)) % np.uint64(65536)
         ramp = np.arange(np.prod(self.frame_shape), dtype=np.uint64)
         return ((start[:, None] + ramp) % np.uint64(65536)).astype(np.uint16).reshape(count, *self.frame_shape)
+
+    def prepare(self) -> None:
+        self.prepared = True
+
+    def check_dwell(self, dwell: float) -> None:
+        if dwell < self.shortest:
+            raise ValueError(f"dwell time {dwell * 1e3:g} ms is shorter than a frame, {self.shortest * 1e3:g} ms")
 
     def read(self, exposure: Exposure, first: int, count: int) -> np.ndarray:
         last = first + count

@@ -81,12 +81,14 @@ def test_an_acquisition_may_follow_at_once(rig):
     ({"acquisition_id": RUN, "count": 5, "dwell": 1e4}, CODES.DWELL_OUT_OF_RANGE, "outside the detector's range"),
     ({"acquisition_id": RUN, "count": 5, "dwell": float("nan")}, CODES.DWELL_OUT_OF_RANGE, "outside the detector's range"),
     ({"acquisition_id": RUN, "count": 5, "dwell": 0.0}, CODES.DWELL_OUT_OF_RANGE, "outside the detector's range"),
+    ({"acquisition_id": RUN, "count": 5, "dwell": 2e-6}, CODES.DWELL_OUT_OF_RANGE, "0.002 ms is shorter than a frame"),
     ({"acquisition_id": uuid.UUID(int=0), "count": 5}, CODES.INVALID_REQUEST, "all zero"),
 ])
 def test_a_request_that_cannot_be_served_is_refused(rig, request_, code, text):
     lab = rig()
     lab.announce()
     lab.activate()
+    assert lab.source.prepared
     answer = lab.arm(**request_)
     assert answer.error_code == code
     assert text in answer.error_msg

@@ -73,3 +73,22 @@ def test_real_time_takes_the_dwell_time(synthetic):
     source.read(exposure(np.zeros((20, 2)), 5e-3), 0, 20)
     assert source.real_time
     assert time.monotonic() - start >= 0.1
+
+
+def test_a_dwell_time_that_the_camera_cannot_follow_is_refused(synthetic):
+    slow = make_source(Instrument(simulated=Simulated(rows=12, columns=16, field_nm=8.0, camera="integrating")), 3)
+    with pytest.raises(ValueError, match=r"dwell time 0.01 ms is shorter than a frame .* instrument.dwell_ms"):
+        slow.check_dwell(1e-5)
+    slow.check_dwell(0.1)
+    make_source(SIMULATED, 3).check_dwell(1e-6)
+    make_source(replay(synthetic), 0).check_dwell(1e-9)
+
+
+def test_nothing_is_computed_before_it_is_prepared(monkeypatch):
+    from edgetem_nodes.physics.simulation import Simulation
+    computed = []
+    monkeypatch.setattr(Simulation, "expected", lambda *_: computed.append(1))
+    source = make_source(SIMULATED, 3)
+    assert not computed
+    source.prepare()
+    assert computed

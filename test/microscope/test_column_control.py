@@ -154,3 +154,33 @@ def test_the_simulated_instrument_obeys_the_services(bench):
     answer = lab.call(GetTruth, "get_truth", quantity="atoms", region=np.array([1e-9, 1e-9, 1e-9, 2e-9]))
     assert answer.error_code == GetTruth.Response.INVALID_REGION and "has no area" in answer.error_msg
     assert positions_array(whole.data).size == 0
+
+
+@pytest.mark.parametrize(("edge", "words"), [(1.0, ["1e+09 x 1e+09 nm", "1000 x 1000 nm"]),
+                                             (200e-9, ["200 x 200 nm", "atoms", "2e+06"])])
+def test_more_atoms_than_an_answer_holds_are_refused_unmade(bench, edge, words):
+    from edgetem_nodes.graph.instrument import Instrument, Simulated
+    from edgetem_nodes.microscope.drivers import make_driver
+
+    driver = make_driver(Instrument(simulated=Simulated(specimen="gold", rows=12, columns=16, field_nm=8.0)), 3)
+    made, atoms = [], driver.atoms
+    driver.atoms = lambda low, high, exposure: made.append(high - low) or atoms(low, high, exposure)
+    lab = bench(driver=driver)
+    lab.activate_without_client()
+    answer = lab.call(GetTruth, "get_truth", quantity="atoms", region=np.array([0.0, 0.0, edge, edge]))
+    assert answer.error_code == GetTruth.Response.INVALID_REGION
+    for word in words:
+        assert word in answer.error_msg, answer.error_msg
+    assert all((size < 2.1e-9).all() for size in made), "no more than samples were made"
+
+
+def test_the_estimate_of_atoms_is_near_what_there_is():
+    from edgetem_nodes.graph.instrument import Instrument, Simulated
+    from edgetem_nodes.microscope.drivers import initial_exposure, make_driver
+    from edgetem_nodes.microscope.services import estimated_atoms
+
+    driver = make_driver(Instrument(simulated=Simulated(specimen="gold", rows=12, columns=16, field_nm=8.0)), 3)
+    exposure, low = initial_exposure(driver, 1e-6, 1e-6, 0), np.array([-3e-9, 5e-9])
+    for size in ([20e-9, 25e-9], [60e-9, 1e-9]):
+        atoms = len(driver.atoms(low, low + size, exposure).atomic_numbers)
+        assert estimated_atoms(driver, low, low + size, exposure) == pytest.approx(atoms, rel=0.5)

@@ -73,7 +73,7 @@ def test_measured_data_does_not_obey(replayed):
     replayed.set_optics(high_tension=replayed.state(0.0).commanded_optics["high_tension"])
     with pytest.raises(NotSupported, match="defocus"):
         replayed.set_optics(defocus=5e-8)
-    with pytest.raises(ValueError, match=r"x 1 is outside the range of the stage, -0.0015 to 0.0015"):
+    with pytest.raises(ValueError, match=r"x 1 is outside the range of the stage, -0.0015 to 0.0015 m$"):
         replayed.move_stage(x=1.0)
     with pytest.raises(NotSupported, match="alpha"):
         replayed.move_stage(alpha=0.1)
@@ -107,13 +107,13 @@ def test_the_simulated_column_obeys_and_its_sensors_say_so(own):
 
 @pytest.mark.parametrize(("control", "changes", "text"), [
     ("set_optics", {"defocus": 1e-3}, "defocus 0.001 is outside the range of the optics"),
-    ("set_optics", {"magnification": 0.5}, "magnification 0.5 is outside the range of the optics, 1 to 100"),
+    ("set_optics", {"magnification": 0.5}, "magnification 0.5 is outside the range of the optics, 1 to 100$"),
     ("set_optics", {"astigmatism": -1e-9}, "astigmatism -1e-09 is outside"),
     ("set_optics", {"brightness": 1.0}, "optics has no control 'brightness'"),
     ("set_optics", {"defocus": np.nan}, "defocus nan is outside"),
     ("move_stage", {"alpha": 2.0}, "alpha 2 is outside the range of the stage"),
-    ("move_stage", {"z": 1e-3}, "z 0.001 is outside the range of the stage, -0.0004 to 0.0004"),
-    ("set_holder", {"temperature": 5000.0}, "temperature 5000 is outside the range of the holder, 80 to 1600"),
+    ("move_stage", {"z": 1e-3}, "z 0.001 is outside the range of the stage, -0.0004 to 0.0004 m$"),
+    ("set_holder", {"temperature": 5000.0}, "temperature 5000 is outside the range of the holder, 80 to 1600 K$"),
 ])
 def test_the_simulated_column_has_limits(own, control, changes, text):
     before = own.state(0.0)

@@ -158,9 +158,12 @@ def test_height_refuses_what_it_did_not_ask_for() -> None:
         search.tell(search.ask(), np.ones((8, 8)))
     with pytest.raises(FocusingError, match="1 images of 9 are there"):
         search.result()
-    for arguments in ({"reach": -1.0}, {"reach": 1e-6, "tilts": 3}, {"reach": 1e-6, "largest_tilt": 2.0}):
-        with pytest.raises(ValueError, match=r"reach|even number"):
-            EucentricHeight((STEP, STEP), (SIDE, SIDE), **arguments)
+    for arguments, text in (({"reach": -1e-6}, "^reach -1000 nm is not positive and finite$"),
+                            ({"reach": 1e-6, "tilts": 3}, "^3 tilts .* even number$"),
+                            ({"reach": 1e-6, "largest_tilt": 5.0}, "^largest tilt 5 rad is not above 0 and at most 1.2 rad$"),
+                            ({"reach": 1e-6, "shape": (8, 40)}, "^image 8 x 40 is too small")):
+        with pytest.raises(ValueError, match=text):
+            EucentricHeight(**{"step": (STEP, STEP), "shape": (SIDE, SIDE), **arguments})
 
 
 def test_a_lattice_does_not_mislead_the_height() -> None:

@@ -84,7 +84,7 @@ def test_the_overview_is_published_counted_and_shown_as_an_image(bench):
 
 
 @pytest.mark.parametrize(("goal", "code", "text"), [
-    ({"positions": [[0, 0], [0, 9e-9]]}, CODES.POSITION_OUT_OF_FIELD, "scan position (0, 9) is outside the 4 x 5 field"),
+    ({"positions": [[0, 0], [0, 9e-9]]}, CODES.POSITION_OUT_OF_FIELD, "(0, 9) nm, (row, column) (0, 9), is outside the 4 x 5 field"),
     ({"positions": [[math.nan, 0]]}, CODES.POSITION_OUT_OF_FIELD, "is outside the 4 x 5 field"),
     ({"positions": THREE, "dwell": 1e3}, CODES.DWELL_OUT_OF_RANGE, "dwell time 1e+06 ms is outside the range"),
     ({"positions": THREE, "dwell": -1e-3}, CODES.DWELL_OUT_OF_RANGE, "dwell time -1 ms"),

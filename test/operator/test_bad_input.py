@@ -188,5 +188,8 @@ def test_the_doctor_looks_at_everything():
 def test_positions_outside_the_field_are_refused_by_name():
     from edgetem_nodes.physics.scan import ScanField
     field = ScanField((0.0, 0.0), (1e-9, 2e-9), (64, 64))
-    with pytest.raises(ValueError, match=r"scan position \(70, 12\) is outside the 64 x 64 field"):
+    with pytest.raises(ValueError, match=r"\(y, x\) = \(70, 24\) nm, \(row, column\) \(70, 12\), is outside the 64 x 64 "
+                                         r"field, y 0 to 63 nm and x 0 to 126 nm"):
         field.candidates(np.array([[70e-9, 24e-9]]))
+    with pytest.raises(ValueError, match=r"\(1e\+09, 1e\+09\) nm"):
+        field.candidates(np.array([[1.0, 1.0]]))

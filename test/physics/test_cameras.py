@@ -243,7 +243,7 @@ def test_a_spectrum_is_recorded_as_a_line_of_channels(name):
 @pytest.mark.parametrize("name", SILICON)
 def test_a_dwell_time_shorter_than_a_frame_is_refused_with_both_values(name):
     model = make_camera(name, 80e3)
-    with pytest.raises(ValueError, match=r"dwell time 0.1 ms is shorter .* ms: dwell longer"):
+    with pytest.raises(ValueError, match=r"dwell time 0.1 ms is shorter .* ms: raise instrument.dwell_ms"):
         model.frames(np.zeros((1, 4, 4), np.float32), 1e-4, 0, 0, 0)
 
 

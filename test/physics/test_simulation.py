@@ -305,3 +305,75 @@ def test_images_of_a_part_of_the_field_damage_what_they_have_seen_once():
     simulated.expose(replace(told, sequence=1), 0)
     simulated.expose(replace(told, sequence=2, reference_images=(image, replace(image, elapsed=3.0))), 0)
     assert simulated.dose.electrons == pytest.approx(2 * 4e21 * 6e-18, rel=1e-6), "what was told twice counts once"
+
+
+def test_faults_of_beam_shift_magnification_and_holder_act():
+    """A hidden shift of 1 nm and the same beam shift without a fault see the same; so do magnifications and temperatures."""
+    def truth(faults, quantity="domain", virtual=SMALL, **commanded):
+        simulated = microscope(replace(virtual, instabilities=InstabilitiesGroup(faults=faults)))
+        return simulated.truth(quantity, exposure(simulated, np.arange(144), **commanded))[1]
+
+    shifted = truth([], optics={"beam_shift_x": 1e-9})
+    assert np.allclose(truth(["beam_shift_x hidden offset=1e-9"]), shifted) and not np.allclose(shifted, truth([]))
+    assert np.allclose(truth(["magnification hidden factor=1.5"]), truth([], optics={"magnification": 1.5}))
+    hot = {"elapsed": 300.0, "holder": np.array([[0.0, 1200.0, 0.0]]), "quantity": "transformed",
+           "virtual": replace(SMALL, structure=Structure(transition=True))}
+    assert truth([], **hot).max() > 0
+    assert truth(["temperature hidden held=293"], **hot).max() == 0
+
+
+def test_a_tilt_shifts_a_high_specimen_as_it_leans_its_columns():
+    """Points above the eucentric plane go the way that the upper end of a column goes, for both axes."""
+    high = microscope(replace(SMALL, specimen="SrTiO3", structure=Structure(thickness_nm=10.0, height_nm=100.0, domain_nm=0.0),
+                              strain_percent=0.0), high_tension_kV=200.0)
+    for axis, name in enumerate(("alpha", "beta")):
+        tilted = exposure(high, [0], stage={name: 0.05})
+        atoms = high.atoms(np.full(2, 4e-9), np.full(2, 8e-9), tilted)
+        titanium = atoms.positions[atoms.atomic_numbers == 22]
+        middle = titanium[np.abs(titanium[:, 1:] - 6e-9).max(axis=1) < 1e-9]
+        chain = middle[np.linalg.norm(middle[:, 1:] - middle[middle[:, 0].argmin(), 1:]
+                                      - np.outer(middle[:, 0], [-0.05, 0.05] * (np.arange(2) == axis)), axis=1) < 0.15e-9]
+        slope = np.polyfit(chain[:, 0], chain[:, 1 + axis], 1)[0]
+        moved = high.illumination.offset(exposure(high, [0])) - high.illumination.offset(tilted)
+        assert moved[axis] == pytest.approx(-slope * 100e-9, rel=0.05), name
+
+
+def test_contamination_reaches_currents_and_spectra():
+    for detector in ("annular", "eels"):
+        dirty = microscope(replace(SMALL, detector=detector, dark_field_inner_mrad=50.0, dark_field_outer_mrad=90.0,
+                                   damage=DamageGroup(contamination=True, contamination_nm=20.0)))
+        there = exposure(dirty, [40])
+        clean = dirty.expected(there, 0, 1)[0]
+        dirty.expose(exposure(dirty, [40] * 2000))
+        changed = dirty.expected(exposure(dirty, [40], sequence=1), 0, 1)[0]
+        assert changed.sum() == pytest.approx(clean.sum(), rel=0.05)
+        assert (changed[-1] > 2 * clean[-1]) if detector == "annular" else (changed[200:].sum() > 2 * clean[200:].sum())
+
+
+def test_vacuum_sends_nothing_into_the_dark_field_whatever_the_camera_length():
+    empty = microscope(replace(SMALL, specimen="MnPS3", field_nm=200.0, detector="annular",
+                               structure=Structure(thickness_nm=2.0)), semi_convergence_mrad=20.0)
+    for length in (1.0, 0.25):
+        optics = {"camera_length": length * empty.settings.optics["camera_length"]}
+        bright, *dark = empty.expected(exposure(empty, [0], optics=optics), 0, 1)[0]
+        assert bright == pytest.approx(1.0, abs=1e-3) and max(dark) < 1e-4
+
+
+def test_dose_at_the_middle_of_a_focused_probe_is_that_of_its_airy_disc():
+    """1e6 electrons at 2 mrad and 80 kV, averaged over half a nanometre: 6569 a square Angstrom."""
+    suffering = microscope(replace(SMALL, damage=DamageGroup(contamination=True)))
+    path = exposure(suffering, [40], dwell=1e6 / ELECTRONS * 2e-3)
+    suffering.expose(path)
+    assert suffering.dose.dose_at(path.positions + 1e-12)[0] * 1e-20 == pytest.approx(6569, rel=0.35)
+
+
+def test_what_the_simulation_cannot_follow_is_refused_before(sheet):
+    with pytest.raises(ValueError, match="nm wide on the specimen"):
+        sheet.check({"defocus": 2e-6, "semi_convergence_angle": 0.03, "camera_length": 0.02})
+    with pytest.raises(ValueError, match="keeps the configured 80 kV"):
+        sheet.check({"high_tension": 200e3})
+    with pytest.raises(ValueError, match="0.7"):
+        sheet.check_stage({}, {"alpha": 1.0})
+    flat = microscope(SMALL, semi_convergence_mrad=20.0)
+    with pytest.raises(ValueError, match="nm wide on the specimen"):
+        flat.check_stage({}, {"z": 4e-4})

@@ -28,6 +28,12 @@ class DetectorSource(Protocol):
     real_time: bool
     """Whether `read` takes as long as the dwell time says."""
 
+    def prepare(self) -> None:
+        """Load and compute what the first frame would wait for; called once, before anything else."""
+
+    def check_dwell(self, dwell: float) -> None:
+        """Refuse a dwell time [s] that the detector cannot follow (ValueError, which names value and limit)."""
+
     def resume(self, history: Sequence[tuple[Exposure, int]]) -> None:
         """An experiment goes on: exposures before, and how many positions of each the beam visited."""
 
@@ -44,7 +50,7 @@ class DetectorSource(Protocol):
 
 
 def make_source(instrument: Instrument, seed: int) -> DetectorSource:
-    """The source that the configuration names.
+    """The source that the configuration names, judged but not yet prepared: nothing is computed.
 
     Raises
     ------

@@ -24,6 +24,12 @@ class ReplaySource:
         self.axes = self._replay.axes
         self.real_time = instrument.replay.real_time
 
+    def prepare(self) -> None:
+        """There is nothing to compute."""
+
+    def check_dwell(self, dwell: float) -> None:
+        """Any will do: frames were measured with their own."""
+
     def resume(self, history: Sequence[tuple[Exposure, int]]) -> None:
         """Data that was measured does not change."""
 

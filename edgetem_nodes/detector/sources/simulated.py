@@ -9,6 +9,7 @@ import numpy as np
 from edgetem_nodes.graph.instrument import Instrument, simulation
 from edgetem_nodes.physics.exposure import Exposure
 from edgetem_nodes.physics.scan import Axis
+from edgetem_nodes.physics.simulation import Simulation
 
 
 class SimulatedSource:
@@ -25,12 +26,25 @@ class SimulatedSource:
         self._optics = dict(self._simulation.settings.optics)
         self._last: Exposure | None = None
         self._read = 0
-        self._simulation.prepare()
+        self._simulation.verify()
+
+    @property
+    def simulation(self) -> Simulation:
+        """What gives the frames."""
+        return self._simulation
 
     @property
     def axes(self) -> list[Axis]:
         """Of a frame, at the camera length that was commanded last."""
         return self._simulation.axes(self._optics)
+
+    def prepare(self) -> None:
+        """Compute a pattern, and with it the potentials around the first grid point."""
+        self._simulation.prepare()
+
+    def check_dwell(self, dwell: float) -> None:
+        """Refuse a dwell time [s] shorter than a frame of the camera (ValueError)."""
+        self._simulation.camera_model.check_dwell(dwell)
 
     def resume(self, history: Sequence[tuple[Exposure, int]]) -> None:
         """The specimen has received what it has, and the camera length stays as it was."""

@@ -65,6 +65,9 @@ STAGE_LIMITS = {"x": (-1.5e-3, 1.5e-3), "y": (-1.5e-3, 1.5e-3), "z": (-4e-4, 4e-
 """Range of each axis of the stage [m], [rad]."""
 HOLDER_LIMITS = {"temperature": (0.0, 2000.0), "bias": (-1000.0, 1000.0)}
 """Range of each control of the holder [K], [V]."""
+_UNITS = {"high_tension": "V", "probe_current": "A", "magnification": "", "semi_convergence_angle": "rad",
+          "astigmatism_angle": "rad", "coma_angle": "rad", "alpha": "rad", "beta": "rad", "temperature": "K", "bias": "V"}
+"""SI units of the controls whose unit is not the metre."""
 
 
 class MicroscopeDriver(Protocol):
@@ -143,7 +146,8 @@ def check_range(changes: dict[str, float], limits: dict[str, tuple[float, float]
             raise ValueError(f"{what} has no control {name!r}; it has {', '.join(limits)}")
         low, high = limits[name]
         if not low <= value <= high:
-            raise ValueError(f"{name} {value:g} is outside the range of the {what}, {low:g} to {high:g} (SI units)")
+            raise ValueError(f"{name} {value:g} is outside the range of the {what}, {low:g} to {high:g} "
+                             f"{_UNITS.get(name, 'm')}".rstrip())
 
 
 def initial_exposure(driver: MicroscopeDriver, dwell: float, period: float, sequence: int) -> Exposure:

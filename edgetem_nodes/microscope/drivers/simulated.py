@@ -72,6 +72,7 @@ class SimulatedDriver:
     def move_stage(self, **changes: float) -> None:
         """Move the stage; raises ValueError outside the range."""
         check_range(changes, STAGE_LIMITS, "stage")
+        self._simulation.check_stage(self._optics, {**self._stage, **changes})
         self._stage.update(changes)
 
     def set_holder(self, **changes: float) -> None:

@@ -65,6 +65,7 @@ class ActivePixel(AnalogueCamera):
         super().__post_init__()
         if not 8 <= self.converter_bits <= 16:
             raise ValueError(f"converter_bits {self.converter_bits} is not between 8 and 16")
+        landau.check_thin(self.high_tension, self.sensitive_thickness)
 
     @property
     def response(self) -> Response:

@@ -39,12 +39,32 @@ def most_probable(high_tension: float, thickness: float) -> float:
     return xi * (np.log(2 * 510998.95 * momentum2 / excitation) + np.log(xi / excitation) + 0.2 - beta2)
 
 
+def check_thin(high_tension: float, thickness: float) -> None:
+    """Refuse a layer of silicon that is not thin for the electrons.
+
+    Raises
+    ------
+    ValueError : the most probable loss is more than half of the electron's energy, where Landau's law does not hold.
+    """
+    peak = most_probable(high_tension, thickness)
+    if peak > high_tension / 2:
+        raise ValueError(f"{thickness * 1e6:.3g} um of silicon are not thin for electrons of {high_tension / 1e3:.4g} kV: "
+                         f"they lose {peak / 1e3:.3g} keV there, and at most half of their energy, "
+                         f"{high_tension / 2e3:.4g} keV, is modelled: use a thinner sensitive layer, a higher "
+                         "high tension or another camera")
+
+
 def losses(high_tension: float, thickness: float, count: int, rng: np.random.Generator) -> np.ndarray:
     """Energies (count,) [eV] left in a layer of silicon.
 
     Landau's law about the most probable loss, drawn again where the loss would be negative or more than half of the
     electron's energy, the most that one of two indistinguishable electrons can lose.
+
+    Raises
+    ------
+    ValueError : the layer is not thin for such electrons: they would most probably lose more than that.
     """
+    check_thin(high_tension, thickness)
     xi, peak = width(high_tension, thickness), most_probable(high_tension, thickness)
     drawn = peak + xi * (standard(count, rng) - MODE)
     while True:

@@ -110,7 +110,8 @@ class SiliconCamera(ABC):
         """
         if not dwell >= self.shortest_frame or dwell <= self.readout_dead_time:
             raise ValueError(f"dwell time {dwell * 1e3:.6g} ms is shorter than a frame of the {self.name} camera, "
-                             f"{self.shortest_frame * 1e3:.6g} ms: dwell longer, or choose a faster mode of the camera")
+                             f"{self.shortest_frame * 1e3:.6g} ms: raise instrument.dwell_ms, or choose a faster camera by "
+                             "instrument.simulated.camera or, of a hybrid pixel camera, instrument.simulated.counter_bits")
 
     def live_fraction(self, dwell: float) -> float:
         """Part of the dwell time [s] during which the camera sees electrons."""

@@ -8,10 +8,11 @@ from typing import Protocol
 
 import numpy as np
 
-from edgetem_nodes.physics.electrons import ELEMENTARY_CHARGE, wavelength
+from edgetem_nodes.physics.electrons import ELEMENTARY_CHARGE
 from edgetem_nodes.physics.energy_loss.low_loss import (
     FARTHEST_LOSS, bulk_rate, edge_excitation, edge_loss, surface_loss, zero_loss_peak)
 from edgetem_nodes.physics.energy_loss.materials import MATERIALS, Material, material
+from edgetem_nodes.physics.optics import full_width
 from edgetem_nodes.physics.scan import Axis
 from edgetem_nodes.physics.specimens import Condition, Specimen
 
@@ -160,10 +161,7 @@ class EnergyLoss:
     @property
     def probe_width(self) -> float:
         """Full width at half maximum [m] of the probe: diffraction, source and defocus added in quadrature."""
-        angle = max(self.probe.semi_convergence_angle, 1e-6)
-        diffraction = 0.51 * wavelength(self.probe.high_tension) / angle
-        defocus = math.sqrt(2) * abs(self.probe.defocus) * angle
-        return math.sqrt(diffraction ** 2 + self.probe.source_size ** 2 + defocus ** 2)
+        return full_width(self.probe)
 
     def spectra(self, positions: np.ndarray, condition: Condition | None = None) -> np.ndarray:
         """Expected fraction of the beam in each channel, float32 (n, channels), at positions (n, 2), (y, x) [m].

@@ -263,7 +263,8 @@ def _read(file: str) -> object:
         return read(str(path.resolve()), format=found, index=-1, do_not_split_by_at_sign=True)
     except Exception as error:
         # a parser of a hundred formats raises anything; what matters is which file
-        raise ValueError(f"structure file {file} cannot be read as {found}: {error or type(error).__name__}") from error
+        raise ValueError(f"structure file {file} cannot be read as {found}: "
+                         f"{str(error).strip() or type(error).__name__}") from error
 
 
 def _placed(atoms: object, file: str, thickness: float) -> _Structure:
