@@ -15,8 +15,9 @@ from edgetem_nodes.physics.multislice import clear_angle
 from edgetem_nodes.physics.numerics import Numerics, Slicing
 from edgetem_nodes.physics.optics import Camera, Probe
 
-_GUARD = 0.6
-"""Over the largest angle seen: what several slices of a thin specimen need between that and the Nyquist angle."""
+_GUARD, _GUARD_OF_DISC = 0.55, 1.6
+"""Over the largest angle seen, and over the disc's: what several slices of a thin specimen need between the angle seen and the
+Nyquist angle."""
 
 
 _MOST_SAMPLES = 1 << 16
@@ -68,7 +69,7 @@ def window(probe: Probe, camera: Camera, thickness: float, numerics: Numerics, l
     if slicing.thin:
         last = math.ceil(largest_angle / angle_step - 1e-6)
         # What one slice scatters out of the window comes back in at its other side; the next must not scatter it into sight.
-        guard = reach if slicing.count == 1 else max(reach, math.ceil(_GUARD * last))
+        guard = reach if slicing.count == 1 else max(math.ceil(_GUARD * last), math.ceil(_GUARD_OF_DISC * reach))
         samples = 2 * (last + guard + 1)
     else:
         nyquist = max(largest_angle, (reach + 1) * angle_step) * length / probe.wavelength
