@@ -15,7 +15,7 @@ from edgetem_nodes.physics.multislice import clear_angle
 from edgetem_nodes.physics.numerics import Numerics, Slicing
 from edgetem_nodes.physics.optics import Camera, Probe
 
-_GUARD, _GUARD_OF_DISC = 0.55, 1.6
+_GUARD, _GUARD_OF_DISC = 0.55, 1.68
 """Over the largest angle seen, and over the disc's: what several slices of a thin specimen need between the angle seen and the
 Nyquist angle."""
 
