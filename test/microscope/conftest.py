@@ -69,8 +69,14 @@ class Bench:
 
     def listen(self) -> None:
         """Make the client and wait until it finds the microscope."""
-        self.acquiring = ActionClient(self.user, Acquire, "acquire")
+        self.acquiring = self.made(Acquire, "acquire")
         assert self.acquiring.wait_for_server(PATIENCE)
+
+    def made(self, kind: type, name: str) -> ActionClient:
+        """An action client, made in the thread that spins its node: it is known to the node before it is whole."""
+        task = self.user.executor.create_task(lambda: ActionClient(self.user, kind, name))
+        self.wait(task.done)
+        return task.result()
 
     def activate_without_client(self) -> None:
         assert self.microscope.trigger_configure().name == "SUCCESS"
@@ -140,7 +146,7 @@ class Bench:
     def act(self, kind: type, name: str, **goal: object) -> object:
         """Send a goal to another of the microscope's actions; returns its handle. Feedback is kept in `told`."""
         if name not in self.actions:
-            self.actions[name] = ActionClient(self.user, kind, name)
+            self.actions[name] = self.made(kind, name)
         assert self.actions[name].wait_for_server(PATIENCE)
         handle = self.result_of(self.actions[name].send_goal_async(
             kind.Goal(**goal), feedback_callback=lambda message: self._keep(self.told, message.feedback)))

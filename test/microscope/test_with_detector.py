@@ -59,7 +59,10 @@ class Loop:
         for node in (self.detector, self.microscope):
             assert node.trigger_configure().name == "SUCCESS"
             assert node.trigger_activate().name == "SUCCESS"
-        self.client = ActionClient(self.user, Acquire, "acquire")
+        # Made in the thread that spins its node: it is known to the node before it is whole.
+        made = self.user.executor.create_task(lambda: ActionClient(self.user, Acquire, "acquire"))
+        self.wait(made.done)
+        self.client = made.result()
         assert self.client.wait_for_server(PATIENCE)
         self.wait(lambda: not self.detector._gate.absent())
 
