@@ -10,6 +10,8 @@ SPEED_OF_LIGHT = 299792458.0
 """[m/s], exact."""
 ELEMENTARY_CHARGE = 1.602176634e-19
 """[C], exact."""
+AVOGADRO = 6.02214076e23
+"""[1/mol], exact."""
 ELECTRON_MASS = 9.1093837139e-31
 """[kg], CODATA 2022."""
 

@@ -14,15 +14,13 @@ from collections.abc import Callable
 import numpy as np
 import scipy.fft
 
-from edgetem_nodes.physics.electrons import ELECTRON_MASS, ELEMENTARY_CHARGE, SPEED_OF_LIGHT, lorentz_factor, wavelength
-from edgetem_nodes.physics.optics import Camera
+from edgetem_nodes.physics.electrons import AVOGADRO, ELECTRON_MASS, ELEMENTARY_CHARGE, SPEED_OF_LIGHT, lorentz_factor, wavelength
+from edgetem_nodes.physics.optics import Annulus, Camera
 from edgetem_nodes.physics.scattering_factors import annular_cross_section, scattering_factor
 
 _FINE = 8
 _HALO = 0.3
 """Largest angle [rad] of elastic scattering that is looked at."""
-AVOGADRO = 6.02214076e23
-"""[1/mol], exact (SI 2019)."""
 
 
 def characteristic_angle(energy_loss: float, high_tension: float) -> float:
@@ -108,9 +106,7 @@ class AmorphousLayer:
         if not density > 0:
             raise ValueError(f"density {density} kg/m^3 of the amorphous layer is not positive")
         length = wavelength(high_tension)
-        self.cross_section = annular_cross_section(atomic_number, high_tension, 0.0, _HALO)
-        """Elastic, of one atom [m^2]."""
-        self.mean_free_path = atomic_weight * 1e-3 / (AVOGADRO * density * self.cross_section)
+        self.mean_free_path = mean_free_path(Annulus(0.0, _HALO), high_tension, density, atomic_number, atomic_weight)
         """Elastic [m]."""
         self._spread = Redistribution(camera, lambda angle: scattering_factor(atomic_number, angle / length) ** 2, _HALO)
 
@@ -122,6 +118,13 @@ class AmorphousLayer:
         ValueError : a thickness is negative.
         """
         return self._spread(patterns, np.asarray(thickness, float) / self.mean_free_path)
+
+
+def mean_free_path(annulus: Annulus, high_tension: float, density: float = 2.0e3, atomic_number: int = 6,
+                   atomic_weight: float = 12.011) -> float:
+    """Mean free path [m] for elastic scattering into an annulus, by independent atoms; parameters as of `AmorphousLayer`."""
+    cross_section = annular_cross_section(atomic_number, high_tension, annulus.inner, annulus.outer)
+    return atomic_weight * 1e-3 / (AVOGADRO * density * cross_section)
 
 
 class Redistribution:

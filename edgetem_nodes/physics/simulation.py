@@ -128,9 +128,11 @@ class Simulation:
         diffraction = self._diffraction(probe, self.illumination.true_camera(exposure), condition)
         currents = diffraction.currents(positions, annuli)
         if self.settings.damage.contamination:
+            from edgetem_nodes.physics.inelastic import mean_free_path
+
             carbon = contamination(positions, self.dose, self.settings.damage)
             for number, annulus in enumerate(annuli[1:], start=1):
-                gained = currents[:, 0] * -np.expm1(-carbon / _carbon_free_path(probe.high_tension, annulus))
+                gained = currents[:, 0] * -np.expm1(-carbon / mean_free_path(annulus, probe.high_tension))
                 currents[:, number] += gained
                 currents[:, 0] -= gained
         return currents
@@ -178,8 +180,10 @@ class Simulation:
         for chosen, probe in illumination.probes(exposure, 0, exposure.count):
             fraction[chosen] = self._dark_field(probe, condition).currents(positions[chosen])
         if self.settings.damage.contamination:
+            from edgetem_nodes.physics.inelastic import mean_free_path
+
             carbon = contamination(positions, self.dose, self.settings.damage)
-            fraction += (1 - fraction) * -np.expm1(-carbon / _carbon_free_path(self.settings.probe.high_tension, annulus))
+            fraction += (1 - fraction) * -np.expm1(-carbon / mean_free_path(annulus, self.settings.probe.high_tension))
         expected = fraction * illumination.electrons(exposure, 0, exposure.count)
         counts = counting.generator(self.seed, exposure.sequence, 0).poisson(expected)
         return counts.astype(float).reshape(shape)
@@ -277,12 +281,12 @@ class Simulation:
 
     def _relative_thickness(self, positions: np.ndarray, condition: Condition) -> np.ndarray:
         """Thickness over inelastic mean free path (n,), for plasmon scattering up to its cut-off angle."""
-        from edgetem_nodes.physics.energy_loss import MATERIALS
+        from edgetem_nodes.physics.energy_loss import material
 
         probe = self.settings.probe
         total = np.zeros(len(positions))
         for name, thickness in self.specimen.layers(positions, condition).items():
-            total += thickness / MATERIALS[name].mean_free_path(probe.high_tension, probe.semi_convergence_angle, PLASMON_CUTOFF)
+            total += thickness / material(name).mean_free_path(probe.high_tension, probe.semi_convergence_angle, PLASMON_CUTOFF)
         return total
 
     # ---- the truth --------------------------------------------------------------------------------------------
@@ -378,11 +382,3 @@ class _Coated:
         self._simulation, self.layers = simulation, simulation._coated
         self.edge_distance = simulation.specimen.edge_distance
         self.edge_mode = getattr(simulation.specimen, "edge_mode", False)
-
-
-def _carbon_free_path(high_tension: float, annulus: Annulus) -> float:
-    """Mean free path [m] in carbon for scattering into an annulus."""
-    from edgetem_nodes.physics.scattering_factors import annular_cross_section
-
-    density = 2.0e3 / (12.011e-3 / 6.02214076e23)
-    return 1 / (density * annular_cross_section(6, high_tension, annulus.inner, annulus.outer))

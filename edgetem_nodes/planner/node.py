@@ -29,19 +29,11 @@ from edgetem_nodes.planner.ledger import Pending
 from edgetem_nodes.planner.parameters import Parameters
 from edgetem_nodes.planner.platform import decision_platform
 from edgetem_nodes.planner.progress import Progress
-from edgetem_nodes.planner.waiting import Call, Halted, Stopped, Waiting
+from edgetem_nodes.planner.waiting import Call, Failed, Halted, Stopped, Waiting
 
 CHECKPOINT = "checkpoint.npz"
 ANSWER_TIMEOUT = 30.0
 """[s] that a service may take to answer."""
-
-
-class _Failed(Exception):
-    """The experiment cannot go on; `code` names a constant of RunExperiment.Result."""
-
-    def __init__(self, code: str, reason: str) -> None:
-        super().__init__(reason)
-        self.code = code
 
 
 class PlannerNode(GraphNode):
@@ -144,7 +136,7 @@ class PlannerNode(GraphNode):
         self._goal = goal
         try:
             await self._background.run(self._conduct, goal, result)
-        except _Failed as failure:
+        except Failed as failure:
             result.error_code, result.error_msg = getattr(RunExperiment.Result, failure.code), str(failure)
         except ExperimentError as error:
             result.error_code, result.error_msg = RunExperiment.Result.MODEL_FAILED, str(error)
@@ -209,12 +201,12 @@ class PlannerNode(GraphNode):
             try:
                 return Progress.load(Path(request.checkpoint), self.parameters)
             except ExperimentError as error:
-                raise _Failed("CHECKPOINT_INVALID", str(error)) from None
+                raise Failed("CHECKPOINT_INVALID", str(error)) from None
         experiment_id = to_uuid(request.experiment_id)
         answer = self._ask(self._overview, AcquireOverview.Request(
             acquisition_id=from_uuid(uuid.uuid5(experiment_id, "overview"))), "OVERVIEW_FAILED", "microscope")
         if answer.error_code:
-            raise _Failed("OVERVIEW_FAILED", f"the microscope gave no overview: {answer.error_msg}")
+            raise Failed("OVERVIEW_FAILED", f"the microscope gave no overview: {answer.error_msg}")
         overview: Overview = answer.overview
         field = ScanField(tuple(map(float, overview.field.origin)), tuple(map(float, overview.field.step)),
                           tuple(int(n) for n in overview.field.shape))
@@ -222,7 +214,7 @@ class PlannerNode(GraphNode):
             experiment = ActiveExperiment(numbers(overview.data, (-1, *field.shape)), field, self.parameters,
                                           self.parameters.seed)
         except ValueError as error:
-            raise _Failed("INVALID_CONFIG", str(error)) from None
+            raise Failed("INVALID_CONFIG", str(error)) from None
         return Progress(experiment_id, experiment, dose=overview.dose, survey_dose=overview.dose)
 
     def _decide_and_measure(self, progress: Progress, budget: stopping.Budget, result: RunExperiment.Result) -> Decision:
@@ -273,10 +265,10 @@ class PlannerNode(GraphNode):
         silence = self.parameters.measurement_timeout_s
         self._waiting.until(lambda: handle.done, silence)
         if not handle.done:
-            raise _Failed("MICROSCOPE_UNAVAILABLE", f"the microscope did not answer an acquisition for {silence:g} s")
+            raise Failed("MICROSCOPE_UNAVAILABLE", f"the microscope did not answer an acquisition for {silence:g} s")
         accepted = handle.result()
         if not accepted.accepted:
-            raise _Failed("MICROSCOPE_UNAVAILABLE", "the microscope rejected an acquisition: its own message says why")
+            raise Failed("MICROSCOPE_UNAVAILABLE", "the microscope rejected an acquisition: its own message says why")
         finished = self._waiting.call(accepted.get_result_async())
 
         def done() -> bool:
@@ -284,17 +276,17 @@ class PlannerNode(GraphNode):
                                       or finished.result().result.error_code != Acquire.Result.NONE)
         self._waiting.until(done, silence, lambda: (len(pending.rows), pending.beam_time, finished.done))
         if not finished.done:
-            raise _Failed("MEASUREMENTS_MISSING", f"microscope or detector went silent: {len(pending.rows)} of "
+            raise Failed("MEASUREMENTS_MISSING", f"microscope or detector went silent: {len(pending.rows)} of "
                           f"{pending.count} positions came, then nothing for {silence:g} s")
         outcome = finished.result().result
         if outcome.error_code != Acquire.Result.NONE:
-            raise _Failed("ACQUISITION_FAILED", f"the acquisition of {pending.count} positions failed, error "
+            raise Failed("ACQUISITION_FAILED", f"the acquisition of {pending.count} positions failed, error "
                           f"{outcome.error_code}: {outcome.error_msg}")
         if not pending.complete:
-            raise _Failed("MEASUREMENTS_MISSING", f"the featurizer went silent: {len(pending.missing())} of {pending.count} "
+            raise Failed("MEASUREMENTS_MISSING", f"the featurizer went silent: {len(pending.missing())} of {pending.count} "
                           f"positions have no measurement {silence:g} s after the last one")
         if not pending.beam_time:
-            raise _Failed("MEASUREMENTS_MISSING", "the microscope went silent: no probe path of the acquisition came "
+            raise Failed("MEASUREMENTS_MISSING", "the microscope went silent: no probe path of the acquisition came "
                           f"within {silence:g} s")
         return outcome
 
@@ -316,7 +308,7 @@ class PlannerNode(GraphNode):
             request = GetStructure.Request(acquisition_id=from_uuid(acquisition_id), index=index)
             try:
                 answer = self._ask(self._structure, request, "MEASUREMENTS_MISSING", "featurizer")
-            except _Failed as failure:
+            except Failed as failure:
                 failures.append(str(failure))
                 break
             if answer.error_code:
@@ -348,7 +340,7 @@ class PlannerNode(GraphNode):
         call = self._waiting.call(client.call_async(request))
         self._waiting.until(lambda: call.done, ANSWER_TIMEOUT)
         if not call.done:
-            raise _Failed(code, f"the {who} did not answer {client.srv_name} within {ANSWER_TIMEOUT:g} s")
+            raise Failed(code, f"the {who} did not answer {client.srv_name} within {ANSWER_TIMEOUT:g} s")
         return call.result()
 
     # ---- messages ---------------------------------------------------------------------------------------------

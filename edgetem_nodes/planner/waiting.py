@@ -16,6 +16,14 @@ class Halted(Exception):  # noqa: N818
     """The node is going down."""
 
 
+class Failed(Exception):  # noqa: N818
+    """The experiment cannot go on; `code` names a constant of RunExperiment.Result."""
+
+    def __init__(self, code: str, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+
+
 class Call:
     """An answer that is on its way."""
 

@@ -177,7 +177,7 @@ def test_more_atoms_than_an_answer_holds_are_refused_unmade(bench, edge, words):
 def test_the_estimate_of_atoms_is_near_what_there_is():
     from edgetem_nodes.graph.instrument import Instrument, Simulated
     from edgetem_nodes.microscope.drivers import initial_exposure, make_driver
-    from edgetem_nodes.microscope.services import estimated_atoms
+    from edgetem_nodes.microscope.region import estimated_atoms
 
     driver = make_driver(Instrument(simulated=Simulated(specimen="gold", rows=12, columns=16, field_nm=8.0)), 3)
     exposure, low = initial_exposure(driver, 1e-6, 1e-6, 0), np.array([-3e-9, 5e-9])

@@ -12,6 +12,7 @@ from functools import lru_cache
 import numpy as np
 
 from edgetem_nodes.physics import counting
+from edgetem_nodes.physics.electrons import AVOGADRO
 
 ATOMIC_NUMBER, ATOMIC_MASS, DENSITY = 14, 28.085, 2.329
 """Silicon; density [g/cm^3]."""
@@ -68,7 +69,7 @@ def _transport_rate(energy: np.ndarray) -> np.ndarray:
     screening = 3.4e-3 * ATOMIC_NUMBER ** 0.67 / kilo
     total = 5.21e-21 * (ATOMIC_NUMBER / kilo) ** 2 * 4 * np.pi / (screening * (1 + screening))
     total *= ((kilo + 511) / (kilo + 1024)) ** 2
-    atoms = DENSITY * 6.02214076e23 / ATOMIC_MASS
+    atoms = DENSITY * AVOGADRO / ATOMIC_MASS
     return total * atoms * 100 * _mean_deflection(screening)
 
 

@@ -14,10 +14,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from edgetem_nodes.physics.electrons import ELECTRON_MASS, ELEMENTARY_CHARGE, SPEED_OF_LIGHT, lorentz_factor
+from edgetem_nodes.physics.electrons import AVOGADRO, ELECTRON_MASS, ELEMENTARY_CHARGE, SPEED_OF_LIGHT, lorentz_factor
 
-AVOGADRO = 6.02214076e23
-"""[1/mol], exact."""
 BOHR_RADIUS = 5.29177210544e-11
 """[m], CODATA 2022."""
 VACUUM_PERMITTIVITY = 8.8541878188e-12

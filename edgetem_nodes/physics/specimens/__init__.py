@@ -53,6 +53,12 @@ class Atoms:
     identity: np.ndarray
 
 
+def require_quantity(specimen: Specimen, quantity: str) -> None:
+    """Raise ValueError where a specimen's truth does not know a quantity; the message names those that it knows."""
+    if quantity not in specimen.quantities:
+        raise ValueError(f"there is no truth {quantity!r} of {specimen.name}; there is {', '.join(specimen.quantities)}")
+
+
 class Specimen(Protocol):
     """What the simulation asks of a specimen."""
 

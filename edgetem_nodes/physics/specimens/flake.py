@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from edgetem_nodes.physics import site_noise
-from edgetem_nodes.physics.specimens import Atoms, Condition
+from edgetem_nodes.physics.specimens import Atoms, Condition, require_quantity
 from edgetem_nodes.physics.specimens.catalogue import SpecimenOptions
 from edgetem_nodes.physics.specimens.outline import Outline
 from edgetem_nodes.physics.specimens.thermal import classical_displacement
@@ -145,8 +145,7 @@ class Flake:
         ------
         ValueError : the quantity is unknown.
         """
-        if quantity not in self.quantities:
-            raise ValueError(f"{self.name} has no truth {quantity!r}; it has {', '.join(self.quantities)}")
+        require_quantity(self, quantity)
         positions = np.asarray(positions, float).reshape(-1, 2)
         if quantity in ("thickness", "layers"):
             return self._heights(positions) * (SPACING if quantity == "thickness" else 1.0)

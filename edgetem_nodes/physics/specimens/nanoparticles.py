@@ -8,7 +8,7 @@ from functools import lru_cache
 import numpy as np
 
 from edgetem_nodes.physics import site_noise
-from edgetem_nodes.physics.specimens import Atoms, Condition, packing, slab
+from edgetem_nodes.physics.specimens import Atoms, Condition, packing, require_quantity, slab
 from edgetem_nodes.physics.specimens.carbon_film import CarbonFilm
 from edgetem_nodes.physics.specimens.catalogue import SpecimenOptions
 from edgetem_nodes.physics.specimens.gold_particle import CIRCUMRADIUS, LATTICE, Particle, on_facet, random_rotation
@@ -148,8 +148,7 @@ class GoldOnCarbon:
         ------
         ValueError : the quantity is unknown.
         """
-        if quantity not in self.quantities:
-            raise ValueError(f"{self.name} has no truth {quantity!r}; it has {', '.join(self.quantities)}")
+        require_quantity(self, quantity)
         positions = np.asarray(positions, float).reshape(-1, 2)
         if quantity == "carbon_thickness":
             return np.full(len(positions), self.film.thickness)

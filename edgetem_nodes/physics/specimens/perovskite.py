@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from edgetem_nodes.physics.electrons import ELEMENTARY_CHARGE
-from edgetem_nodes.physics.specimens import Atoms, Condition, slab
+from edgetem_nodes.physics.specimens import Atoms, Condition, require_quantity, slab
 from edgetem_nodes.physics.specimens.catalogue import SpecimenOptions
 from edgetem_nodes.physics.specimens.perovskite_domains import Columns, Mosaic, Twins
 from edgetem_nodes.physics.specimens.thermal import classical_displacement
@@ -234,8 +234,7 @@ class Perovskite:
         ------
         ValueError : the quantity is unknown.
         """
-        if quantity not in self.quantities:
-            raise ValueError(f"{self.name} has no truth {quantity!r}; it has {', '.join(self.quantities)}")
+        require_quantity(self, quantity)
         positions = np.asarray(positions, float).reshape(-1, 2)
         if quantity == "thickness":
             return np.full(len(positions), self.thickness)

@@ -14,7 +14,7 @@ from functools import cached_property
 import numpy as np
 
 from edgetem_nodes.physics import site_noise
-from edgetem_nodes.physics.specimens import Atoms, Condition
+from edgetem_nodes.physics.specimens import Atoms, Condition, require_quantity
 from edgetem_nodes.physics.specimens.catalogue import SpecimenOptions
 from edgetem_nodes.physics.specimens.domain import ElasticField, Rim
 from edgetem_nodes.physics.specimens.grains import Crystal, Polycrystal, SingleCrystal, Sites, turned
@@ -235,8 +235,7 @@ class Sheet:
         ------
         ValueError : the quantity is unknown.
         """
-        if quantity not in self.quantities:
-            raise ValueError(f"there is no truth {quantity!r} of {self.name}; there are {', '.join(self.quantities)}")
+        require_quantity(self, quantity)
         positions = np.asarray(positions, float).reshape(-1, 2)
         if len(positions) == 0:
             return np.zeros(0)

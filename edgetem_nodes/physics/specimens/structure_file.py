@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from edgetem_nodes.physics import site_noise
-from edgetem_nodes.physics.specimens import Atoms, Condition
+from edgetem_nodes.physics.specimens import Atoms, Condition, require_quantity
 from edgetem_nodes.physics.specimens.catalogue import SpecimenOptions
 from edgetem_nodes.physics.specimens.grains import Crystal, lattice
 from edgetem_nodes.physics.specimens.thermal import TYPICAL, classical_displacement
@@ -153,8 +153,7 @@ class StructureFile:
         ------
         ValueError : the quantity is unknown.
         """
-        if quantity not in self.quantities:
-            raise ValueError(f"there is no truth {quantity!r} of {self.name}; there are {', '.join(self.quantities)}")
+        require_quantity(self, quantity)
         positions = np.asarray(positions, float).reshape(-1, 2)
         if quantity == "thickness" and self._structure.continuous:
             return np.full(len(positions), self.thickness)

@@ -16,7 +16,7 @@ from edgetem.action import Autofocus, FindEucentricHeight
 from edgetem_nodes.graph.node import GraphNode
 from edgetem_nodes.microscope import focusing
 from edgetem_nodes.microscope.acquisition import RefusedError
-from edgetem_nodes.microscope.console import Console
+from edgetem_nodes.microscope.node.console import Console
 from edgetem_nodes.microscope.drivers import NotSupported
 from edgetem_nodes.physics.scan import ScanField
 

@@ -17,8 +17,8 @@ from edgetem_nodes.graph.messages import from_uuid, numbers, to_uuid
 from edgetem_nodes.graph.node import GraphNode, Peer
 from edgetem_nodes.graph.quality_of_service import EVENTS
 from edgetem_nodes.microscope.acquisition import Plan, RefusedError, Run, affordable, planned
-from edgetem_nodes.microscope.console import Console
-from edgetem_nodes.microscope.drift import drift_values, follow_drift, tell_of_length
+from edgetem_nodes.microscope.node.console import Console
+from edgetem_nodes.microscope.node.drift import drift_values, follow_drift, tell_of_length
 from edgetem_nodes.physics.exposure import Exposure
 
 WATCH = 0.25

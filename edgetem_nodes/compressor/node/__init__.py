@@ -17,7 +17,7 @@ from rclpy.qos import QoSProfile
 
 from edgetem_nodes.archive.contents import ArchiveError, BlockReference
 from edgetem_nodes.archive.writer import ArchiveWriter
-from edgetem_nodes.compressor import conversion
+from edgetem_nodes.compressor.node import conversion
 from edgetem_nodes.compressor.codec import Codec
 from edgetem_nodes.compressor.parameters import Parameters
 from edgetem_nodes.compressor.session import ArchivingSession

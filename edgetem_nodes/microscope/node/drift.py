@@ -6,7 +6,7 @@ import numpy as np
 
 from edgetem_nodes.graph.history import History
 from edgetem_nodes.microscope.acquisition import Plan, RefusedError
-from edgetem_nodes.microscope.console import Console, view
+from edgetem_nodes.microscope.node.console import Console, view
 from edgetem_nodes.microscope.drift_tracking import coarsest_step
 from edgetem_nodes.microscope.drivers import Survey
 from edgetem_nodes.physics.exposure import Exposure

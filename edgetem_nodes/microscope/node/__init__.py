@@ -7,13 +7,13 @@ from typing import ClassVar
 from rclpy.callback_groups import ReentrantCallbackGroup
 
 from edgetem_nodes.graph.node import GraphNode, Peer
-from edgetem_nodes.microscope.acquiring import AcquisitionServer
-from edgetem_nodes.microscope.console import Console
-from edgetem_nodes.microscope.drift import resume_tracking
+from edgetem_nodes.microscope.node.acquiring import AcquisitionServer
+from edgetem_nodes.microscope.node.console import Console
+from edgetem_nodes.microscope.node.drift import resume_tracking
 from edgetem_nodes.microscope.drivers import make_driver
-from edgetem_nodes.microscope.focusing_actions import FocusingActions
+from edgetem_nodes.microscope.node.focusing_actions import FocusingActions
 from edgetem_nodes.microscope.parameters import Parameters
-from edgetem_nodes.microscope.services import ColumnServices
+from edgetem_nodes.microscope.node.services import ColumnServices
 
 
 class MicroscopeNode(GraphNode):
