@@ -6,10 +6,8 @@ import numpy as np
 
 from edgetem_nodes.featurizer.features import CountingNoise, Features, channels, energy_axis, finished
 from edgetem_nodes.featurizer.parameters import EelsBandRatio
+from edgetem_nodes.featurizer.zero_loss import ZeroLossPeak
 from edgetem_nodes.physics.scan import Axis
-
-PEAK_REACH = 2
-"""Channels on either side of the brightest one that give the position of the zero-loss peak."""
 
 
 class EelsBandRatioScalarizer:
@@ -41,17 +39,15 @@ class EelsBandRatioScalarizer:
         self.aligned, self.regularisation = settings.align_zero_loss, settings.regularisation_counts
         self.energies, self.noise, self.step = energies, noise, float(energies[1] - energies[0])
         if self.aligned:
-            reach = settings.zero_loss_search_eV
-            self.search = channels(energies, [-reach, reach], 2 * PEAK_REACH + 1, "eels_band_ratio.zero_loss_search_eV")
-            self.search = np.arange(self.search.min(), self.search.max() + 1)
+            self.zero_loss = ZeroLossPeak(energies, settings.zero_loss_search_eV, noise, "eels_band_ratio.zero_loss_search_eV")
 
     def __call__(self, frames: np.ndarray) -> Features:
-        parts = [self.low, self.high, *([self.search] if self.aligned else [])]
+        parts = [self.low, self.high, *([self.zero_loss.search] if self.aligned else [])]
         failures = self.noise.failures(np.take(frames, np.concatenate(parts), axis=1))
         usable = np.array([not failure for failure in failures], bool)[:, None]
         if self.aligned:
             counts = np.where(usable, np.nan_to_num(frames), 0).astype(float)
-            shift, variance = self._zero_loss(counts)
+            shift, variance = self.zero_loss.shift(counts)
             low, high = self._moved(counts, self.low, shift), self._moved(counts, self.high, shift)
             for row in np.flatnonzero(~np.isfinite(shift)):
                 failures[row] = failures[row] or "there is no zero-loss peak within eels_band_ratio.zero_loss_search_eV"
@@ -78,29 +74,6 @@ class EelsBandRatioScalarizer:
         variances = np.stack([(low_variance + ratio ** 2 * high_variance) / below ** 2, low_variance, high_variance,
                               shift_variance], axis=1)
         return finished(values, variances, failures)
-
-    def _zero_loss(self, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Position of the zero-loss peak less that of no loss, (rows,) [channels], and its variance; NaN without a peak.
-
-        The maximum of a parabola through the logarithms of the counts, weighted with the counts: exact for a Gaussian.
-        """
-        inside = counts[:, self.search]
-        brightest = self.search[0] + np.clip(inside.argmax(axis=1), PEAK_REACH, len(self.search) - PEAK_REACH - 1)
-        x = np.arange(-PEAK_REACH, PEAK_REACH + 1.0)
-        peak = np.maximum(np.take_along_axis(counts, brightest[:, None] + x.astype(int), axis=1), 0.0)
-        powers = np.stack([np.ones_like(x), x, x ** 2])
-        normal = np.einsum("rc,ic,jc->rij", peak, powers, powers)
-        right = np.einsum("rc,rc,ic->ri", peak, np.log(np.maximum(peak, 1e-300)), powers)
-        solvable = np.linalg.det(normal) > 1e-9 * np.maximum(peak.sum(axis=1), 1e-300) ** 3
-        normal[~solvable] = np.eye(3)
-        inverse = np.linalg.inv(normal)
-        _, slope, curvature = np.einsum("rij,rj->ri", inverse, right).T
-        found = solvable & (curvature < 0) & (np.abs(slope) < -2 * curvature * PEAK_REACH)
-        curvature = np.where(found, curvature, np.nan)
-        top = -slope / (2 * curvature)
-        gradient = np.stack([np.zeros_like(top), np.ones_like(top), 2 * top], axis=-1) / (2 * curvature)[:, None]
-        variance = self.noise.counts_per_electron * np.einsum("ri,rij,rj->r", gradient, inverse, gradient)
-        return brightest + top + self.energies[0] / self.step, variance
 
     def _moved(self, counts: np.ndarray, window: np.ndarray, shift: np.ndarray) -> np.ndarray:
         """Counts in a window moved by (rows,) channels; NaN where it leaves the axis."""

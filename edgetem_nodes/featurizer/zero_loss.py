@@ -1,0 +1,56 @@
+"""Position of the zero-loss peak of energy-loss spectra."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from edgetem_nodes.featurizer.features import CountingNoise, channels
+
+PEAK_REACH = 2
+"""Channels on either side of the brightest one that give the position."""
+
+
+class ZeroLossPeak:
+    """Finds the zero-loss peak: the brightest channel within `reach` [eV] of no loss, and its neighbours.
+
+    Parameters
+    ----------
+    energies : (channels,) [eV].
+    key : name of the parameter `reach`, for messages.
+
+    Raises
+    ------
+    ValueError : the energy axis does not reach so far, or the range holds too few channels.
+    """
+
+    def __init__(self, energies: np.ndarray, reach: float, noise: CountingNoise, key: str) -> None:
+        within = channels(energies, [-reach, reach], 2 * PEAK_REACH + 1, key)
+        self.search = np.arange(within.min(), within.max() + 1)
+        self._origin, self._noise = energies[0] / float(energies[1] - energies[0]), noise
+
+    def shift(self, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Position of the peak less that of no loss, (rows,) [channels], and its variance; NaN without a peak.
+
+        The maximum of a parabola through the logarithms of the counts, weighted with the counts: exact for a Gaussian.
+
+        Parameters
+        ----------
+        counts : (rows, channels) of whole spectra.
+        """
+        inside = counts[:, self.search]
+        brightest = self.search[0] + np.clip(inside.argmax(axis=1), PEAK_REACH, len(self.search) - PEAK_REACH - 1)
+        x = np.arange(-PEAK_REACH, PEAK_REACH + 1.0)
+        peak = np.maximum(np.take_along_axis(counts, brightest[:, None] + x.astype(int), axis=1), 0.0)
+        powers = np.stack([np.ones_like(x), x, x ** 2])
+        normal = np.einsum("rc,ic,jc->rij", peak, powers, powers)
+        right = np.einsum("rc,rc,ic->ri", peak, np.log(np.maximum(peak, 1e-300)), powers)
+        solvable = np.linalg.det(normal) > 1e-9 * np.maximum(peak.sum(axis=1), 1e-300) ** 3
+        normal[~solvable] = np.eye(3)
+        inverse = np.linalg.inv(normal)
+        _, slope, curvature = np.einsum("rij,rj->ri", inverse, right).T
+        found = solvable & (curvature < 0) & (np.abs(slope) < -2 * curvature * PEAK_REACH)
+        curvature = np.where(found, curvature, np.nan)
+        top = -slope / (2 * curvature)
+        gradient = np.stack([np.zeros_like(top), np.ones_like(top), 2 * top], axis=-1) / (2 * curvature)[:, None]
+        variance = self._noise.counts_per_electron * np.einsum("ri,rij,rj->r", gradient, inverse, gradient)
+        return brightest + top + self._origin, variance
