@@ -126,7 +126,7 @@ class Archive:
         if not path.exists():
             raise ArchiveError(f"there is no archive {path}")
         try:
-            file = h5py.File(path, "r", rdcc_nbytes=CHUNK_CACHE, locking=False if live else "best-effort")
+            file = _opened(path, live)
         except OSError as error:
             if emd.is_locked(error):
                 raise ArchiveError(f"{path} is still being written: wait for its end, or open it live") from None
@@ -148,11 +148,18 @@ class Archive:
 
     # ---- frames -----------------------------------------------------------------------------------------------
 
-    def acquisitions(self) -> list[StoredAcquisition]:
-        """All acquisitions, in the order in which they were begun first; repetitions follow the first attempt."""
+    def names(self) -> list[str]:
+        """Names of all acquisitions, in the order in which they were begun first; repetitions follow the first attempt."""
         found = [(ACQUISITION.match(name), name) for name in self._root]
-        ordered = sorted((int(match[1]), int(match[2] or 1), name) for match, name in found if match)
-        return [StoredAcquisition(self, name, self._root[name]) for _, _, name in ordered]
+        return [name for _, _, name in sorted((int(match[1]), int(match[2] or 1), name) for match, name in found if match)]
+
+    def named(self, name: str) -> StoredAcquisition:
+        """The acquisition of this name."""
+        return StoredAcquisition(self, name, self._root[name])
+
+    def acquisitions(self) -> list[StoredAcquisition]:
+        """All acquisitions, ordered as `names`."""
+        return [self.named(name) for name in self.names()]
 
     def __iter__(self) -> Iterator[StoredAcquisition]:
         return iter(self.acquisitions())
@@ -255,6 +262,17 @@ class Archive:
         def order(name: str) -> list[int]:
             return [int(part) for part in name[len(prefix):].split("_")]
         return [self._root[name] for name in sorted((n for n in self._root if n.startswith(prefix)), key=order)]
+
+
+def _opened(path: Path, live: bool) -> h5py.File:
+    if live:
+        try:
+            return h5py.File(path, "r", rdcc_nbytes=CHUNK_CACHE, locking=False)
+        except OSError as error:
+            if not emd.is_locked(error):
+                raise
+            # Its writer is in this process, where HDF5 wants the writer's own locking and shows what is not flushed too.
+    return h5py.File(path, "r", rdcc_nbytes=CHUNK_CACHE, locking="best-effort")
 
 
 def _field(facts: dict[str, Any], shape: tuple[int, ...]) -> ScanField:
