@@ -63,6 +63,12 @@ def failed(rows: int, columns: int, reason: str) -> Features:
     return Features(np.full((rows, columns), np.nan), np.full((rows, columns), np.nan), [reason] * rows)
 
 
+def mark(failures: list[str], bad: np.ndarray, reason: str) -> None:
+    """Enter a reason (in place) where a row (rows,) bool is bad and has none yet."""
+    for row in np.flatnonzero(bad):
+        failures[row] = failures[row] or reason
+
+
 @dataclass(frozen=True)
 class CountingNoise:
     """Noise of detector counts: Poisson in electrons, times the gain, plus readout noise.

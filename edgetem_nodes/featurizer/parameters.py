@@ -33,6 +33,34 @@ class EelsBandRatio:
 
 
 @dataclass
+class EelsPeak:
+    """Energy of the peak in a window."""
+
+    window_eV: list[float] = parameter([10.0, 35.0], "window in which the peak lies: first and last energy loss", unit="eV")
+    fit_eV: float = parameter(4.0, "range about the top in which a parabola is fitted, 5 channels or more: as wide as the top "
+                              "is round", unit="eV", minimum=1e-4, maximum=1000.0)
+    background: str = parameter("none", "what is taken off first", choices=("none", "constant", "power_law"))
+    background_eV: list[float] = parameter([], "window in which the background is fitted: first and last energy loss; empty "
+                                           "where it is none", unit="eV")
+    smallest_significance: float = parameter(5.0, "height and curvature of a peak are at least this many standard errors; less "
+                                             "is a failed measurement", minimum=0.0, maximum=1000.0)
+    align_zero_loss: bool = parameter(False, "measure from the zero-loss peak of each spectrum, and move the windows with it")
+    zero_loss_search_eV: float = parameter(3.0, "the zero-loss peak is looked for within this energy of no loss", unit="eV",
+                                           minimum=0.01, maximum=100.0)
+
+
+@dataclass
+class EelsBandMaximum:
+    """Largest intensity in a band of energies."""
+
+    band_eV: list[float] = parameter([10.0, 35.0], "band: first and last energy loss", unit="eV")
+    smoothing_channels: int = parameter(4, "consecutive channels whose mean counts, an even number", minimum=2, maximum=4096)
+    background: str = parameter("none", "what is taken off first", choices=("none", "constant", "power_law"))
+    background_eV: list[float] = parameter([], "window in which the background is fitted: first and last energy loss; empty "
+                                           "where it is none", unit="eV")
+
+
+@dataclass
 class EdsWindow:
     """Counts of an X-ray line, less a linear background where side windows are given."""
 
@@ -43,18 +71,26 @@ class EdsWindow:
 
 @dataclass
 class VirtualDetector:
-    """Counts on a disk or ring of the detector."""
+    """Counts on a disk, ring or segment of the detector."""
 
     inner_mrad: float = parameter(0.0, "inner radius", unit="mrad", minimum=0.0)
     outer_mrad: float = parameter(20.0, "outer radius", unit="mrad", minimum=0.0)
     center_mrad: list[float] = parameter([0.0, 0.0], "centre, (y, x)", unit="mrad")
+    first_deg: float = parameter(0.0, "where a segment begins: angle from x towards y", unit="deg", minimum=-360.0,
+                                 maximum=360.0)
+    last_deg: float = parameter(360.0, "where it ends; 360 above the first: the whole ring", unit="deg", minimum=-360.0,
+                                maximum=720.0)
+    quantity: str = parameter("counts", "the scalar: counts, their fraction of all counts on the detector, the difference from "
+                              "the segment opposite, or that over the sum of both (asymmetry)",
+                              choices=("counts", "fraction", "difference", "asymmetry"))
 
 
 @dataclass
 class CenterOfMass:
     """Mean deflection of the beam."""
 
-    component: str = parameter("magnitude", "which component is the scalar", choices=("magnitude", "y", "x"))
+    component: str = parameter("magnitude", "which component is the scalar", 
+                               choices=("magnitude", "y", "x", "angle"))
     outer_mrad: float = parameter(0.0, "radius about the centre within which pixels count; 0: the whole detector",
                                   unit="mrad", minimum=0.0)
     center_mrad: list[float] = parameter([0.0, 0.0], "deflection is measured from here, (y, x)", unit="mrad")
@@ -86,8 +122,26 @@ class Lattice:
 
 
 @dataclass
+class StrainEnergy:
+    """Elastic energy of the strained sheet that `lattice` measures."""
+
+    c11_N_per_m: float = parameter(0.0, "two-dimensional elastic constant C11; 0: the material's literature value", unit="N/m",
+                                   minimum=0.0, maximum=10000.0)
+    c12_N_per_m: float = parameter(0.0, "two-dimensional elastic constant C12, used where C11 is given", unit="N/m",
+                                   minimum=-10000.0, maximum=10000.0)
+
+
+@dataclass
+class Descriptor:
+    """One column of another scalarizer as the scalar."""
+
+    source: str = parameter("lattice", "scalarizer that makes the columns; it takes its own parameters")
+    column: str = parameter("exy", "which of its columns is the scalar; the others follow")
+
+
+@dataclass
 class Structure:
-    """Atoms for a calculation, from the measured strain (scalarizer `lattice`)."""
+    """Atoms for a calculation, from the measured strain (scalarizers `lattice` and `strain_energy`)."""
 
     supercell: int = parameter(3, "unit cells along each lattice vector", minimum=1, maximum=20)
     vacuum_nm: float = parameter(1.0, "empty space above and below the sheet", unit="nm", minimum=0.1, maximum=10.0)
@@ -101,8 +155,9 @@ class Structure:
 class Parameters:
     """All parameters of the featurizer."""
 
-    scalarizer: str = parameter("lattice", "what a frame becomes: eels_edge, eels_band_ratio, eds_window, total_counts, "
-                                "virtual_detector, center_of_mass, lattice, or one that an installed package adds")
+    scalarizer: str = parameter("lattice", "what a frame becomes: eels_edge, eels_peak, eels_band_maximum, eels_band_ratio, "
+                                "eds_window, total_counts, virtual_detector, center_of_mass, lattice, strain_energy, "
+                                "descriptor, or one that an installed package adds")
     label: str = parameter("", "name of the scalar on maps and in reports, e.g. 'Cu-L net'; empty: the scalarizer's own")
     settings: str = parameter("", "JSON object for a scalarizer that an installed package adds; empty: none")
     counts_per_electron: float = parameter(1.0, "detector counts that one electron or X-ray makes: sets the standard errors",
@@ -112,12 +167,21 @@ class Parameters:
                                   "frame, none for other frames", unit="counts", minimum=0.0)
     instrument: Beam = group(Beam)
     eels_edge: EelsEdge = group(EelsEdge)
+    eels_peak: EelsPeak = group(EelsPeak)
+    eels_band_maximum: EelsBandMaximum = group(EelsBandMaximum)
     eels_band_ratio: EelsBandRatio = group(EelsBandRatio)
     eds_window: EdsWindow = group(EdsWindow)
     virtual_detector: VirtualDetector = group(VirtualDetector)
     center_of_mass: CenterOfMass = group(CenterOfMass)
     lattice: Lattice = group(Lattice)
+    strain_energy: StrainEnergy = group(StrainEnergy)
+    descriptor: Descriptor = group(Descriptor)
     structure: Structure = group(Structure)
+    output: str = parameter("", "the experiment's folder: archive.h5 in it is read where the scalarizer is changed in mid-run",
+                            path=True)
+    archive_timeout_s: float = parameter(15.0, "where the scalarizer is changed in mid-run: how long the compressor may say "
+                                         "nothing while blocks wait to be archived, before their rows are marked as failed",
+                                         unit="s", minimum=0.1, maximum=600.0)
     window_MiB: int = parameter(16, "detector data that may be on its way to this node", unit="MiB", minimum=1, maximum=1024)
     preview_period_s: float = parameter(0.5, "shortest time between two live images; 0: none", unit="s", minimum=0.0)
     remembered_rows: int = parameter(200000, "measurements kept for get_structure; the oldest are forgotten",

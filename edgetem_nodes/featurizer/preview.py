@@ -24,6 +24,10 @@ class Preview:
             self.field = field
             self._map = np.full(field.shape, np.nan, np.float32)
 
+    def clear(self) -> None:
+        """Forget the map: what comes is another scalar."""
+        self._map[:] = np.nan
+
     def add(self, positions: np.ndarray, scalars: np.ndarray, frame: np.ndarray | None) -> None:
         """Enter scalars (rows,) at positions (rows, 2) [m]; positions outside the field are left out."""
         if frame is not None:

@@ -9,18 +9,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import entry_points
 from typing import Any
 
 import numpy as np
 
 from edgetem_nodes.featurizer.band_ratio import EelsBandRatioScalarizer
+from edgetem_nodes.featurizer.descriptor import Column, DescriptorScalarizer
 from edgetem_nodes.featurizer.features import CountingNoise, Features, Scalarizer, failed
 from edgetem_nodes.featurizer.lattice import LatticeScalarizer
 from edgetem_nodes.featurizer.parameters import Parameters
+from edgetem_nodes.featurizer.peak import EelsBandMaximumScalarizer, EelsPeakScalarizer
 from edgetem_nodes.featurizer.spectra import EdsWindowScalarizer, EelsEdgeScalarizer, TotalCountsScalarizer
+from edgetem_nodes.featurizer.strain_energy import ElasticSheet, StrainEnergyScalarizer
 from edgetem_nodes.featurizer.virtual_detectors import CenterOfMassScalarizer, VirtualDetectorScalarizer
 from edgetem_nodes.graph.configuration import nearest
 from edgetem_nodes.physics.scan import Axis
@@ -33,13 +36,19 @@ Factory = Callable[[Any, CountingNoise, tuple[Axis, ...]], Scalarizer]
 
 BUILT_IN: dict[str, Factory] = {
     "eels_edge": EelsEdgeScalarizer,
+    "eels_peak": EelsPeakScalarizer,
+    "eels_band_maximum": EelsBandMaximumScalarizer,
     "eels_band_ratio": EelsBandRatioScalarizer,
     "eds_window": EdsWindowScalarizer,
     "total_counts": TotalCountsScalarizer,
     "virtual_detector": VirtualDetectorScalarizer,
     "center_of_mass": CenterOfMassScalarizer,
     "lattice": LatticeScalarizer,
+    "strain_energy": StrainEnergyScalarizer,
+    "descriptor": DescriptorScalarizer,
 }
+STRUCTURAL = ("lattice", "strain_energy")
+"""Built-in scalarizers whose details determine an atomic structure."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +60,9 @@ class Definition:
     name : of the scalarizer.
     factory : makes it.
     settings : what the factory gets.
+    label : name of the scalar on maps; empty: the scalarizer's own.
     hash : SHA-256 (hex) of name, settings, noise and origin: rows with equal hashes were made the same way.
+    structural : its details determine an atomic structure.
     """
 
     name: str
@@ -60,6 +71,7 @@ class Definition:
     noise: CountingNoise
     label: str
     hash: str
+    structural: bool = False
 
     def build(self, axes: tuple[Axis, ...]) -> Bound:
         """The scalarizer for frames with these signal axes; raises ValueError where the settings do not fit them."""
@@ -111,6 +123,11 @@ def available() -> dict[str, Any]:
     return {**{point.name: point for point in entry_points(group=GROUP)}, **BUILT_IN}
 
 
+def unknown(name: str, known: Iterable[str]) -> str:
+    """What to say of a name that is not one of the known scalarizers'."""
+    return f"scalarizer {name!r} is not known; there are {', '.join(sorted(known))}" + nearest(name, known)
+
+
 def define(parameters: Parameters) -> Definition:
     """The scalarizer that the parameters name.
 
@@ -122,13 +139,18 @@ def define(parameters: Parameters) -> Definition:
     known = available()
     name = parameters.scalarizer
     if name not in known:
-        raise ValueError(f"scalarizer {name!r} is not known; there are {', '.join(sorted(known))}" + nearest(name, known))
+        raise ValueError(unknown(name, known))
     noise = CountingNoise(parameters.counts_per_electron, parameters.readout_noise, parameters.saturation)
-    if name in BUILT_IN:
+    source = None
+    if name == "descriptor":
+        source = _source(parameters)
+        settings = Column(source.name, source.factory, source.settings, parameters.descriptor.column)
+        factory, origin, described = BUILT_IN[name], "edgetem", {"source": source.hash, "column": settings.column}
+    elif name in BUILT_IN:
         if parameters.settings:
             raise ValueError(f"settings {parameters.settings!r}: scalarizer {name!r} is built in and takes them from "
                              f"the parameters {name}.*; leave settings empty")
-        settings = parameters.resolved_lattice() if name == "lattice" else getattr(parameters, name, None)
+        settings = _settings_of(parameters, name)
         factory, origin = BUILT_IN[name], "edgetem"
         described = asdict(settings) if settings is not None else {}
     else:
@@ -140,7 +162,24 @@ def define(parameters: Parameters) -> Definition:
         except Exception as error:  # noqa: BLE001  (a third party's import)
             raise ValueError(f"scalarizer {name!r} ({point.value}) cannot be loaded: {error}") from error
     identity = json.dumps({"name": name, "origin": origin, "settings": described, "noise": asdict(noise)}, sort_keys=True)
-    return Definition(name, factory, settings, noise, parameters.label, hashlib.sha256(identity.encode()).hexdigest())
+    return Definition(name, factory, settings, noise, parameters.label, hashlib.sha256(identity.encode()).hexdigest(),
+                      name in STRUCTURAL or source is not None and source.structural)
+
+
+def _source(parameters: Parameters) -> Definition:
+    """The scalarizer whose column `descriptor` takes."""
+    if parameters.descriptor.source == "descriptor":
+        raise ValueError("descriptor.source is 'descriptor' itself: name the scalarizer that makes the columns")
+    return define(replace(parameters, scalarizer=parameters.descriptor.source, label=""))
+
+
+def _settings_of(parameters: Parameters, name: str) -> Any:
+    """What the factory of a built-in scalarizer gets."""
+    if name == "lattice":
+        return parameters.resolved_lattice()
+    if name == "strain_energy":
+        return ElasticSheet(parameters.strain_energy, parameters.resolved_lattice())
+    return getattr(parameters, name, None)
 
 
 def build(parameters: Parameters, axes: tuple[Axis, ...]) -> Bound:

@@ -14,7 +14,8 @@ from analytic_patterns import disk_image, hexagonal_places, pattern_axes
 
 from edgetem_nodes.featurizer import scalarizers
 from edgetem_nodes.featurizer.features import ELECTRONVOLT, Features, finished
-from edgetem_nodes.featurizer.parameters import CenterOfMass, EdsWindow, EelsBandRatio, Parameters
+from edgetem_nodes.featurizer.parameters import (CenterOfMass, EdsWindow, EelsBandMaximum, EelsBandRatio, EelsPeak,
+                                               Parameters, VirtualDetector)
 from edgetem_nodes.graph.configuration import declared
 from edgetem_nodes.physics.electrons import wavelength
 from edgetem_nodes.physics.scan import Axis
@@ -51,8 +52,10 @@ def third_party(monkeypatch):
 
 def frames_for(name: str) -> tuple[np.ndarray, tuple[Axis, ...]]:
     rng = np.random.default_rng(7)
-    if name in ("eels_edge", "eels_band_ratio", "eds_window", "total_counts"):
-        return rng.poisson(400 * (SPECTRUM[0].values() / 1.3e-16)**-3, (37, 162)) * 1.37, SPECTRUM
+    if name.startswith("e") or name == "total_counts":
+        energy = SPECTRUM[0].values() / ELECTRONVOLT
+        expected = 400 * (energy / 811)**-3 + 4000 * np.exp(-((energy - 1303.3) / 60)**2 / 2)
+        return rng.poisson(expected, (37, 162)) * 1.37, SPECTRUM
     places = np.concatenate([[[0, 0]], hexagonal_places(3.16e-10, wavelength(80e3), np.diag([1.01, 0.99]))])
     expected = disk_image(places, np.r_[1e4, np.full(12, 300.0)], 2.0, PATTERN)
     return rng.poisson(expected, (37, 64, 64)) * 1.37, PATTERN
@@ -61,7 +64,10 @@ def frames_for(name: str) -> tuple[np.ndarray, tuple[Axis, ...]]:
 def parameters_for(name: str) -> Parameters:
     return Parameters(scalarizer=name, counts_per_electron=1.37, center_of_mass=CenterOfMass("x", 25.0, [0.3, 0.1]),
                       eds_window=EdsWindow([0.93, 1.01], [0.75, 0.9, 1.1, 1.2]),
-                      eels_band_ratio=EelsBandRatio([750.0, 900.0], [930.0, 1010.0]))
+                      eels_band_ratio=EelsBandRatio([750.0, 900.0], [930.0, 1010.0]),
+                      eels_peak=EelsPeak([1100.0, 1500.0], 80.0, "power_law", [750.0, 1000.0]),
+                      eels_band_maximum=EelsBandMaximum([1100.0, 1500.0], 4, "constant", [1600.0, 1900.0]),
+                      virtual_detector=VirtualDetector(1.0, 20.0, [0.3, 0.1], 30.0, 150.0, "asymmetry"))
 
 
 @pytest.mark.parametrize("name", sorted(scalarizers.BUILT_IN))

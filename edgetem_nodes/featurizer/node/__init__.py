@@ -13,8 +13,11 @@ from sensor_msgs.msg import Image
 from edgetem_nodes.featurizer import scalarizers
 from edgetem_nodes.featurizer.bookkeeping import Gap, Ledger, Memory, Remembered
 from edgetem_nodes.featurizer.features import Features, failed
+from edgetem_nodes.featurizer.journal import Segment
+from edgetem_nodes.featurizer.node.scalarizer_change import ScalarizerChange
 from edgetem_nodes.featurizer.parameters import Parameters
 from edgetem_nodes.featurizer.preview import Preview
+from edgetem_nodes.featurizer.remeasuring import Remeasured
 from edgetem_nodes.featurizer.structures import NotIdentifiable, SheetStructure, strained_sheet
 from edgetem_nodes.graph.credit import CreditReporter
 from edgetem_nodes.graph.messages import (block_data, byte_array, from_uuid, number_array, positions_array,
@@ -23,8 +26,8 @@ from edgetem_nodes.graph.node import GraphNode
 from edgetem_nodes.graph.quality_of_service import BLOCKS, EVENTS, PREVIEW, STATE
 from edgetem_nodes.physics.scan import Axis, ScanField
 
-SCALARIZER_VERSION = 1
-"""The first; a change in mid-run would publish the next."""
+FIRST_VERSION = 1
+"""Of the scalarizer that the configuration names; a change in mid-run gives the next."""
 
 
 class FeaturizerNode(GraphNode):
@@ -35,8 +38,9 @@ class FeaturizerNode(GraphNode):
 
     def setup(self) -> None:
         settings = self.parameters
-        self._definition = scalarizers.define(settings)
-        self._bound: scalarizers.Bound | None = None
+        self.definition, self.version = scalarizers.define(settings), FIRST_VERSION
+        self.bound: scalarizers.Bound | None = None
+        self.axes: tuple[Axis, ...] | None = None
         self._refused: tuple[tuple[Axis, ...], str] | None = None
         self._ledger, self._memory, self._preview = Ledger(), Memory(settings.remembered_rows), Preview()
         self._counts = {"blocks": 0, "rows": 0, "failed": 0, "damaged_blocks": 0, "gaps": 0}
@@ -53,18 +57,22 @@ class FeaturizerNode(GraphNode):
             self.create_subscription(Overview, "overview", self._on_overview, STATE),
         ]
         self._service = self.create_service(GetStructure, "get_structure", self._on_get_structure)
+        self._change = ScalarizerChange(self)
 
     def start(self) -> None:
+        self._change.start()
         self._credit.start()
-        self.report("active", scalarizer=self._definition.name, scalarizer_hash=self._definition.hash)
+        self._tell_scalarizer()
 
     def stop(self) -> None:
         self._credit.stop()
+        self._change.stop()
         for timer in self._stragglers.values():
             self.destroy_timer(timer)
         self._stragglers.clear()
 
     def teardown(self) -> None:
+        self._change.destroy()
         self._credit.destroy()
         for subscription in self._entities:
             self.destroy_subscription(subscription)
@@ -126,41 +134,46 @@ class FeaturizerNode(GraphNode):
         positions = positions_array(block.positions)
         if len(positions) != count:
             positions = acquisition.position(block.first_index, count)
-        frames, features = None, None
+        stamp, taken = stamp_nanoseconds(block.header.stamp), np.arange(skip, count)
+        self.axes = tuple(Axis(axis.name, axis.unit, axis.scale, axis.offset, axis.size) for axis in block.axes)
+        segment = Segment(acquisition_id, block.first_index + taken, positions[skip:].copy(),
+                          stamp + np.array([round(row * acquisition.period * 1e9) for row in taken], np.int64),
+                          axes=self.axes, frames=count, block_stamp=stamp, taken=taken)
+        frames, features, trouble = None, None, ""
         try:
             frames = block_data(block)[skip:]
-            features = self._scalarizer(block)(frames)
         except (ValueError, TypeError) as error:
-            names = self._columns()[0]
-            features = failed(count - skip, len(names), str(error))
-            self._counts["damaged_blocks"] += 1
-            self.warn(str(error), **self._counts)
-        first, stamp = block.first_index + skip, stamp_nanoseconds(block.header.stamp)
-        stamps = [stamp + round((skip + row) * acquisition.period * 1e9) for row in range(count - skip)]
-        self._publish(acquisition_id, first, positions[skip:], stamps[0], features, received_ns, block.source_duration)
-        if features.details:
-            self._memory.add(acquisition_id, first, positions[skip:].copy(), stamps, features.details)
-        frame = frames[-1] if frames is not None and len(frames) and self._preview.field is None else None
-        self._preview.add(positions[skip:], features.values[:, 0], frame)
-
-    def _scalarizer(self, block: DetectorBlock) -> scalarizers.Bound:
-        """The scalarizer for the block's axes, made once; raises ValueError where the settings do not fit them."""
-        axes = tuple(Axis(axis.name, axis.unit, axis.scale, axis.offset, axis.size) for axis in block.axes)
-        if self._refused is not None and self._refused[0] == axes:
-            raise ValueError(self._refused[1])
-        if self._bound is None or self._bound.axes != axes:
+            segment.failure = trouble = str(error)
+        if frames is not None:
             try:
-                self._bound = self._definition.build(axes)
-            except Exception as error:  # noqa: BLE001  (a third party's factory; its message goes out with every row)
-                self._refused = (axes, f"scalarizer {self._definition.name} cannot be used on these frames: {error}")
-                raise ValueError(self._refused[1]) from error
-        return self._bound
+                features = self._rows(frames)
+            except ValueError as error:
+                trouble = str(error)
+        if features is None:
+            features = failed(len(taken), len(self.columns()[0]), trouble)
+            self._counts["damaged_blocks"] += 1
+            self.warn(trouble, **self._counts)
+        self._change.journal.add(segment, acquisition)
+        self._enter(segment, features, frames)
+        self._publish(segment, features, self.columns(), received_ns, block.source_duration)
 
-    def _columns(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    def _rows(self, frames: np.ndarray) -> Features:
+        """Rows of frames with the present axes, whose scalarizer is made once; raises ValueError where it does not fit."""
+        if self._refused is not None and self._refused[0] == self.axes:
+            raise ValueError(self._refused[1])
+        if self.bound is None or self.bound.axes != self.axes:
+            try:
+                self.bound, self._refused = self.definition.build(self.axes), None
+            except Exception as error:  # noqa: BLE001  (a third party's factory; its message goes out with every row)
+                self._refused = (self.axes, f"scalarizer {self.definition.name} cannot be used on these frames: {error}")
+                raise ValueError(self._refused[1]) from error
+        return self.bound(frames)
+
+    def columns(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Names and units; before the first block only the scalar's, without a unit."""
-        if self._bound is not None:
-            return self._bound.names, self._bound.units
-        return (self._definition.label or self._definition.name,), ("",)
+        if self.bound is not None:
+            return self.bound.names, self.bound.units
+        return (self.definition.label or self.definition.name,), ("",)
 
     def _mark(self, acquisition_id: uuid.UUID, gap: Gap, received_ns: int) -> None:
         """Publish rows for frames that will have no data."""
@@ -168,26 +181,56 @@ class FeaturizerNode(GraphNode):
         self._counts["gaps"] += 1
         self.warn(f"frames {gap.first} to {gap.first + gap.count - 1} of acquisition {acquisition_id} have no data: "
                   f"{gap.reason}", **self._counts)
-        self._publish(acquisition_id, gap.first, acquisition.position(gap.first, gap.count), acquisition.time(gap.first),
-                      failed(gap.count, len(self._columns()[0]), gap.reason), received_ns, 0.0)
+        indices = np.arange(gap.first, gap.first + gap.count)
+        segment = Segment(acquisition_id, indices, acquisition.position(gap.first, gap.count),
+                          np.array([acquisition.time(index) for index in indices.tolist()], np.int64), gap.reason)
+        self._change.journal.add(segment, acquisition)
+        self._publish(segment, failed(gap.count, len(self.columns()[0]), gap.reason), self.columns(), received_ns, 0.0)
 
-    def _publish(self, acquisition_id: uuid.UUID, first: int, positions: np.ndarray, stamp: int, features: Features,
+    def _enter(self, segment: Segment, features: Features, frames: np.ndarray | None = None) -> None:
+        """Keep details for structures, and show the rows in the live image."""
+        if features.details:
+            self._memory.add(segment.acquisition_id, int(segment.indices[0]), segment.positions, segment.stamps.tolist(),
+                             features.details)
+        frame = frames[-1] if frames is not None and len(frames) and self._preview.field is None else None
+        self._preview.add(segment.positions, features.values[:, 0], frame)
+
+    def _publish(self, segment: Segment, features: Features, columns: tuple[tuple[str, ...], tuple[str, ...]],
                  received_ns: int, source_duration: float) -> None:
-        names, units = self._columns()
-        rows, valid = len(features.failures), features.valid
-        message = Measurements(acquisition_id=from_uuid(acquisition_id), names=list(names), units=list(units),
-                               scalarizer=self._definition.name, scalarizer_version=SCALARIZER_VERSION,
-                               scalarizer_hash=self._definition.hash, received_ns=received_ns,
+        valid = features.valid
+        message = Measurements(acquisition_id=from_uuid(segment.acquisition_id), names=list(columns[0]),
+                               units=list(columns[1]), scalarizer=self.definition.name, scalarizer_version=self.version,
+                               scalarizer_hash=self.definition.hash, received_ns=received_ns,
                                source_duration=float(source_duration))
-        message.header.stamp, message.header.frame_id = to_stamp(0, stamp), "scan"
-        message.indices = number_array(np.arange(first, first + rows), "Q")
-        message.positions = number_array(positions)
+        message.header.stamp, message.header.frame_id = to_stamp(0, int(segment.stamps[0])), "scan"
+        message.indices, message.positions = number_array(segment.indices, "Q"), number_array(segment.positions)
         message.values, message.standard_errors = number_array(features.values), number_array(features.standard_errors)
         message.valid, message.failures = valid.tolist(), features.failures
         self._measurements.publish(message)
-        self._counts["rows"] += rows
-        self._counts["failed"] += int(rows - valid.sum())
+        self._counts["rows"] += len(valid)
+        self._counts["failed"] += int(len(valid) - valid.sum())
         self.report(self._message, self._level, **self._counts)
+
+    # ---- another scalarizer -----------------------------------------------------------------------------------
+
+    def switch(self, parameters: Parameters, definition: scalarizers.Definition, bound: scalarizers.Bound | None,
+               version: int) -> None:
+        """Measure with another scalarizer from now on; details and image of what was measured before are forgotten."""
+        self.parameters, self.definition, self.bound, self.version = parameters, definition, bound, version
+        self._refused, self._memory = None, Memory(parameters.remembered_rows)
+        self._preview.clear()
+        self._tell_scalarizer()
+
+    def publish_again(self, remeasured: Remeasured, received_ns: int) -> None:
+        """Publish rows that were measured again."""
+        segment, bound = remeasured.segment, remeasured.bound
+        self._enter(segment, remeasured.features)
+        self._publish(segment, remeasured.features, self.columns() if bound is None else (bound.names, bound.units),
+                      received_ns, 0.0)
+
+    def _tell_scalarizer(self) -> None:
+        self.report(self._message, self._level, scalarizer=self.definition.name, scalarizer_version=self.version,
+                    scalarizer_hash=self.definition.hash)
 
     def _show(self) -> None:
         """Publish the live image, not more often than the parameter says."""
@@ -211,10 +254,10 @@ class FeaturizerNode(GraphNode):
         if not self.active:
             response.error_code, response.error_msg = GetStructure.Response.NOT_ACTIVE, "the featurizer is not active"
             return response
-        if self._definition.name != "lattice":
+        if not self.definition.structural:
             response.error_code = GetStructure.Response.NO_STRUCTURE_MODEL
-            response.error_msg = (f"scalarizer {self._definition.name!r} says nothing of atoms; structures come from the "
-                                  "scalarizer 'lattice'")
+            response.error_msg = (f"scalarizer {self.definition.name!r} says nothing of atoms; structures come from "
+                                  f"{', '.join(scalarizers.STRUCTURAL)}")
             return response
         found = self._memory.find(acquisition_id, request.index)
         if found is None:
