@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
+from scipy.stats import qmc
 
 from edgetem_nodes.physics.scan import ScanField
 from edgetem_nodes.planner.experiment import ActiveExperiment
 from edgetem_nodes.planner.parameters import Parameters
 
-STRATEGIES = ("configured", "random", "brightness")
+STRATEGIES = ("configured", "random", "brightness", "low_discrepancy", "plain_deep_kernel")
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,8 @@ class SimulatedRun:
 
 
 def simulate(survey: np.ndarray, truth: np.ndarray, standard_errors: np.ndarray, field: ScanField, parameters: Parameters,
-             seed: int, strategy: str = "configured", curve: bool = False) -> SimulatedRun:
+             seed: int, strategy: str = "configured", curve: bool = False, allowed: np.ndarray | None = None,
+             until: Callable[[np.ndarray], bool] | None = None, learn: bool = True) -> SimulatedRun:
     """Run one experiment to its point budget on a fully measured map.
 
     Parameters
@@ -38,8 +41,13 @@ def simulate(survey: np.ndarray, truth: np.ndarray, standard_errors: np.ndarray,
     survey : (channels, rows, columns) [counts].
     truth, standard_errors : (rows, columns) [scalar], what a measurement gives; a truth that is not finite is a failure.
     strategy : "configured" decides as the parameters say; "random" measures random positions with the same surrogate and
-        batches; "brightness" takes the brightest pixels of the first survey channel.
+        batches, "low_discrepancy" a grid that fills the field evenly from the first point on; "brightness" takes the
+        brightest pixels of the first survey channel; "plain_deep_kernel" decides and predicts by `PlainDeepKernel`, point
+        by point, after the same initial scan.
     curve : learn after every batch to fill `learning_curve`, for strategies that would learn only at the end.
+    allowed : (rows, columns) bool, where the probe may go; everywhere by default.
+    until : given the candidates measured so far after every batch, whether to end before the budget.
+    learn : predict at the end; without, the predicted maps are NaN, and strategies that need no model never train one.
 
     Raises
     ------
@@ -51,28 +59,76 @@ def simulate(survey: np.ndarray, truth: np.ndarray, standard_errors: np.ndarray,
     if not np.shape(truth) == np.shape(standard_errors) == tuple(field.shape):
         raise ValueError(f"truth {np.shape(truth)} and standard errors {np.shape(standard_errors)} must fit the field "
                          f"{tuple(field.shape)}")
-    if strategy != "configured":
-        parameters = replace(parameters, acquisition_function="random", exploration_fraction=0.0)
-    experiment = ActiveExperiment(survey, field, parameters, seed)
-    brightest = np.argsort(-experiment.survey[0].ravel(), kind="stable")
-    generator = np.random.Generator(np.random.PCG64([seed, 1]))
-    points = []
+    experiment = ActiveExperiment(survey, field, parameters, seed, allowed)
+    choose, model = _chooser(experiment, strategy)
+    points: list[tuple[int, float, float]] = []
     budget = min(parameters.point_budget, values.size)
     while experiment.points < budget and experiment.available().any():
         batch = parameters.batch_points if experiment.points else parameters.initial_points
-        count = min(batch, budget - experiment.points)
-        if strategy == "configured":
-            chosen = experiment.ask(count).candidates
-        else:
-            free = experiment.available()
-            order = brightest if strategy == "brightness" else generator.permutation(values.size)
-            chosen = order[free[order]][:count]
-        experiment.tell(chosen, values[chosen], errors[chosen], np.isfinite(values[chosen]))
-        if curve or experiment.points >= budget:
-            mean, _ = experiment.predict()
+        if strategy == "plain_deep_kernel" and experiment.points:
+            batch = 1
+        chosen = choose(min(batch, budget - experiment.points))
+        for learner in {id(experiment): experiment, id(model): model}.values():
+            learner.tell(chosen, values[chosen], errors[chosen], np.isfinite(values[chosen]))
+        if curve:
+            mean, _ = model.predict()
             points.append((experiment.points, map_correlation(mean, truth), map_error(mean, truth)))
-    mean, deviation = experiment.predict()
-    return SimulatedRun(strategy, experiment.measured, mean, deviation, points if curve else points[-1:])
+        if until is not None and until(experiment.measured):
+            break
+    mean, deviation = model.predict() if learn else np.full((2, *field.shape), np.nan)
+    if not curve and learn:
+        points.append((experiment.points, map_correlation(mean, truth), map_error(mean, truth)))
+    return SimulatedRun(strategy, experiment.measured, mean, deviation, points)
+
+
+def _chooser(experiment: ActiveExperiment, strategy: str) -> tuple[Callable[[int], np.ndarray], object]:
+    """What gives the next positions, at most so many, and the model that learns and predicts."""
+    if strategy == "configured":
+        return lambda count: experiment.ask(count).candidates, experiment
+    if strategy == "plain_deep_kernel":
+        # Torch is imported late, and only where this baseline is asked for.
+        from edgetem_nodes.planner.plain_deep_kernel import PlainDeepKernel
+
+        parameters = experiment.parameters
+        model = PlainDeepKernel(experiment.survey, parameters.model.patch_size,
+                                parameters.acquisition_function == "expected_improvement", experiment.seed)
+
+        def choose(count: int) -> np.ndarray:
+            if not experiment.points:
+                return experiment.ask(count).candidates
+            return np.array([model.choose(experiment.available())])
+        return choose, model
+    order = _order(experiment, strategy)
+
+    def following(count: int) -> np.ndarray:
+        return order[experiment.available()[order]][:count]
+    return following, experiment
+
+
+def _order(experiment: ActiveExperiment, strategy: str) -> np.ndarray:
+    """(candidates,) all positions in the order in which a strategy without a model takes them."""
+    size = experiment.survey[0].size
+    generator = np.random.Generator(np.random.PCG64([experiment.seed, 1]))
+    if strategy == "brightness":
+        return np.argsort(-experiment.survey[0].ravel(), kind="stable")
+    if strategy == "random":
+        return generator.permutation(size)
+    return low_discrepancy_order(experiment.field.shape, generator)
+
+
+def low_discrepancy_order(shape: tuple[int, int], generator: np.random.Generator) -> np.ndarray:
+    """All positions of a grid, each once, such that any first so many of them lie evenly: (rows * columns,) flat indices.
+
+    Scrambled Sobol points (Owen, J. Complexity 14, 466, 1998) fall into the cells of the grid; a cell already taken passes
+    the point on to nobody, and the cells that no point has fallen into come last, in random order.
+    """
+    rows, columns = shape
+    points = qmc.Sobol(2, rng=generator).random_base2(int(np.ceil(np.log2(4 * rows * columns))))
+    cells = (points[:, 0] * rows).astype(np.int64) * columns + (points[:, 1] * columns).astype(np.int64)
+    _, first = np.unique(cells, return_index=True)
+    reached = cells[np.sort(first)]
+    left = np.setdiff1d(np.arange(rows * columns), reached)
+    return np.concatenate([reached, generator.permutation(left)])
 
 
 def top_positions(truth: np.ndarray, fraction: float = 0.02, smoothing: float = 0.0) -> np.ndarray:
@@ -85,17 +141,22 @@ def top_positions(truth: np.ndarray, fraction: float = 0.02, smoothing: float = 
         which single pixels read highest, those cannot be predicted by anything: smoothed, the question is about the
         specimen.
     """
-    truth = np.asarray(truth, np.float64)
+    truth = smoothed(truth, smoothing) if smoothing > 0 else np.asarray(truth, np.float64)
     known = np.isfinite(truth)
-    if smoothing > 0:
-        # Normalised by the smoothed mask, so that unknown positions and edges pull nothing down.
-        weight = gaussian_filter(known.astype(float), smoothing, mode="constant")
-        smooth = gaussian_filter(np.where(known, truth, 0.0), smoothing, mode="constant")
-        truth = np.where(known, smooth / np.where(known, weight, 1.0), np.nan)
     finite = truth[known]
     count = max(1, round(fraction * len(finite)))
     threshold = np.partition(finite, len(finite) - count)[len(finite) - count]
     return np.flatnonzero(known.ravel() & (np.where(known, truth, -np.inf).ravel() >= threshold))
+
+
+def smoothed(values: np.ndarray, scale: float) -> np.ndarray:
+    """A map (rows, columns) smoothed by a Gaussian of `scale` [pixel]; NaN where it was not finite."""
+    values = np.asarray(values, np.float64)
+    known = np.isfinite(values)
+    # Normalised by the smoothed mask, so that unknown positions and edges pull nothing down.
+    weight = gaussian_filter(known.astype(float), scale, mode="constant")
+    smooth = gaussian_filter(np.where(known, values, 0.0), scale, mode="constant")
+    return np.where(known, smooth / np.where(known, weight, 1.0), np.nan)
 
 
 def found_fraction(candidates: np.ndarray, truth: np.ndarray, fraction: float = 0.02, smoothing: float = 0.0) -> float:
