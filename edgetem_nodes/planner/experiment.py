@@ -3,7 +3,7 @@
     experiment = ActiveExperiment(survey, field, parameters, seed=0)
     while not experiment.stop_reason(spent):
         proposal = experiment.ask()
-        experiment.tell(proposal.candidates, values, standard_errors, valid)
+        experiment.tell(proposal.candidates, values, standard_errors)
     mean, standard_deviation = experiment.predict()
 """
 
@@ -11,25 +11,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 
 from edgetem_nodes.physics.scan import ScanField
-from edgetem_nodes.planner import stopping
+from edgetem_nodes.planner import checkpoint, stopping
 from edgetem_nodes.planner.acquisition import BatchChooser, batch_functions
+from edgetem_nodes.planner.actions import ActionSpace, Setting, short_tour
+from edgetem_nodes.planner.checkpoint import ExperimentError
 from edgetem_nodes.planner.initial_design import best_candidate_design
+from edgetem_nodes.planner.observations import Observations
 from edgetem_nodes.planner.parameters import Parameters
 from edgetem_nodes.planner.patches import grid_coordinates, patch_components
-
-STATE_VERSION = 1
-BUDGET_KEYS = ("output", "point_budget", "dose_budget", "time_budget_s", "target_standard_deviation",
-               "measurement_timeout_s", "energetics")
-"""Parameters that may differ between a checkpoint and the experiment that goes on from it."""
-
-
-class ExperimentError(ValueError):
-    """An experiment that cannot go on; the message says why and what to do."""
+from edgetem_nodes.planner.regions import ADD, Region, allowed_by
 
 
 @dataclass(frozen=True)
@@ -51,6 +46,16 @@ class Proposal:
     """JSON of the random generator's state before the choice."""
     acquisition: np.ndarray | None
     """(rows, columns) map of the acquisition function; NaN where measured or forbidden. None for the initial scan."""
+    setting_index: int = 0
+    """Of the setting of the instrument, to be told with the measurements."""
+    setting: Setting = field(default_factory=Setting)
+    """Dwell time, optics and stage to measure with."""
+    predicted: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    """(count,) [scalar] what the model expects there; NaN without a model."""
+    predicted_deviations: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    """(count,) [scalar] standard deviation of that, measurement noise left out."""
+    watchdogs: tuple[str, ...] = ()
+    """Failures of model or search that were noticed, and what was done about each."""
 
 
 class ActiveExperiment:
@@ -63,15 +68,16 @@ class ActiveExperiment:
     parameters : the planner's.
     seed : of everything random; replaces `parameters.seed`.
     allowed : (rows, columns) bool, where the probe may go; everywhere by default.
+    survey_dose : [electrons] that the survey gave to each position.
 
     Raises
     ------
     ExperimentError : survey of another shape than the field, not finite, or nothing is allowed.
-    ValueError : a patch that does not fit the survey, an unknown model.
+    ValueError : a patch that does not fit the survey, an unknown model, too many settings.
     """
 
     def __init__(self, survey: np.ndarray, field: ScanField, parameters: Parameters, seed: int,
-                 allowed: np.ndarray | None = None) -> None:
+                 allowed: np.ndarray | None = None, survey_dose: float = 0.0) -> None:
         survey = np.array(survey, np.float64)
         if survey.ndim != 3 or survey.shape[0] < 1 or survey.shape[1:] != tuple(field.shape):
             raise ExperimentError(f"a survey of shape {survey.shape} does not fit a field of {field.shape[0]} x "
@@ -84,14 +90,20 @@ class ActiveExperiment:
             raise ExperimentError(f"the mask of allowed positions, shape {allowed.shape}, must fit the field of "
                                   f"{field.shape[0]} x {field.shape[1]} and allow at least one position")
         self.survey, self.field, self.parameters, self.seed = survey, field, parameters, int(seed)
+        self.configured, self.survey_dose = parameters, float(survey_dose)
+        self.actions = ActionSpace(parameters.actions)
         self._generator = np.random.Generator(np.random.PCG64(self.seed))
         self._allowed = allowed.ravel()
         self._coordinates = grid_coordinates(field.shape, field.step)
         model = parameters.model
         self._components = patch_components(survey, model.patch_size, model.patch_components)
-        self._candidates, self._valid = np.zeros(0, np.int64), np.zeros(0, bool)
-        self._values, self._standard_errors = np.zeros(0), np.zeros(0)
+        self.observations = Observations.none(1 + len(parameters.outputs))
+        self.regions: tuple[Region, ...] = ()
+        self._visits: tuple[str, ...] = ()
+        self._barred = np.zeros(0, np.int64)
+        self._batch, self._setting = 0, 0
         self._pending = np.zeros(0, np.int64)
+        self._expected = np.full((field.shape[0] * field.shape[1], 2), np.nan)
         self._surrogate = self._trained = None
 
     # ---- what was measured ------------------------------------------------------------------------------------
@@ -99,80 +111,165 @@ class ActiveExperiment:
     @property
     def points(self) -> int:
         """Positions visited so far, failures counted."""
-        return len(self._candidates)
+        return len(self.observations)
 
     @property
     def measured(self) -> np.ndarray:
         """(valid measurements,) int64 candidate of each, in the order told."""
-        return self._candidates[self._valid]
+        return self.observations.only_valid().candidates
 
     @property
     def values(self) -> np.ndarray:
-        """(valid measurements,) [scalar]."""
-        return self._values[self._valid]
+        """(valid measurements,) [scalar] of the first output."""
+        return self.observations.only_valid().values[:, 0]
 
     @property
     def best_value(self) -> float:
         """Largest measured scalar; NaN without a measurement."""
-        return float(self.values.max()) if self._valid.any() else float("nan")
+        return float(self.values.max()) if self.observations.valid.any() else float("nan")
 
     @property
     def input_rows(self) -> int:
         """Measurements that the next decision rests on, marked failures counted."""
-        return len(self._candidates)
+        return len(self.observations)
 
     def input_hash(self) -> bytes:
         """SHA-256 (32 byte) of survey, positions, values and standard errors, rows in the order told; NaN for failures."""
         digest = hashlib.sha256(np.array(self.survey.shape, "<u8").tobytes())
-        for array in (self.survey, self.field.positions(self._candidates), self._values, self._standard_errors):
-            # Adding zero makes -0.0 and 0.0 alike, and one NaN stands for all.
-            array = np.where(np.isnan(array), np.nan, array + 0.0)
-            digest.update(np.ascontiguousarray(array, "<f8").tobytes())
+        digest.update(np.ascontiguousarray(self.survey + 0.0, "<f8").tobytes())
+        self.observations.update_hash(digest, self.field.positions(self.observations.candidates))
         return digest.digest()
 
     def generator_state(self) -> str:
         """JSON of the random generator's state now."""
         return json.dumps(self._generator.bit_generator.state)
 
-    def tell(self, candidates: np.ndarray, values: np.ndarray, standard_errors: np.ndarray,
-             valid: np.ndarray | None = None) -> None:
+    def tell(self, positions: np.ndarray, values: np.ndarray, standard_errors: np.ndarray, valid: np.ndarray | None = None,
+             setting: int = 0, doses: np.ndarray | float = 0.0) -> None:
         """Add measurements, in the order that decisions are to see them: sorted by (acquisition, index).
 
         Parameters
         ----------
-        candidates : (rows,) grid indices.
-        values, standard_errors : (rows,) [scalar].
-        valid : (rows,) bool, False for a marked failure. A value that is not finite is one, too.
+        positions : (rows, 2) (y, x) [m], or (rows,) grid indices as in `Proposal.candidates`.
+        values, standard_errors : (rows,) or (rows, outputs) [scalar].
+        valid : (rows,) bool, False for a marked failure. A row whose first value is not finite is one, too.
+        setting : index of the setting they were measured with, as in `Proposal.setting_index`.
+        doses : [electrons] that each cost.
 
         Raises
         ------
-        ExperimentError : lengths differ, or a candidate is outside the field.
+        ExperimentError : lengths differ, a position is outside the field, or there is no such setting.
         """
-        candidates = np.array(candidates, np.int64).ravel()
-        values, errors = np.array(values, np.float64).ravel(), np.array(standard_errors, np.float64).ravel()
+        candidates = self._told(positions)
+        values, errors = self._columns(values), self._columns(standard_errors)
         valid = np.ones(len(candidates), bool) if valid is None else np.array(valid, bool).ravel()
         if not len(candidates) == len(values) == len(errors) == len(valid):
             raise ExperimentError(f"{len(candidates)} candidates, {len(values)} values, {len(errors)} standard errors and "
                                   f"{len(valid)} marks do not belong together: one of each a measurement")
+        if not 0 <= setting < len(self.actions):
+            raise ExperimentError(f"setting {setting} is not one of the experiment's {len(self.actions)}")
+        valid = valid & np.isfinite(values[:, 0])
+        whole = np.ones(len(candidates), np.int64)
+        self.observations = self.observations.with_rows(
+            candidates=candidates, settings=setting * whole, batches=self._batch * whole,
+            values=np.where(valid[:, None], values, np.nan), standard_errors=np.where(valid[:, None], errors, np.nan),
+            valid=valid, doses=np.broadcast_to(np.asarray(doses, float), candidates.shape),
+            predicted=self._expected[candidates, 0], predicted_deviations=self._expected[candidates, 1])
+        self._pending = self._pending[~np.isin(self._pending, candidates)]
+        self._batch, self._setting = self._batch + 1, setting
+        self._expected[:] = np.nan
+        self._trained = None
+
+    def retell(self, values: np.ndarray, standard_errors: np.ndarray, valid: np.ndarray) -> None:
+        """Replace the values of every row told so far, in their order: another scalarizer has read the same data.
+
+        What the model expected of the rows before is forgotten: it was of another scalar. Parameters as in `tell`.
+
+        Raises
+        ------
+        ExperimentError : not one value a row.
+        """
+        values, errors, valid = self._columns(values), self._columns(standard_errors), np.array(valid, bool).ravel()
+        if not len(values) == len(errors) == len(valid) == len(self.observations):
+            raise ExperimentError(f"{len(values)} new values for {len(self.observations)} measurements: one each is needed")
+        valid = valid & np.isfinite(values[:, 0])
+        unknown = np.full(len(values), np.nan)
+        self.observations = replace(self.observations, values=np.where(valid[:, None], values, np.nan), valid=valid,
+                                    standard_errors=np.where(valid[:, None], errors, np.nan), predicted=unknown,
+                                    predicted_deviations=unknown)
+        self._expected[:] = np.nan
+        self._trained = None
+
+    def _told(self, positions: np.ndarray) -> np.ndarray:
+        positions = np.asarray(positions)
+        if positions.ndim == 2 and positions.shape[1] == 2:
+            try:
+                return self.field.candidates(positions)
+            except ValueError as error:
+                raise ExperimentError(str(error)) from None
+        candidates = np.array(positions, np.int64).ravel()
         outside = (candidates < 0) | (candidates >= len(self._allowed))
         if outside.any():
             raise ExperimentError(f"candidate {candidates[outside][0]} is outside the field of {len(self._allowed)} "
                                   "positions")
-        valid = valid & np.isfinite(values)
-        self._candidates = np.concatenate([self._candidates, candidates])
-        self._values = np.concatenate([self._values, np.where(valid, values, np.nan)])
-        self._standard_errors = np.concatenate([self._standard_errors, np.where(valid, errors, np.nan)])
-        self._valid = np.concatenate([self._valid, valid])
-        self._pending = self._pending[~np.isin(self._pending, candidates)]
-        self._trained = None
+        return candidates
 
-    def available(self) -> np.ndarray:
-        """(candidates,) bool: allowed, not measured, not asked for now, and not failed too often."""
-        free = self._allowed.copy()
-        free[self.measured] = False
+    def _columns(self, values: np.ndarray) -> np.ndarray:
+        values = np.array(values, np.float64)
+        values = values[:, None] if values.ndim == 1 else values
+        if values.ndim != 2 or values.shape[1] != self.observations.outputs:
+            raise ExperimentError(f"values of shape {values.shape} do not fit an experiment of {self.observations.outputs} "
+                                  "outputs: one column each")
+        return values
+
+    # ---- what may be measured ---------------------------------------------------------------------------------
+
+    def available(self, setting: int = 0) -> np.ndarray:
+        """(candidates,) bool: allowed, not measured in this way, not asked for now, not failed too often, and within the
+        dose that a position may receive."""
+        rows, limit = self.observations, self.parameters.position_dose_limit
+        free = allowed_by(self.regions, self._allowed, self.field)
+        free[self._reserved()] = False
+        free[self._barred] = False
         free[self._pending] = False
-        failures = np.bincount(self._candidates[~self._valid], minlength=len(free))
-        return free & (failures <= self.parameters.failure_retries)
+        alike = self.actions.alike(setting)[rows.settings]
+        free[rows.candidates[rows.valid & alike]] = False
+        failures = np.bincount(rows.candidates[~rows.valid & alike], minlength=len(free))
+        free &= failures <= self.parameters.failure_retries
+        if limit > 0:
+            visited = np.bincount(rows.candidates, rows.doses, minlength=len(free))
+            free &= self.survey_dose + visited + self._visit_dose(setting) <= limit * (1 + 1e-9)
+        return free
+
+    def _visit_dose(self, setting: int) -> float:
+        """[electrons] that a visit will cost, from those that were; 0 before the first."""
+        rows = self.observations
+        if not len(rows):
+            return 0.0
+        doses = np.array([self.actions.relative_dose(int(s)) for s in rows.settings])
+        return float(np.median(rows.doses / doses)) * self.actions.relative_dose(setting)
+
+    def _reserved(self) -> np.ndarray:
+        """Candidates that are kept to judge the map by, and never measured: the same for the same seed."""
+        count = int(self.parameters.reserved_fraction * len(self._allowed))
+        return np.random.Generator(np.random.PCG64([self.seed, 2])).permutation(len(self._allowed))[:count]
+
+    def set_region(self, region: Region) -> None:
+        """Add a region, or replace the one of its name."""
+        self.regions = (*(r for r in self.regions if r.name != region.name), region)
+        self._visits = (*(name for name in self._visits if name != region.name),
+                        *([region.name] if region.kind == ADD else []))
+
+    def remove_region(self, name: str) -> None:
+        """Forget a region; nothing where there is none of the name."""
+        self.regions = tuple(r for r in self.regions if r.name != name)
+        self._visits = tuple(n for n in self._visits if n != name)
+
+    def reject(self) -> np.ndarray:
+        """Forget the batch that was asked for; its positions, which are returned, are never proposed again."""
+        rejected, self._pending = self._pending, np.zeros(0, np.int64)
+        self._barred = np.union1d(self._barred, rejected).astype(np.int64)
+        return rejected
 
     # ---- what to do next --------------------------------------------------------------------------------------
 
@@ -180,9 +277,10 @@ class ActiveExperiment:
         """Why the experiment ends now (a constant of `stopping`); empty while it goes on."""
         budget = budget or self.budget()
         deviation = float("nan")
-        if budget.target_standard_deviation > 0 and self._valid.any():
+        if budget.target_standard_deviation > 0 and self.observations.valid.any():
             deviation = float(self.predict()[1].max())
-        return stopping.stop_reason(budget, spent, deviation, int(self.available().sum()))
+        left = max(int(self.available(setting).sum()) for setting in range(len(self.actions)))
+        return stopping.stop_reason(budget, spent, deviation, left)
 
     def budget(self) -> stopping.Budget:
         """The configured budget."""
@@ -209,11 +307,14 @@ class ActiveExperiment:
             raise ExperimentError("no position is left: every one is measured, failed or forbidden")
         if self.points == 0:
             chosen = best_candidate_design(self._coordinates, free, count, self._generator)
+            unknown = np.full(len(chosen), np.nan)
             proposal = Proposal(chosen, self.field.positions(chosen), "", np.zeros(len(chosen)),
-                                f"sparse initial scan: {len(chosen)} positions that keep their distance", "", before, None)
+                                f"sparse initial scan: {len(chosen)} positions that keep their distance", "", before, None,
+                                predicted=unknown, predicted_deviations=unknown)
         else:
             proposal = self._choose(count, free, before)
         self._pending = np.concatenate([self._pending, proposal.candidates])
+        self._expected[proposal.candidates] = np.stack([proposal.predicted, proposal.predicted_deviations], axis=1)
         return proposal
 
     def _choose(self, count: int, free: np.ndarray, before: str) -> Proposal:
@@ -230,7 +331,9 @@ class ActiveExperiment:
         if trained.training_failure:
             reason += f"; the model keeps its prior hyperparameters ({trained.training_failure})"
         return Proposal(batch.candidates, self.field.positions(batch.candidates), "+".join(used), batch.values, reason,
-                        trained.description, before, batch.acquisition.reshape(self.field.shape))
+                        trained.description, before, batch.acquisition.reshape(self.field.shape),
+                        predicted=posterior.mean[batch.candidates],
+                        predicted_deviations=posterior.standard_deviation[batch.candidates])
 
     def _incumbent(self, mean: np.ndarray) -> tuple[float, str]:
         """The level that expected improvement is over [scalar], and what it is."""
@@ -243,6 +346,15 @@ class ActiveExperiment:
         # Picheny, Wagner and Ginsbourger, Struct. Multidiscip. Optim. 48, 607 (2013), section 3.1.
         return float(mean[self.measured].max()), "best prediction"
 
+    @property
+    def predictability(self) -> float:
+        """Prequential R² of what was predicted before it was measured; NaN while too little is known."""
+        return float("nan")
+
+    def discovery(self) -> str:
+        """The verdict on what was looked for, for people; empty where nothing was said beforehand."""
+        return ""
+
     def predict(self) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation of the latent scalar over the field, two (rows, columns) arrays [scalar].
 
@@ -253,7 +365,7 @@ class ActiveExperiment:
 
     def model_description(self) -> str:
         """JSON of the present model; empty where nothing valid was measured."""
-        return self._model().description if self._valid.any() else ""
+        return self._model().description if self.observations.valid.any() else ""
 
     def most_telling(self, separation: float = 0.05) -> np.ndarray:
         """Measured candidates by predicted value, largest first: where a closer look pays.
@@ -282,8 +394,9 @@ class ActiveExperiment:
 
     def _model(self):  # noqa: ANN202  (the class is imported only when it is needed)
         if self._trained is None:
-            if not self._valid.any():
-                raise ExperimentError(f"none of the {len(self._candidates)} measurements so far is valid: look at the "
+            rows = self.observations.only_valid()
+            if not len(rows):
+                raise ExperimentError(f"none of the {len(self.observations)} measurements so far is valid: look at the "
                                       "failures that the featurizer marked")
             # Torch is imported late: configuration, checks and the bring-up of other nodes do without.
             from edgetem_nodes.planner.surrogates import Surrogate, SurrogateSettings
@@ -293,19 +406,31 @@ class ActiveExperiment:
                 self._surrogate = Surrogate(self._components, self._coordinates, settings)
             twin = np.random.Generator(np.random.PCG64())
             twin.bit_generator.state = self._generator.bit_generator.state
-            self._trained = self._surrogate.learn(self.measured, self.values, self._standard_errors[self._valid],
+            self._trained = self._surrogate.learn(rows.candidates, rows.values[:, 0], rows.standard_errors[:, 0],
                                                   self._model_seed(twin))
         return self._trained
 
     # ---- checkpoint -------------------------------------------------------------------------------------------
 
+    def progress(self) -> dict[str, object]:
+        """What a checkpoint keeps as JSON, besides what others can see."""
+        return {"visits": list(self._visits), "batch": self._batch, "setting": self._setting}
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What a checkpoint keeps as arrays, besides survey and observations."""
+        return {"allowed": self._allowed.reshape(self.field.shape), "pending": self._pending, "barred": self._barred,
+                "expected": self._expected}
+
+    def restore(self, progress: dict, arrays: dict[str, np.ndarray]) -> None:
+        """Go on from `progress` and `arrays`; the generator's state is in the first as "generator"."""
+        self._generator.bit_generator.state = progress["generator"]
+        self._visits, self._batch, self._setting = tuple(progress["visits"]), progress["batch"], progress["setting"]
+        self._pending, self._barred = (np.asarray(arrays[name], np.int64) for name in ("pending", "barred"))
+        self._expected = np.array(arrays["expected"], np.float64)
+
     def state_dict(self) -> dict[str, np.ndarray]:
         """All that a restart needs, as arrays (one of them holds JSON); `np.savez` writes it without pickle."""
-        record = {"version": STATE_VERSION, "seed": self.seed, "generator": self._generator.bit_generator.state,
-                  "parameters": asdict(self.parameters), "origin": list(self.field.origin), "step": list(self.field.step)}
-        return {"experiment": np.array(json.dumps(record)), "survey": self.survey,
-                "allowed": self._allowed.reshape(self.field.shape), "candidates": self._candidates, "values": self._values,
-                "standard_errors": self._standard_errors, "valid": self._valid, "pending": self._pending}
+        return checkpoint.state_of(self)
 
     @classmethod
     def load_state(cls, state: dict[str, np.ndarray], parameters: Parameters | None = None) -> ActiveExperiment:
@@ -320,30 +445,4 @@ class ActiveExperiment:
         ------
         ExperimentError : something is missing or wrong, or the parameters differ in what decisions depend on.
         """
-        try:
-            record = json.loads(str(state["experiment"]))
-            if record["version"] != STATE_VERSION:
-                raise ExperimentError(f"the checkpoint has version {record['version']}; this program reads {STATE_VERSION}")
-            saved = record["parameters"]
-            if parameters is None:
-                parameters = _parameters(saved)
-            now = asdict(parameters)
-            differing = [key for key in now if key not in (*BUDGET_KEYS, "seed") and now[key] != saved.get(key)]
-            if differing:
-                key = differing[0]
-                raise ExperimentError(f"the checkpoint was made with {key} = {saved.get(key)!r}, the configuration says "
-                                      f"{now[key]!r}: resume with the same, only budgets and time-outs may change")
-            survey = np.asarray(state["survey"], np.float64)
-            field = ScanField(tuple(record["origin"]), tuple(record["step"]), tuple(int(n) for n in survey.shape[1:]))
-            experiment = cls(survey, field, parameters, record["seed"], state["allowed"])
-            experiment._generator.bit_generator.state = record["generator"]
-            experiment.tell(state["candidates"], state["values"], state["standard_errors"], state["valid"])
-            experiment._pending = np.asarray(state["pending"], np.int64)
-        except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
-            raise ExperimentError(f"the checkpoint is incomplete or damaged: {type(error).__name__} {error}") from None
-        return experiment
-
-
-def _parameters(saved: dict) -> Parameters:
-    from edgetem_nodes.planner.parameters import Energetics, Model
-    return Parameters(**{**saved, "model": Model(**saved["model"]), "energetics": Energetics(**saved["energetics"])})
+        return checkpoint.experiment_of(cls, state, parameters)

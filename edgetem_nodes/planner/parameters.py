@@ -25,6 +25,40 @@ class Model:
 
 
 @dataclass(frozen=True)
+class Actions:
+    """What is free besides the position, and what it costs. A list of several values frees a quantity; one fixes it."""
+
+    dwell_ms: list[float] = parameter([], "Dwell times; none: the instrument's", unit="ms", minimum=1e-6, maximum=1e6)
+    probe_current_pA: list[float] = parameter([], "Probe currents", unit="pA", minimum=1e-3, maximum=1e6)
+    semi_convergence_mrad: list[float] = parameter([], "Semi-convergence angles", unit="mrad", minimum=0.01, maximum=200.0)
+    defocus_nm: list[float] = parameter([], "Defocus; positive is underfocus", unit="nm", minimum=-1e6, maximum=1e6)
+    camera_length_mm: list[float] = parameter([], "Camera lengths", unit="mm", minimum=1.0, maximum=1e5)
+    alpha_mrad: list[float] = parameter([], "First stage tilts", unit="mrad", minimum=-1600.0, maximum=1600.0)
+    beta_mrad: list[float] = parameter([], "Second stage tilts", unit="mrad", minimum=-1600.0, maximum=1600.0)
+    z_nm: list[float] = parameter([], "Stage heights", unit="nm", minimum=-1e6, maximum=1e6)
+    optics_change_s: float = parameter(0.5, "Time that a change of the optics takes", unit="s", minimum=0.0, maximum=3600.0)
+    camera_length_change_s: float = parameter(2.0, "Time that a change of the camera length takes", unit="s", minimum=0.0,
+                                              maximum=3600.0)
+    stage_change_s: float = parameter(10.0, "Time that a change of the stage takes", unit="s", minimum=0.0, maximum=3600.0)
+    settling_ms: float = parameter(0.0, "Time that the probe takes to settle at a position", unit="ms", minimum=0.0,
+                                   maximum=1e5)
+    travel_ms_per_um: float = parameter(0.0, "Time that the probe takes to travel", unit="ms/um", minimum=0.0, maximum=1e5)
+    cost: str = parameter("none", "What acquisition values are divided by: what a measurement costs in time (dwell, "
+                                  "settling, travel, change of setting) or in dose", choices=("none", "time", "dose"))
+
+
+@dataclass(frozen=True)
+class Discovery:
+    """What counts as found, said before the experiment begins; the verdict stands in the last decision."""
+
+    level: float = parameter(0.0, "A position counts as a discovery where its value is above this level, in units of the "
+                                  "scalar; 0 with confidence 0: nothing is tested", minimum=-1e300, maximum=1e300)
+    confidence: float = parameter(0.0, "Confidence of the verdict over all measured positions together (Holm's correction "
+                                       "for many tests); 0: no test", minimum=0.0, maximum=0.999999)
+    positions: int = parameter(1, "Positions that must be above the level", minimum=1, maximum=1_000_000)
+
+
+@dataclass(frozen=True)
 class Energetics:
     """Energies of the most telling positions, at the end of the experiment."""
 
@@ -62,10 +96,18 @@ class Parameters:
     exploration_fraction: float = parameter(0.0, "Share of each batch that explores", minimum=0.0, maximum=1.0)
     confidence: float = parameter(2.0, "Standard deviations that upper_confidence_bound adds to the mean", minimum=0.0,
                                   maximum=100.0)
+    outputs: list[str] = parameter([], "Further columns of the measurements that are learned together with the scalar")
+    approve_batches: bool = parameter(False, "Whether every batch waits for the operator's approval")
+    position_dose_limit: float = parameter(0.0, "Dose that any one position may receive, the survey's share counted; 0: no "
+                                                "limit", unit="electrons", minimum=0.0)
+    reserved_fraction: float = parameter(0.0, "Share of the positions, drawn at random, that is never measured: to judge the "
+                                              "map by", minimum=0.0, maximum=0.9)
     failure_retries: int = parameter(1, "Times that a position is asked for again after its measurement failed", minimum=0,
                                      maximum=100)
     measurement_timeout_s: float = parameter(
         30.0, "Longest silence of the microscope, the detector or the featurizer during an acquisition", unit="s",
         minimum=0.5, maximum=86400.0)
+    actions: Actions = group(Actions)
+    discovery: Discovery = group(Discovery)
     model: Model = group(Model)
     energetics: Energetics = group(Energetics)
