@@ -1,20 +1,47 @@
-"""Which measurements of an acquisition have come, whoever sent them and in whatever order. Knows no ROS."""
+"""Which measurements have come, whoever sent them and in whatever order. Knows no ROS."""
 
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
+Told = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Values and standard errors (rows, outputs), validity (rows,)."""
+
 
 @dataclass(frozen=True)
 class Reading:
-    """One row: scalar and standard error, and whether it is valid."""
+    """One row: scalars and standard errors, the first one mapped, and whether it is valid."""
 
-    value: float
-    standard_error: float
+    values: tuple[float, ...]
+    standard_errors: tuple[float, ...]
     valid: bool
+
+
+@dataclass(frozen=True)
+class Scalar:
+    """What the first column is: name, unit, and the version of the scalarizer that made it."""
+
+    name: str = ""
+    unit: str = ""
+    version: int = 0
+
+
+def columns(names: Sequence[str], outputs: Sequence[str]) -> list[int]:
+    """Columns of the measurements that are learned: the first, then `outputs` by name.
+
+    Raises
+    ------
+    ValueError : there is no column of a name.
+    """
+    missing = [name for name in outputs if name not in names]
+    if missing:
+        raise ValueError(f"the measurements have no column {missing[0]!r} that planner.outputs names; they have "
+                         f"{', '.join(names)}")
+    return [0, *(list(names).index(name) for name in outputs)]
 
 
 @dataclass
@@ -24,18 +51,20 @@ class Pending:
     Attributes
     ----------
     first_latency : [s] from the decision's publication to the receipt of the first block, source time taken off; NaN before.
+    reference_dose : [electrons] of the images taken for the acquisition beside its positions.
+    problem : why its rows cannot be used; empty: they can.
     """
 
     acquisition_id: uuid.UUID
     count: int
     published_ns: int
     rows: dict[int, Reading] = field(default_factory=dict)
-    scalar: tuple[str, str] = ("", "")
-    """Name and unit."""
-    scalarizer_version: int = 0
+    scalar: Scalar = Scalar()
     beam_time: float = 0.0
     """[s] of acquisition time that the probe path takes."""
+    reference_dose: float = 0.0
     first_latency: float = float("nan")
+    problem: str = ""
 
     @property
     def complete(self) -> bool:
@@ -48,10 +77,11 @@ class Pending:
 
     def add(self, indices: np.ndarray, values: np.ndarray, standard_errors: np.ndarray, valid: np.ndarray,
             received_ns: int, source_duration: float) -> None:
-        """Take rows in; (rows,) arrays. A repeated index replaces the earlier row, one beyond the count is ignored.
+        """Take rows in. A repeated index replaces the earlier row, one beyond the count is ignored.
 
         Parameters
         ----------
+        indices, valid : (rows,). values, standard_errors : (rows, outputs).
         received_ns : monotonic clock when the block arrived at the featurizer.
         source_duration : [s] that the source spent on the block.
         """
@@ -59,11 +89,45 @@ class Pending:
             self.first_latency = (received_ns - self.published_ns) / 1e9 - source_duration
         for index, value, error, good in zip(indices, values, standard_errors, valid, strict=True):
             if 0 <= int(index) < self.count:
-                self.rows[int(index)] = Reading(float(value), float(error), bool(good))
+                self.rows[int(index)] = Reading(tuple(map(float, value)), tuple(map(float, error)), bool(good))
 
-    def sorted(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Values, standard errors and validity in order of index, (count,) each; all rows must be there."""
-        rows = [self.rows[index] for index in range(self.count)]
-        return (np.array([row.value for row in rows], np.float64),
-                np.array([row.standard_error for row in rows], np.float64),
-                np.array([row.valid for row in rows], bool))
+    def sorted(self) -> Told:
+        """All rows in order of index; they must be there."""
+        return told([self.rows[index] for index in range(self.count)])
+
+
+@dataclass
+class Recomputed:
+    """Rows that another scalarizer reads anew from the same data, until each of those wanted has come.
+
+    Attributes
+    ----------
+    wanted : acquisition and index of each, in the order in which they were told.
+    after : version before the change; rows of it and of earlier ones do not count.
+    """
+
+    wanted: Sequence[tuple[uuid.UUID, int]]
+    after: int
+    rows: dict[tuple[uuid.UUID, int], Reading] = field(default_factory=dict)
+    scalar: Scalar = Scalar()
+    problem: str = ""
+
+    def add(self, acquisition_id: uuid.UUID, indices: np.ndarray, values: np.ndarray, standard_errors: np.ndarray,
+            valid: np.ndarray) -> None:
+        """Take rows of one acquisition in; shapes as in `Pending.add`."""
+        for index, value, error, good in zip(indices, values, standard_errors, valid, strict=True):
+            self.rows[acquisition_id, int(index)] = Reading(tuple(map(float, value)), tuple(map(float, error)), bool(good))
+
+    def missing(self) -> int:
+        """How many of the wanted rows have not come."""
+        return sum(key not in self.rows for key in self.wanted)
+
+    def sorted(self) -> Told:
+        """All wanted rows in their order; they must be there."""
+        return told([self.rows[key] for key in self.wanted])
+
+
+def told(rows: Sequence[Reading]) -> Told:
+    """Rows as arrays."""
+    return (np.array([row.values for row in rows], np.float64), np.array([row.standard_errors for row in rows], np.float64),
+            np.array([row.valid for row in rows], bool))

@@ -12,6 +12,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from edgetem_nodes.planner.experiment import ActiveExperiment, ExperimentError
+from edgetem_nodes.planner.ledger import Scalar
 from edgetem_nodes.planner.parameters import Parameters
 from edgetem_nodes.planner.stopping import Spent
 
@@ -24,7 +25,14 @@ class Progress:
     ----------
     decisions : made and measured so far; the number of the next one.
     dose, survey_dose : [electrons]; beam_time : [s] of acquisition time.
-    origins : acquisition and index of the last measurement of each candidate.
+    rows : acquisition and index of every measurement, in the order in which they were told.
+    scalar : what is mapped, once something was measured.
+    scalarizer, scalarizer_settings : name, and JSON of all settings that differ from the configuration, once the operator
+        has changed them; empty: as configured.
+    paused : by the operator. approve_batches : whether each batch waits for approval.
+    proposed : number of the decision whose batch waits for approval; None: none does. Not kept: a batch that was not
+        measured is proposed again.
+    commanded : number of the setting that the microscope was commanded to; None: not yet. Not kept: it is commanded anew.
     """
 
     experiment_id: uuid.UUID
@@ -33,10 +41,14 @@ class Progress:
     dose: float = 0.0
     survey_dose: float = 0.0
     beam_time: float = 0.0
-    origins: dict[int, tuple[uuid.UUID, int]] = field(default_factory=dict)
-    scalar_name: str = ""
-    scalar_unit: str = ""
-    scalarizer_version: int = 0
+    rows: list[tuple[uuid.UUID, int]] = field(default_factory=list)
+    scalar: Scalar = Scalar()
+    scalarizer: str = ""
+    scalarizer_settings: str = ""
+    paused: bool = False
+    approve_batches: bool = False
+    proposed: int | None = None
+    commanded: int | None = None
 
     @property
     def spent(self) -> Spent:
@@ -47,13 +59,19 @@ class Progress:
         """Of the next decision's acquisition: it follows from the experiment, so that decisions repeat bit for bit."""
         return uuid.uuid5(self.experiment_id, str(self.decisions))
 
+    def origin(self, candidate: int) -> tuple[uuid.UUID, int]:
+        """Acquisition and index of the last measurement of a candidate."""
+        told = np.flatnonzero(self.experiment.observations.candidates == candidate)
+        return self.rows[int(told[-1])]
+
     def save(self, path: Path) -> None:
         """Write a checkpoint, atomically."""
         record = {"experiment_id": str(self.experiment_id), "decisions": self.decisions, "dose": self.dose,
                   "survey_dose": self.survey_dose, "beam_time": self.beam_time,
-                  "scalar_name": self.scalar_name,
-                  "scalar_unit": self.scalar_unit, "scalarizer_version": self.scalarizer_version,
-                  "origins": {str(c): [str(a), i] for c, (a, i) in self.origins.items()}}
+                  "rows": [[str(acquisition), index] for acquisition, index in self.rows],
+                  "scalar": [self.scalar.name, self.scalar.unit, self.scalar.version],
+                  "scalarizer": self.scalarizer, "scalarizer_settings": self.scalarizer_settings,
+                  "paused": self.paused, "approve_batches": self.approve_batches}
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
         with temporary.open("wb") as file:
             np.savez(file, progress=np.array(json.dumps(record)), **self.experiment.state_dict())
@@ -73,10 +91,11 @@ class Progress:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
                 state = dict(stored)
             record = json.loads(str(state.pop("progress")))
-            origins = {int(c): (uuid.UUID(a), int(i)) for c, (a, i) in record["origins"].items()}
             return cls(uuid.UUID(record["experiment_id"]), ActiveExperiment.load_state(state, parameters),
-                       record["decisions"], record["dose"], record["survey_dose"], record["beam_time"], origins,
-                       record["scalar_name"], record["scalar_unit"], record["scalarizer_version"])
+                       record["decisions"], record["dose"], record["survey_dose"], record["beam_time"],
+                       [(uuid.UUID(acquisition), int(index)) for acquisition, index in record["rows"]],
+                       Scalar(*record["scalar"]), record["scalarizer"], record["scalarizer_settings"],
+                       record["paused"], record["approve_batches"])
         except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, BadZipFile) as error:
             if isinstance(error, ExperimentError):
                 raise

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
 from typing import Any
+
+
+ANSWER_TIMEOUT = 30.0
+"""[s] that a service may take to answer."""
 
 
 class Stopped(Exception):  # noqa: N818  (a request, not an error)
@@ -77,7 +82,7 @@ class Waiting:
         return call
 
     def until(self, condition: Callable[[], bool], silence: float, sign: Callable[[], Any] = lambda: None) -> None:
-        """Wait until the condition holds, or until `sign` has not changed for `silence` seconds.
+        """Wait until the condition holds, or until `sign` has not changed for `silence` seconds; infinite: however long.
 
         Raises
         ------
@@ -90,9 +95,22 @@ class Waiting:
                 left = deadline - time.monotonic()
                 if left <= 0:
                     return
-                self.changed.wait(left)
+                self.changed.wait(left if math.isfinite(left) else None)
                 if sign() != seen:
                     seen, deadline = sign(), time.monotonic() + silence
+            self._check()
+
+    def ask(self, client: Any, request: Any, code: str, who: str) -> Any:
+        """The answer of a service; raises Failed with `code` where `who` does not give one in time."""
+        call = self.call(client.call_async(request))
+        self.until(lambda: call.done, ANSWER_TIMEOUT)
+        if not call.done:
+            raise Failed(code, f"the {who} did not answer {client.srv_name} within {ANSWER_TIMEOUT:g} s")
+        return call.result()
+
+    def check(self) -> None:
+        """Raise Stopped or Halted where the experiment is asked to end."""
+        with self.changed:
             self._check()
 
     def _check(self) -> None:
