@@ -11,16 +11,19 @@ from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rclpy.action import ActionClient, ActionServer
 from rclpy.action.server import ServerGoalHandle
+from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.serialization import deserialize_message
 
 from edgetem.action import Acquire, ComputeEnergetics, RunExperiment
 from edgetem.msg import (AcquisitionEnd, AtomicStructure, Decision, Energetics, Experiment, Measurements, MicroscopeState,
                          Overview, ProbePath)
-from edgetem.srv import AcquireOverview, GetStructure
-from edgetem_nodes.graph.messages import positions_array, to_uuid
+from edgetem.srv import AcquireOverview, GetStructure, MoveStage, SetOptics, SetScalarizer
+from edgetem_nodes.graph.messages import from_uuid, positions_array, to_uuid
 from edgetem_nodes.graph.node import GraphNode
+from edgetem_nodes.graph.operating import SERVICES, message_of
 from edgetem_nodes.graph.quality_of_service import EVENTS, STATE
 from edgetem_nodes.provenance.comparison import NOT_COMPARABLE, DecisionComparer
+from edgetem_nodes.provenance.interventions import PROPOSE, Step, interventions_of
 from edgetem_nodes.provenance.metadata import BagError
 from edgetem_nodes.provenance.parameters import PlayerParameters
 from edgetem_nodes.provenance.recording import Attempt, Recording
@@ -42,9 +45,10 @@ class _ReplayError(RuntimeError):
 
 
 class PlayerNode(GraphNode):
-    """Takes the place of microscope, featurizer and hpc_bridge: whatever the planner asks for comes from the bag.
+    """Takes the place of microscope, featurizer, hpc_bridge and operator: what the planner is told comes from the bag.
 
-    `Recording`, from which it serves, never reads a decision. `DecisionComparer` reads the recorded decision k once the
+    `Recording`, from which it serves, never reads a decision; `Interventions` reads of them what the operator asked for, so
+    that the planner is asked for it again in the same place. `DecisionComparer` reads the recorded decision k once the
     planner has published its own. `exit_code` is set at the end.
     """
 
@@ -68,12 +72,19 @@ class PlayerNode(GraphNode):
             raise ValueError("parameter 'bag' is empty: it names the bag to replay, or the folder of the experiment")
         self._recording = Recording(self.parameters.bag)
         self._comparer = DecisionComparer(self._recording.folder)
+        self._interventions = interventions_of(self._recording.folder)
+        self._served: list[uuid.UUID] = []
+        self._changes: list[Step] = []
+        self._stopping = False
         self._published = {name: self.create_publisher(kind, name, profile)
                            for name, (kind, profile) in _PUBLISHED.items()}
         self._servers = [ActionServer(self, Acquire, "acquire", self._acquire),
                          ActionServer(self, ComputeEnergetics, "compute_energetics", self._compute_energetics)]
         self._services_made = [self.create_service(AcquireOverview, "acquire_overview", self._acquire_overview),
-                          self.create_service(GetStructure, "get_structure", self._get_structure)]
+                               self.create_service(GetStructure, "get_structure", self._get_structure),
+                               self.create_service(SetOptics, "set_optics", lambda _, response: response),
+                               self.create_service(MoveStage, "move_stage", lambda _, response: response),
+                               self.create_service(SetScalarizer, "set_scalarizer", self._set_scalarizer)]
         self._subscriptions_made = [
             self.create_subscription(Decision, "decision", self._on_decision, EVENTS, raw=True),
             self.create_subscription(Experiment, "experiment", self._on_experiment, STATE)]
@@ -81,6 +92,10 @@ class PlayerNode(GraphNode):
         self._transitions = self.create_client(ChangeState, f"{planner}/change_state")
         self._states = self.create_client(GetState, f"{planner}/get_state")
         self._goals = ActionClient(self, RunExperiment, "run_experiment")
+        # Their answers are awaited while an acquisition is served.
+        group = ReentrantCallbackGroup()
+        asked = {message_of(request)[0] for request in self._interventions.requests}
+        self._operator = {name: self.create_client(SERVICES[name], name, callback_group=group) for name in sorted(asked)}
         experiment = self._recording.experiment
         print(f"replay of experiment {experiment.experiment_id} from {self._recording.folder}: edgetem "
               f"{experiment.version}, seed {experiment.seed}, {experiment.platform}", flush=True)
@@ -94,8 +109,8 @@ class PlayerNode(GraphNode):
             self.destroy_subscription(subscription)
         for publisher in self._published.values():
             self.destroy_publisher(publisher)
-        self.destroy_client(self._transitions)
-        self.destroy_client(self._states)
+        for client in (self._transitions, self._states, *self._operator.values()):
+            self.destroy_client(client)
         self._goals.destroy()
 
     def _acquire_overview(self, request: AcquireOverview.Request, response: AcquireOverview.Response):
@@ -108,10 +123,11 @@ class PlayerNode(GraphNode):
         response.overview = deserialize_message(recorded.data, Overview)
         return response
 
-    def _acquire(self, goal: ServerGoalHandle) -> Acquire.Result:
+    async def _acquire(self, goal: ServerGoalHandle) -> Acquire.Result:
         acquisition_id, result = to_uuid(goal.request.acquisition_id), Acquire.Result()
         run = self._recording.acquisition(acquisition_id)
-        name = self._decision_name(acquisition_id)
+        index = self._decision_index(acquisition_id)
+        name = f"acquisition {acquisition_id}" if index is None else f"decision {index}"
         refusal = self._refusal(run, goal.request, name)
         if refusal:
             self._deviation = self._deviation or refusal
@@ -119,6 +135,9 @@ class PlayerNode(GraphNode):
             goal.abort()
             return result
         self._published["probe_path"].publish(run.path.data)
+        # With its last measurement the planner goes on to the next decision: what the operator asked for must be there.
+        await self._intervene(self._interventions.after(index))
+        self._served.append(acquisition_id)
         for recorded in run.measurements:
             self._published["measurements"].publish(recorded.data)
         if run.end is not None:
@@ -149,11 +168,9 @@ class PlayerNode(GraphNode):
             return f"the recording ends in the middle of the acquisition of {name}"
         return ""
 
-    def _decision_name(self, acquisition_id: uuid.UUID) -> str:
+    def _decision_index(self, acquisition_id: uuid.UUID) -> int | None:
         experiment_id = self._recording.experiment.experiment_id
-        known = (index for index in range(100_000) if uuid.uuid5(experiment_id, str(index)) == acquisition_id)
-        index = next(known, None)
-        return f"acquisition {acquisition_id}" if index is None else f"decision {index}"
+        return next((index for index in range(100_000) if uuid.uuid5(experiment_id, str(index)) == acquisition_id), None)
 
     def _get_structure(self, request: GetStructure.Request, response: GetStructure.Response):
         recorded = self._recording.structures.get((to_uuid(request.acquisition_id), request.index))
@@ -179,6 +196,49 @@ class PlayerNode(GraphNode):
         goal.abort() if result.error_code else goal.succeed()
         return result
 
+    # ---- in the operator's place ------------------------------------------------------------------------------
+
+    async def _intervene(self, steps: list[Step]) -> None:
+        """Ask the planner for what the operator asked for, in order."""
+        for step in steps:
+            name, message = message_of(step.request)
+            if name == "change_scalarizer":
+                self._changes.append(step)
+            answer = await self._operator[name].call_async(message)
+            if answer.error_code:
+                self._deviation = self._deviation or (f"the planner refuses what the operator asked for in decision "
+                                                      f"{step.index}: {answer.error_msg}")
+
+    def _set_scalarizer(self, request: SetScalarizer.Request, response: SetScalarizer.Response) -> SetScalarizer.Response:
+        step = self._changes.pop(0) if self._changes else None
+        if step is None or step.refused:
+            response.error_code = response.INVALID_SETTINGS
+            response.error_msg = step.refused if step else "no change of the scalarizer was recorded here"
+            return response
+        response.scalarizer, response.scalarizer_version = request.scalarizer, step.scalarizer_version
+        recorded = self._recording.scalarizer(step.scalarizer_version)
+        if recorded is not None:
+            example = deserialize_message(recorded.data, Measurements)
+            response.scalarizer, response.scalarizer_hash = example.scalarizer, example.scalarizer_hash
+            response.names, response.units = example.names, example.units
+        for measured in self._recording.measured_anew(step.scalarizer_version, self._served):
+            self._published["measurements"].publish(measured.data)
+        response.acquisitions = [from_uuid(acquisition_id) for acquisition_id in self._served]
+        return response
+
+    def _go_on(self, index: int, action: str) -> None:
+        """Do what the operator did once a decision stood, where the planner waits for nothing else."""
+        recorded = self._interventions
+        if action == PROPOSE and recorded.action(index) == PROPOSE and recorded.after(index):
+            self.executor.create_task(self._intervene(recorded.after(index)))
+            return
+        waited = "a batch waited for approval" if action == PROPOSE != recorded.action(index) else recorded.waits(index)
+        if not waited:
+            return
+        if not recorded.stopped_after(index):
+            self._deviation = self._deviation or f"the recording ends while {waited}"
+        self._stopping = True
+
     # ---- comparing --------------------------------------------------------------------------------------------
 
     def _on_experiment(self, message: Experiment) -> None:
@@ -191,9 +251,12 @@ class PlayerNode(GraphNode):
 
     def _on_decision(self, data: bytes) -> None:
         try:
-            print(self._comparer.compare(data), flush=True)
+            comparison = self._comparer.compare(data)
         except BagError as error:
             self._finish(str(error), failed=True)
+            return
+        print(comparison, flush=True)
+        self._go_on(comparison.index, comparison.action)
 
     # ---- conducting -------------------------------------------------------------------------------------------
 
@@ -227,6 +290,8 @@ class PlayerNode(GraphNode):
         yield from self._until(self._goals.server_is_ready, f"{planner} serves no run_experiment")
         yield from self._until(lambda: self._published["measurements"].get_subscription_count() > 0,
                                f"{planner} does not listen to measurements")
+        for name, client in self._operator.items():
+            yield from self._until(client.service_is_ready, f"{planner} does not serve {name}")
         yield from self._run()
 
     def _run(self) -> Iterator[None]:
@@ -239,6 +304,9 @@ class PlayerNode(GraphNode):
         future = handle.get_result_async()
         seen = time.monotonic()
         while not future.done():
+            if self._stopping:
+                self._stopping = False
+                handle.cancel_goal_async()
             seen = time.monotonic() if self._goals.server_is_ready() else seen
             if time.monotonic() - seen > GRACE:
                 raise _ReplayError("the planner is gone; its own message says why")

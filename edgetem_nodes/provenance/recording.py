@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,9 @@ class Attempt:
     path: RecordedMessage | None = None
     positions: np.ndarray = field(default_factory=lambda: np.empty((0, 2)))
     dwell_time: float = 0.0
+    probe_current: float = 0.0
     measurements: list[RecordedMessage] = field(default_factory=list)
+    version: int = 0
     indices: set[int] = field(default_factory=set)
     end: RecordedMessage | None = None
     sent: int = 0
@@ -123,7 +126,8 @@ class Recording:
     """Everything that the planner was told, by acquisition, from a bag. Decisions and maps are not read.
 
     An acquisition that was broken off by a crash and made again after the resume is there twice under one identifier:
-    the last complete run of it counts.
+    the last complete run of it counts. Its measurements are those of the scalarizer that was in force then; what another
+    one made of the same data later is `measured_anew`.
 
     Raises
     ------
@@ -137,6 +141,7 @@ class Recording:
         self.structures: dict[tuple[uuid.UUID, int], RecordedMessage] = {}
         self.energetics: dict[tuple[uuid.UUID, int], RecordedMessage] = {}
         self._attempts: dict[uuid.UUID, dict[int, Attempt]] = {}
+        self._versions: dict[int, dict[uuid.UUID, dict[int, list[RecordedMessage]]]] = {}
         states: list[tuple[RecordedMessage, Any]] = []
         for recorded, message in _decoded(self.folder, SERVED):
             self._take(recorded, message, states)
@@ -145,8 +150,20 @@ class Recording:
     def acquisition(self, acquisition_id: uuid.UUID) -> Attempt | None:
         """The last complete run of an acquisition, else its last run; None: it was never begun."""
         runs = [run for _, run in sorted(self._attempts.get(acquisition_id, {}).items())]
+        # Rows that another scalarizer read anew in a later session came without a probe path.
+        runs = [run for run in runs if run.path is not None] or runs
         complete = [run for run in runs if run.complete]
         return (complete or runs or [None])[-1]
+
+    def measured_anew(self, version: int, acquisitions: Iterable[uuid.UUID]) -> list[RecordedMessage]:
+        """Measurements of acquisitions by a version of the scalarizer; where it came twice, after a resume, the last time."""
+        told = self._versions.get(version, {})
+        return [message for key in acquisitions if key in told for message in told[key][max(told[key])]]
+
+    def scalarizer(self, version: int) -> RecordedMessage | None:
+        """A measurement by a version of the scalarizer; None: there is none."""
+        return next((message for runs in self._versions.get(version, {}).values() for messages in runs.values()
+                     for message in messages), None)
 
     def _take(self, recorded: RecordedMessage, message: Any, states: list) -> None:
         name = recorded.topic.rsplit("/", 1)[-1]
@@ -164,9 +181,15 @@ class Recording:
             if name == "probe_path":
                 run.path, run.positions = recorded, np.array(message.positions).reshape(-1, 2)
                 run.dwell_time, run.reference_dose = message.dwell_time, message.reference_dose
+                run.probe_current = message.optics.probe_current
             elif name == "measurements":
-                run.measurements.append(recorded)
-                run.indices.update(int(index) for index in message.indices)
+                version = int(message.scalarizer_version)
+                self._versions.setdefault(version, {}).setdefault(key, {}).setdefault(recorded.session, []).append(recorded)
+                if not run.measurements:
+                    run.version = version
+                if version == run.version:
+                    run.measurements.append(recorded)
+                    run.indices.update(int(index) for index in message.indices)
             elif name == "acquisition_end":
                 run.end, run.sent, run.dropped = recorded, message.sent, message.dropped
                 run.aborted, run.error_code, run.reason = message.aborted, message.error_code, message.reason
@@ -191,7 +214,9 @@ class Recording:
             exposing = [state.dose for _, state in during if not state.beam_blanked]
             run.dose_before = (exposing or before[-1:] or [0.0])[0]
             if during:
-                run.dose_per_position = electrons(during[-1][1].commanded_optics.probe_current, run.dwell_time)
+                # The current may have been changed since, for the next acquisition: the probe path says what it was.
+                current = run.probe_current if run.probe_current > 0 else during[-1][1].commanded_optics.probe_current
+                run.dose_per_position = electrons(current, run.dwell_time)
             during, later = _episode(during, run.dose_before, run.computed_dose)
             blanked = [(recorded, state) for recorded, state in during if state.beam_blanked]
             if blanked:

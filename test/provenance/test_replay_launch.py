@@ -126,7 +126,7 @@ def experiment(tmp_path_factory):
         deadline = time.monotonic() + 60
         wait = lambda condition: spin(executor, condition, deadline)  # noqa: E731
         wait(lambda: nodes[2].made[Measurements].get_subscription_count() == 2 and client.server_is_ready())
-        wait(lambda: planner._decisions.get_subscription_count() and planner._acquire.server_is_ready())
+        wait(lambda: planner.conductor.announcer.decisions.get_subscription_count() and all(found() for _, found in planner.peers()))
         recorder.trigger_activate()
         planner.trigger_activate()
         goal = client.send_goal_async(RunExperiment.Goal(experiment_id=from_uuid(EXPERIMENT), config=configuration()))
