@@ -13,11 +13,14 @@ import yaml
 
 from edgetem_nodes import __version__
 from edgetem_nodes.graph.environment import prepare
+from edgetem_nodes.operator.operate import app as operate
 
 prepare()
 
 app = typer.Typer(name="edgetem", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
                   help="An autonomous scanning transmission electron microscope as a ROS 2 node graph.")
+
+app.add_typer(operate, name="operate")
 
 Configured = Annotated[Path, typer.Argument(help="configuration: a file, or the name of a shipped one")]
 Setting = Annotated[list[str], typer.Option("--set", metavar="NODE.KEY=VALUE", help="override a parameter, e.g. "

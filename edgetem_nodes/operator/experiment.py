@@ -43,6 +43,7 @@ SUMMARY = "summary.json"
 HISTORY = "history.npz"
 REPORT = "report.html"
 RESULT = "result.json"
+RUNNING = "running.json"
 
 
 class FolderError(ValueError):
@@ -80,7 +81,8 @@ def prepare_folder(folder: Path, configuration: Configuration, resume: bool = Fa
     text = configuration.as_yaml()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        held = [child for child in folder.iterdir() if child.name != CONFIGURATION or child.read_text() != text]
+        held = [child for child in folder.iterdir() if child.name != RUNNING
+                and (child.name != CONFIGURATION or child.read_text() != text)]
         if held:
             raise FolderError(f"the output folder {folder} is not empty, and results are never overwritten: "
                               "name another one with output:= or --output")

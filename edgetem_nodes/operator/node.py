@@ -75,7 +75,7 @@ class OperatorNode(Node):
             say(f"error {result.error_code}: {result.error_msg}")
             return 1
         say(f"stopped: {result.stop_reason} after {result.decisions} decisions, {result.points} points, "
-            f"{result.energies} energies, {wall_time:.0f} s")
+            f"{result.energies} energies, {wall_time:.0f} s" + (f"; {result.discovery}" if result.discovery else ""))
         return 1 if silent else 0
 
     def _experiment(self) -> RunExperiment.Result | None:
@@ -105,24 +105,33 @@ class OperatorNode(Node):
         return outcome[0] if outcome else None
 
     def _on_feedback(self, message: RunExperiment.Impl.FeedbackMessage) -> None:
-        self._measured += len(message.feedback.decision.candidates)
-        say(progress(message.feedback.decision, message.feedback.rate))
+        decision = message.feedback.decision
+        if decision.action in (Decision.INITIAL, Decision.ACQUIRE):
+            self._measured += len(decision.candidates)
+        say(progress(decision, message.feedback.rate))
 
     def _keep(self, result: RunExperiment.Result, start_up: float, wall_time: float) -> None:
         record = {"stop_reason": result.stop_reason, "decisions": result.decisions, "points": result.points,
                   "dose_electrons": result.dose, "beam_time_s": result.beam_time, "energies": result.energies,
-                  "error_code": result.error_code, "error": result.error_msg, "start_up_s": start_up,
-                  "wall_time_s": wall_time, "points_per_s": self._measured / wall_time, "first_block_latencies_s": list(result.first_block_latencies)}
+                  "error_code": result.error_code, "error": result.error_msg, "discovery": result.discovery,
+                  "start_up_s": start_up, "wall_time_s": wall_time, "points_per_s": self._measured / wall_time,
+                  "first_block_latencies_s": list(result.first_block_latencies)}
         (Path(self.parameters.output) / RESULT).write_text(json.dumps(record, indent=2))
 
 
 def progress(decision: Decision, rate: float) -> str:
-    """One line on how the experiment goes: points after the decision's acquisition, the map that it rested on."""
+    """How the experiment goes: points after the decision's acquisition, the map that it rested on, and what was noticed."""
+    noticed = "".join(f"\n              watchdog: {watchdog}" for watchdog in decision.watchdogs)
+    if decision.action == Decision.OPERATOR:
+        return f"decision {decision.index:3d}  {decision.action:<8s} {decision.reason}"
+    if decision.action == Decision.PROPOSE:
+        return (f"decision {decision.index:3d}  {decision.action:<8s} {len(decision.candidates)} positions wait for 'edgetem "
+                f"operate approve' or 'reject': {decision.reason}{noticed}")
     spread = ("" if decision.mean_standard_deviation != decision.mean_standard_deviation else
               f"  uncertainty mean {decision.mean_standard_deviation:.3g} max {decision.max_standard_deviation:.3g}")
     best = "" if decision.best_value != decision.best_value else f"  best {decision.best_value:.4g}"
     points = decision.points + len(decision.candidates)
-    return f"decision {decision.index:3d}  {decision.action:<8s} {points:5d} points{best}{spread}  {rate:.1f} points/s"
+    return f"decision {decision.index:3d}  {decision.action:<8s} {points:5d} points{best}{spread}  {rate:.1f} points/s{noticed}"
 
 
 def say(line: str) -> None:

@@ -17,6 +17,7 @@ from edgetem_nodes.graph.launching import run_launch
 from edgetem_nodes.operator.check import check
 from edgetem_nodes.operator.experiment import (
     ARCHIVE, BAG, CHECKPOINT, CONFIGURATION, RESULT, SUMMARY, continuation, load_experiment, prepare_folder)
+from edgetem_nodes.operator.running import announced
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
@@ -56,9 +57,10 @@ def execute(run: Run) -> int:
     os.environ["ROS_LOG_DIR"] = str(run.folder / "log")
     print(f"results in {run.folder}, ROS domain {os.environ['ROS_DOMAIN_ID']}", flush=True)
     prepare()
-    code = run_launch(share_directory() / "launch" / "experiment.launch.py", {
-        "experiment": str(run.folder / CONFIGURATION), "output": str(run.folder), "namespace": run.namespace,
-        "resume": str(run.resume).lower(), "log_level": run.log_level}, quiet=run.log_level not in ("debug", "info"))
+    with announced(run.folder, run.namespace):
+        code = run_launch(share_directory() / "launch" / "experiment.launch.py", {
+            "experiment": str(run.folder / CONFIGURATION), "output": str(run.folder), "namespace": run.namespace,
+            "resume": str(run.resume).lower(), "log_level": run.log_level}, quiet=run.log_level not in ("debug", "info"))
     for line in repair_folder(run.folder):
         print(line)
     if code == 0 and not (run.folder / RESULT).exists():
