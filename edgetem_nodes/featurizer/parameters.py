@@ -37,8 +37,8 @@ class EelsPeak:
     """Energy of the peak in a window."""
 
     window_eV: list[float] = parameter([10.0, 35.0], "window in which the peak lies: first and last energy loss", unit="eV")
-    fit_eV: float = parameter(4.0, "range about the top in which a parabola is fitted, 5 channels or more: as wide as the top "
-                              "is round", unit="eV", minimum=1e-4, maximum=1000.0)
+    fit_eV: float = parameter(6.0, "range about the top in which a parabola is fitted, 5 channels or more: about the peak's full "
+                              "width at half maximum", unit="eV", minimum=1e-4, maximum=1000.0)
     background: str = parameter("none", "what is taken off first", choices=("none", "constant", "power_law"))
     background_eV: list[float] = parameter([], "window in which the background is fitted: first and last energy loss; empty "
                                            "where it is none", unit="eV")

@@ -14,16 +14,17 @@ RECENTRINGS = 3
 
 
 class EelsPeakScalarizer:
-    """Energy and height of the peak in a window, from a parabola through the net counts about its top.
+    """Energy and height of the peak in a window, from a parabola fitted to the net counts about its top.
 
-    The brightest place of a running mean over `fit_eV` is where the parabola is fitted first; it is then moved onto the top.
-    The parabola is an unweighted least-squares fit, linear in the counts, so that counting noise does not bias it; its
-    covariance is that of the counts and of the background. Energy: -b / 2c of a + b x + c x^2, its standard error by
-    first-order propagation. Columns: peak energy, less the zero-loss peak's where that is followed; peak height above the
-    background; shift of the zero-loss peak.
+    The fit is unweighted least squares over `fit_eV`, first where a running mean of that width is largest, then moved onto the
+    top; it is linear in the counts (Savitzky and Golay, Anal. Chem. 36, 1627, 1964), so that their noise does not bias it. The
+    top is where the fitted slope, as a function of where the fit is centred, goes through zero; how fast it does is taken
+    from slopes a third of the range apart, which is right for peaks that are no parabola too. Standard errors by first-order
+    propagation of the counts' and the background's. Columns: peak energy, less the zero-loss peak's where that is followed;
+    peak height above the background; shift of the zero-loss peak.
 
-    Marked failures: no maximum, a maximum at the window's edge, curvature or height less than `smallest_significance`
-    standard errors.
+    Marked failures: no maximum, a maximum at the window's edge, height or fall of the slope less than
+    `smallest_significance` standard errors.
     """
 
     names = ("peak_energy", "peak_height", "zero_loss_shift")
@@ -32,7 +33,9 @@ class EelsPeakScalarizer:
     def __init__(self, settings: EelsPeak, noise: CountingNoise, axes: tuple[Axis, ...]) -> None:
         energies = energy_axis(axes, "eels_peak")
         self.energies, self.noise, self.step = energies, noise, float(energies[1] - energies[0])
-        self.reach = max(2, round(settings.fit_eV / abs(self.step) / 2))
+        self.half = max(2, round(settings.fit_eV / abs(self.step) / 2))
+        self.filters = _top_filters(self.half)
+        self.reach = self.filters.shape[1] // 2
         self.window = channels(energies, settings.window_eV, 2 * self.reach + 3, "eels_peak.window_eV")
         self.background = Background(settings.background, settings.background_eV, energies, noise, "eels_peak")
         if len(np.intersect1d(self.background.channels, self.window)):
@@ -41,8 +44,6 @@ class EelsPeakScalarizer:
         self.significance = settings.smallest_significance
         self.zero_loss = (ZeroLossPeak(energies, settings.zero_loss_search_eV, noise, "eels_peak.zero_loss_search_eV")
                           if settings.align_zero_loss else None)
-        x = np.arange(-self.reach, self.reach + 1.0)
-        self.fit = np.linalg.pinv(np.stack([np.ones_like(x), x, x**2], axis=1))
 
     def __call__(self, frames: np.ndarray) -> Features:
         used = np.concatenate([self.window, self.background.channels, *([self.zero_loss.search] if self.zero_loss else [])])
@@ -62,52 +63,68 @@ class EelsPeakScalarizer:
         fitted = self.background.fit(np.take_along_axis(counts, self.background.channels + moved, axis=1),
                                      self.energies[self.window])
         failures = [failure or other for failure, other in zip(failures, fitted.failures, strict=True)]
-        values, variances = self._parabola(inside, fitted, failures)
+        values, variances = self._top(inside, fitted, failures)
         energy = self.energies[self.window[0]] + (values[:, 0] + moved[:, 0] - shift) * self.step
         energy_variance = (variances[:, 0] + shift_variance) * self.step**2
         return finished(np.stack([energy, values[:, 1], shift * self.step], axis=1),
                         np.stack([energy_variance, variances[:, 1], shift_variance * self.step**2], axis=1), failures)
 
-    def _parabola(self, inside: np.ndarray, fitted: Fitted, failures: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    def _top(self, inside: np.ndarray, fitted: Fitted, failures: list[str]) -> tuple[np.ndarray, np.ndarray]:
         """Place [channel of the window] and height (rows, 2) of the peak, and their variances."""
         net, reach = inside - fitted.counts, self.reach
         last = net.shape[1] - 1 - reach
-        running = np.stack([net[:, start:start + 2 * reach + 1].sum(axis=1) for start in range(last - reach + 1)], axis=1)
-        middle = reach + running.argmax(axis=1)
         span = np.arange(-reach, reach + 1)
+        width = 2 * self.half + 1
+        running = np.stack([net[:, start + reach - width // 2:start + reach + width // 2 + 1].sum(axis=1)
+                            for start in range(last - reach + 1)], axis=1)
+        middle = reach + running.argmax(axis=1)
         for _ in range(RECENTRINGS):
-            around = np.take_along_axis(net, middle[:, None] + span, axis=1)
-            _, slope, curvature = (around[:, None] * self.fit).sum(axis=2).T
-            with np.errstate(all="ignore"):
-                top = np.where(curvature < 0, -slope / (2 * curvature), 0.0)
-            middle = np.clip(middle + np.rint(np.clip(top, -reach, reach)).astype(int), reach, last)
-        chosen = middle[:, None] + span
-        around = np.take_along_axis(net, chosen, axis=1)
-        level, slope, curvature = (around[:, None] * self.fit).sum(axis=2).T
-        weights = np.zeros((len(net), 3, net.shape[1]))
-        np.put_along_axis(weights, np.broadcast_to(chosen[:, None], (len(net), 3, len(span))),
-                          np.broadcast_to(self.fit, (len(net), 3, len(span))), axis=2)
-        # Noise of the smooth curve, not of each channel: a channel that fluctuated down would seem to be known better.
-        expected = np.maximum(np.take_along_axis(fitted.counts, chosen, axis=1)
-                              + level[:, None] + slope[:, None] * span + curvature[:, None] * span**2, 0.0)
-        spread = self.noise.variance(expected)
-        covariance = np.einsum("ic,rc,jc->rij", self.fit, spread, self.fit) + fitted.covariance_of(weights)
+            _, slope, _, fall = self._filtered(net, middle)
+            step = np.clip(slope / np.where(fall > 0, fall, np.inf), -reach, reach)
+            middle = np.clip(middle + np.rint(step).astype(int), reach, last)
+        level, slope, curvature, fall = self._filtered(net, middle)
+        mark(failures, ~(fall > 0), "there is no maximum in eels_peak.window_eV")
+        fall = np.where(fall > 0, fall, 1.0)
+        top = slope / fall
+        height = level + slope * top + curvature * top**2
+        nothing = np.zeros_like(top)
+        gradients = np.stack([np.stack([nothing, 1 / fall, nothing, -top / fall], axis=-1),
+                              np.stack([nothing + 1, top, top**2, nothing], axis=-1),
+                              np.stack([nothing, nothing, nothing, nothing + 1], axis=-1)], axis=1)
+        # Noise of the smooth curve, not of each channel: one that fluctuated down would seem to be known better.
+        under = np.take_along_axis(fitted.counts, middle[:, None] + span, axis=1)
+        smooth = level[:, None] + slope[:, None] * span + curvature[:, None] * span**2
+        weights = gradients @ self.filters
+        spread = self.noise.variance(np.maximum(under + np.maximum(smooth, 0.0), 0.0))
+        placed = np.zeros((len(net), 3, net.shape[1]))
+        np.put_along_axis(placed, np.broadcast_to((middle[:, None] + span)[:, None], weights.shape), weights, axis=2)
+        shared = fitted.covariance_of(placed)
+        variances = (weights**2 * spread[:, None]).sum(axis=2) + np.diagonal(shared, axis1=1, axis2=2)
+        mark(failures, np.abs(top) > 1, "the largest intensity lies at the edge of eels_peak.window_eV: no peak in it")
         with np.errstate(all="ignore"):
-            top = -slope / (2 * curvature)
-            height = level - slope**2 / (4 * curvature)
-            by_place = np.stack([np.zeros_like(top), -1 / (2 * curvature), -top / curvature], axis=-1)
-            by_height = np.stack([np.ones_like(top), top, top**2], axis=-1)
-        variances = np.stack([np.einsum("ri,rij,rj->r", g, covariance, g) for g in (by_place, by_height)], axis=1)
-        error = np.sqrt(covariance[:, 2, 2])
-        mark(failures, curvature >= 0, "there is no maximum in eels_peak.window_eV")
-        mark(failures, (np.abs(top) > 0.5 + 1e-9) & ((middle == reach) | (middle == last)) | (np.abs(top) > reach),
-              "the largest intensity lies at the edge of eels_peak.window_eV: no peak in it")
-        with np.errstate(all="ignore"):
-            weak = np.minimum(-curvature / error, height / np.sqrt(variances[:, 1]))
-        for row in np.flatnonzero(~(weak >= self.significance)):
-            failures[row] = failures[row] or (f"the peak is {weak[row]:.2g} standard errors strong, "
+            strong = np.minimum(fall / np.sqrt(variances[:, 2]), height / np.sqrt(variances[:, 1]))
+        for row in np.flatnonzero(~(strong >= self.significance)):
+            failures[row] = failures[row] or (f"the peak is {strong[row]:.2g} standard errors strong; "
                                               f"eels_peak.smallest_significance is {self.significance:g}")
-        return np.stack([middle + top, height], axis=1), variances
+        return np.stack([middle + top, height], axis=1), variances[:, :2]
+
+    def _filtered(self, net: np.ndarray, middle: np.ndarray) -> np.ndarray:
+        """Level, slope, curvature, and fall of the slope a channel, (4, rows), about the channels `middle`."""
+        around = np.take_along_axis(net, middle[:, None] + np.arange(-self.reach, self.reach + 1), axis=1)
+        return (around[:, None] * self.filters).sum(axis=2).T
+
+
+def _top_filters(half: int) -> np.ndarray:
+    """Weights (4, channels) that give a, b, c of the parabola a + b x + c x^2 fitted to 2 `half` + 1 channels, and by how much
+    b falls when the fit moves by one channel, the mean over two thirds of `half`."""
+    x = np.arange(-half, half + 1.0)
+    fit = np.linalg.pinv(np.stack([np.ones_like(x), x, x**2], axis=1))
+    apart = max(1, half // 3)
+    filters = np.zeros((4, 2 * (half + apart) + 1))
+    filters[:3, apart:apart + len(x)] = fit
+    filters[3, :len(x)] += fit[1] / (2 * apart)
+    filters[3, 2 * apart:] -= fit[1] / (2 * apart)
+    return filters
 
 
 class EelsBandMaximumScalarizer:

@@ -55,7 +55,7 @@ class VirtualDetectorScalarizer:
         self.chosen = _segment(axes, whole, middle, first, last)
         self.other = np.empty(0, int)
         if opposite:
-            self.other = _segment(axes, whole, middle, first + 180, last + 180)
+            self.other = _segment(axes, whole, middle, first, last, -1.0)
         elif settings.quantity == "fraction":
             self.other = np.setdiff1d(np.arange(axes[0].size * axes[1].size), self.chosen)
         self.names, self.units = {
@@ -88,14 +88,15 @@ class VirtualDetectorScalarizer:
         return finished(np.stack([value, one, two], axis=1), np.stack([spread, variance, other], axis=1), failures)
 
 
-def _segment(axes: tuple[Axis, ...], pixels: np.ndarray, middle: tuple[float, float], first: float,
-             last: float) -> np.ndarray:
-    """Those of the pixels (flat indices) whose angle, from x towards y, lies in first <= angle < last [deg]."""
+def _segment(axes: tuple[Axis, ...], pixels: np.ndarray, middle: tuple[float, float], first: float, last: float,
+             side: float = 1.0) -> np.ndarray:
+    """Those of the pixels (flat indices) whose angle, from x towards y, lies in first <= angle < last [deg]; with side -1
+    those opposite, rounded alike."""
     if last - first >= 360:
         return pixels
     y, x = angles(axes, "virtual_detector")
     rows, columns = np.divmod(pixels, len(x))
-    angle = np.degrees(np.arctan2(y[rows] - middle[0], x[columns] - middle[1]))
+    angle = np.degrees(np.arctan2(side * (y[rows] - middle[0]), side * (x[columns] - middle[1])))
     chosen = pixels[np.mod(angle - first, 360.0) < last - first]
     if not chosen.size:
         raise ValueError(f"virtual_detector: no pixel lies between {first:g} and {last:g} deg: widen the segment")

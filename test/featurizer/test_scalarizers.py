@@ -14,8 +14,8 @@ from analytic_patterns import disk_image, hexagonal_places, pattern_axes
 
 from edgetem_nodes.featurizer import scalarizers
 from edgetem_nodes.featurizer.features import ELECTRONVOLT, Features, finished
-from edgetem_nodes.featurizer.parameters import (CenterOfMass, EdsWindow, EelsBandMaximum, EelsBandRatio, EelsPeak,
-                                               Parameters, VirtualDetector)
+from edgetem_nodes.featurizer.parameters import (CenterOfMass, Descriptor, EdsWindow, EelsBandMaximum, EelsBandRatio,
+                                               EelsPeak, Lattice, Parameters, VirtualDetector)
 from edgetem_nodes.graph.configuration import declared
 from edgetem_nodes.physics.electrons import wavelength
 from edgetem_nodes.physics.scan import Axis
@@ -145,6 +145,42 @@ def test_exception_in_a_scalarizer_marks_the_rows(third_party):
 def test_third_party_mistakes_are_refused(third_party, parameters, message):
     with pytest.raises(ValueError, match=message):
         scalarizers.build(parameters, SPECTRUM)
+
+
+def test_descriptor_is_a_column_of_another_scalarizer(third_party):
+    frames, axes = frames_for("lattice")
+    chosen = Parameters(scalarizer="descriptor", descriptor=Descriptor("lattice", "rotation"), label="turn")
+    whole, features = scalarizers.measure(frames, axes, Parameters()), scalarizers.measure(frames, axes, chosen)
+    names = scalarizers.build(Parameters(), axes).names
+    assert scalarizers.build(chosen, axes).names == ("turn", "dilation", "exx", "eyy", "exy", "lattice_chi_square",
+                                                     "disk_counts")
+    assert np.array_equal(features.values[:, 0], whole.values[:, names.index("rotation")])
+    assert np.array_equal(features.standard_errors[:, 0], whole.standard_errors[:, names.index("rotation")])
+    plugin = Parameters(scalarizer="descriptor", descriptor=Descriptor("brightest", "brightest"), settings='{"order": 3}')
+    assert scalarizers.measure(np.arange(100.0, 262.0)[None], SPECTRUM, plugin).values[0, 0] == 259
+    hashes = {scalarizers.define(Parameters(scalarizer="descriptor", descriptor=Descriptor("brightest", "brightest"),
+                                            settings=settings)).hash for settings in ("", '{"order": 3}')}
+    assert len(hashes) == 2
+
+
+@pytest.mark.parametrize(("descriptor", "message"), [
+    (Descriptor("lattice", "rotatoin"), r"no column of 'lattice'.*did you mean 'rotation'\?"),
+    (Descriptor("latice", "exx"), r"scalarizer 'latice' is not known.*did you mean 'lattice'\?"),
+    (Descriptor("descriptor", "exx"), "name the scalarizer that makes the columns"),
+])
+def test_descriptor_refuses_what_there_is_not(descriptor, message):
+    with pytest.raises(ValueError, match=message):
+        scalarizers.build(Parameters(scalarizer="descriptor", descriptor=descriptor), PATTERN)
+
+
+@pytest.mark.parametrize("component", ["dilation", "exx", "eyy", "exy", "rotation"])
+def test_every_component_of_the_lattice_can_be_the_scalar(component):
+    frames, axes = frames_for("lattice")
+    parameters = Parameters(lattice=Lattice(component=component))
+    names = scalarizers.build(Parameters(), axes).names
+    assert scalarizers.build(parameters, axes).names[0] == component
+    assert np.array_equal(scalarizers.measure(frames, axes, parameters).values[:, 0],
+                          scalarizers.measure(frames, axes, Parameters()).values[:, names.index(component)])
 
 
 def test_frames_of_another_shape_than_their_axes_are_failures():

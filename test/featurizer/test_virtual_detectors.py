@@ -75,3 +75,55 @@ def test_pixels_outside_the_chosen_radius_do_not_matter():
     frames = np.ones((1, 64, 64))
     frames[0, 0, 0] = np.nan
     assert measure(frames, AXES, center_of_mass("y", outer=10.0)).valid[0]
+
+
+def test_angle_of_the_deflection_and_its_standard_error():
+    """From x towards y, in degrees, also beyond 90; the spread of a Monte Carlo."""
+    expected = disk_image(np.array([[3.0, -4.0]]), np.array([400.0]), 8.0, AXES)
+    frames = np.random.default_rng(4).poisson(expected, (4000, 64, 64)).astype(np.uint16)
+    features = measure(frames, AXES, center_of_mass("angle"))
+    assert build(center_of_mass("angle"), AXES).names == ("deflection_angle", "deflection_magnitude", "deflection_y",
+                                                          "deflection_x")
+    assert features.valid.all()
+    assert features.values[:, 0].mean() == pytest.approx(np.degrees(np.arctan2(3, -4)), abs=0.3)
+    assert np.sqrt((features.standard_errors[:, 0]**2).mean()) == pytest.approx(features.values[:, 0].std(), rel=0.05)
+
+
+def test_angle_of_no_deflection_is_not_determined():
+    expected = disk_image(np.array([[-0.0, 0.0]]), np.array([400.0]), 8.0, AXES)
+    frames = np.random.default_rng(5).poisson(expected, (200, 64, 64)).astype(np.uint16)
+    features = measure(frames, AXES, center_of_mass("angle"))
+    assert features.valid.mean() < 0.05
+    assert "the angle is not determined" in features.failures[int(np.argmin(features.valid))]
+    assert measure(frames, AXES, center_of_mass("y")).valid.all()
+
+
+@pytest.mark.parametrize(("quantity", "value"), [
+    ("counts", lambda a, b, t: a), ("fraction", lambda a, b, t: a / t),
+    ("difference", lambda a, b, t: a - b), ("asymmetry", lambda a, b, t: (a - b) / (a + b))])
+def test_segments_and_their_ratios(quantity, value):
+    """Against masks drawn by hand, 80 deg about +y, and the spread of a Monte Carlo."""
+    expected = disk_image(np.array([[1.5, 0.5]]), np.array([900.0]), 12.0, AXES, background=0.02)
+    frames = np.random.default_rng(6).poisson(expected, (3000, 64, 64)).astype(np.uint16)
+    settings = VirtualDetector(2.0, 14.0, [0.0, 0.0], 50.0, 130.0, quantity)
+    parameters = Parameters(scalarizer="virtual_detector", virtual_detector=settings)
+    radius = np.hypot(ANGLE[:, None], ANGLE[None])
+    ring = (radius >= 2) & (radius < 14)
+    one = ring & (np.abs(ANGLE[None]) < ANGLE[:, None] * np.tan(np.radians(40)))
+    features = measure(frames, AXES, parameters)
+    opposite = np.zeros_like(one)
+    opposite[1:, 1:] = one[1:, 1:][::-1, ::-1]
+    counted = [frames[:, mask].sum(axis=1, dtype=float) for mask in (one, opposite, np.ones_like(one))]
+    assert features.values[:, 0] == pytest.approx(value(*counted))
+    assert np.sqrt((features.standard_errors[:, 0]**2).mean()) == pytest.approx(features.values[:, 0].std(), rel=0.05)
+
+
+def test_segments_that_cannot_be_are_refused_and_no_counts_have_no_ratio():
+    def settings(*values):
+        return Parameters(scalarizer="virtual_detector", virtual_detector=VirtualDetector(2.0, 14.0, [0.0, 0.0], *values))
+    for values, message in (((90.0, 45.0), "the last angle must be above"), ((0.0, 270.0, "difference"), "overlaps with the"),
+                            ((1.0, 1.5), "no pixel lies between 1 and 1.5 deg")):
+        with pytest.raises(ValueError, match=message):
+            build(settings(*values), AXES)
+    empty = measure(np.zeros((1, 64, 64), np.uint8), AXES, settings(0.0, 90.0, "asymmetry"))
+    assert "they have no ratio" in empty.failures[0]
