@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import re
 import sys
+import tomllib
 from importlib.metadata import EntryPoint
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
 from analytic_patterns import disk_image, hexagonal_places, pattern_axes
 
 from edgetem_nodes.featurizer import scalarizers
+from edgetem_nodes.featurizer.change import changed
 from edgetem_nodes.featurizer.features import ELECTRONVOLT, Features, finished
 from edgetem_nodes.featurizer.parameters import (CenterOfMass, Descriptor, EdsWindow, EelsBandMaximum, EelsBandRatio,
                                                EelsPeak, Lattice, Parameters, VirtualDetector)
@@ -194,17 +195,31 @@ def test_every_parameter_says_what_it_is():
         assert len(parameter.rule.description) > 8, parameter.name
 
 
-def test_example_of_the_documentation_works(monkeypatch):
-    """The example's own text, installed as its entry point would be."""
+def installed_example(folder: Path) -> str:
+    """Install the two files of the documentation's example in a folder, as pip lays them out; returns the entry point."""
     text = (Path(__file__).resolve().parents[2] / "docs" / "featurizer.md").read_text()
-    module = ModuleType("my_scalarizers")
-    exec(re.search(r"```python\n(.*?)```", text, re.DOTALL).group(1), module.__dict__)
-    monkeypatch.setitem(sys.modules, "my_scalarizers", module)
-    name, value = re.search(r'^(peak_to_mean) = "(.*)"$', text, re.MULTILINE).groups()
-    monkeypatch.setattr(scalarizers, "entry_points", lambda group: [EntryPoint(name, value, group)])
+    (folder / "my_scalarizers.py").write_text(re.search(r"```python\n(.*?)```", text, re.DOTALL).group(1))
+    project = tomllib.loads(re.search(r"```toml\n(.*?)```", text, re.DOTALL).group(1))["project"]
+    (points,) = project["entry-points"][scalarizers.GROUP].items()
+    information = folder / f"my_scalarizers-{project['version']}.dist-info"
+    information.mkdir()
+    (information / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n")
+    (information / "entry_points.txt").write_text(f"[{scalarizers.GROUP}]\n{points[0]} = {points[1]}\n")
+    return points[0]
+
+
+def test_example_of_the_documentation_works(monkeypatch, tmp_path):
+    """Found by the package's entry point, as a user's is."""
+    name = installed_example(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert name in scalarizers.available()
     frames = np.ones((3, 162), np.uint16)
     frames[:, 5] = 100
     frames[1] = 0
     features = scalarizers.measure(frames, SPECTRUM, Parameters(scalarizer=name, settings='{"smallest_mean": 0.5}'))
     assert features.valid.tolist() == [True, False, True]
     assert features.values[0, 0] == pytest.approx(100 / (261 / 162))
+    changed_to = changed(Parameters(), name, '{"settings": {"smallest_mean": 5}, "label": "contrast"}')
+    assert not scalarizers.measure(frames, SPECTRUM, changed_to).valid.any()
+    assert scalarizers.build(changed_to, SPECTRUM).names == ("contrast",)
+    sys.modules.pop("my_scalarizers", None)
