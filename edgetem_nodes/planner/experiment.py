@@ -271,6 +271,11 @@ class ActiveExperiment:
         self._barred = np.union1d(self._barred, rejected).astype(np.int64)
         return rejected
 
+    def withdraw(self) -> None:
+        """Forget the batch that was asked for; its positions may be proposed again."""
+        self._pending = np.zeros(0, np.int64)
+        self._expected[:] = np.nan
+
     # ---- what to do next --------------------------------------------------------------------------------------
 
     def stop_reason(self, spent: stopping.Spent, budget: stopping.Budget | None = None) -> str:
@@ -399,15 +404,17 @@ class ActiveExperiment:
                 raise ExperimentError(f"none of the {len(self.observations)} measurements so far is valid: look at the "
                                       "failures that the featurizer marked")
             # Torch is imported late: configuration, checks and the bring-up of other nodes do without.
-            from edgetem_nodes.planner.surrogates import Surrogate, SurrogateSettings
+            from edgetem_nodes.planner.surrogates import Inputs, Surrogate, SurrogateSettings
             if self._surrogate is None:
                 model = asdict(self.parameters.model)
                 settings = SurrogateSettings(**{name: model[name] for name in SurrogateSettings.__dataclass_fields__})
-                self._surrogate = Surrogate(self._components, self._coordinates, settings)
+                seen = self._components if settings.use_survey else self._components[:, :0]
+                placed = self._coordinates if settings.use_position or not settings.use_survey else None
+                self._surrogate = Surrogate(Inputs(seen, placed, self.actions.features), settings)
             twin = np.random.Generator(np.random.PCG64())
             twin.bit_generator.state = self._generator.bit_generator.state
-            self._trained = self._surrogate.learn(rows.candidates, rows.values[:, 0], rows.standard_errors[:, 0],
-                                                  self._model_seed(twin))
+            self._trained = self._surrogate.learn(rows.candidates, rows.values, rows.standard_errors,
+                                                  self._model_seed(twin), rows.settings)
         return self._trained
 
     # ---- checkpoint -------------------------------------------------------------------------------------------
