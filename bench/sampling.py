@@ -7,12 +7,13 @@ over that of random positions with the same model and seed. Figures are medians 
 
 from __future__ import annotations
 
-import itertools
 import math
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
+from functools import cache, partial
 from multiprocessing import get_context
 from typing import Any
 
@@ -60,13 +61,9 @@ def case(dataset: str, method: str, goal: str, seeds: Iterable[int], parameters:
     ValueError : an unknown field, method or goal; FieldAbsent where the data are not here.
     """
     field = mapped_field(dataset)
-    needed = dict.fromkeys((method, "random") if goal == "mapping" else (method,))
-    if workers == 1:
-        trials = {name: [trial(field, name, goal, seed, parameters) for seed in seeds] for name in needed}
-    else:
-        with _pool(workers) as pool:
-            trials = _trials(field, needed, goal, list(seeds), parameters, pool)
-    return _record(field, method, goal, trials)
+    needed = dict.fromkeys(("random", method) if goal == "mapping" else (method,))
+    with nullcontext() if workers == 1 else _pool(workers) as pool:
+        return _record(field, method, goal, _begun(field, needed, goal, seeds, parameters, pool))
 
 
 def cases_of(dataset: str, methods: Iterable[str], goals: Iterable[str], seeds: Iterable[int],
@@ -80,8 +77,8 @@ def cases_of(dataset: str, methods: Iterable[str], goals: Iterable[str], seeds: 
     records = []
     for goal in goals:
         serving = [method for method in methods if goal in METHODS[method].goals]
-        needed = dict.fromkeys([*serving, "random"] if goal == "mapping" else serving)
-        trials = _trials(field, needed, goal, list(seeds), (parameters or {}).get(goal), pool)
+        needed = dict.fromkeys(["random", *serving] if goal == "mapping" else serving)
+        trials = _begun(field, needed, goal, seeds, (parameters or {}).get(goal), pool)
         for method in serving:
             records.append(_record(field, method, goal, trials))
             _say(records[-1])
@@ -92,21 +89,19 @@ def _pool(workers: int) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
 
 
-def _trials(field: MappedField, methods: Iterable[str], goal: str, seeds: list[int], parameters: Parameters | None,
-            pool: ProcessPoolExecutor | None) -> dict[str, list[dict]]:
-    methods = list(methods)
-    jobs = list(itertools.product(methods, seeds))
-    if pool is None:
-        results = [trial(field, method, goal, seed, parameters) for method, seed in jobs]
-    else:
-        waiting = [pool.submit(trial, field, method, goal, seed, parameters) for method, seed in jobs]
-        results = [one.result() for one in waiting]
-    return {method: [result for (name, _), result in zip(jobs, results, strict=True) if name == method]
-            for method in methods}
+def _begun(field: MappedField, methods: Iterable[str], goal: str, seeds: Iterable[int], parameters: Parameters | None,
+           pool: ProcessPoolExecutor | None) -> dict[str, list[Callable[[], dict]]]:
+    """What gives the trials of each method, one a seed: at once in the pool, or when they are asked for here."""
+    def begin(method: str, seed: int) -> Callable[[], dict]:
+        if pool is None:
+            return cache(partial(trial, field, method, goal, seed, parameters))
+        return pool.submit(trial, field, method, goal, seed, parameters).result
+    seeds = list(seeds)
+    return {method: [begin(method, seed) for seed in seeds] for method in methods}
 
 
-def _record(field: MappedField, method: str, goal: str, trials: dict[str, list[dict]]) -> dict:
-    own, size = trials[method], field.values.size
+def _record(field: MappedField, method: str, goal: str, trials: dict[str, list[Callable[[], dict]]]) -> dict:
+    own, size = [wait() for wait in trials[method]], field.values.size
     record = {"dataset": field.name, "method": method, "goal": goal, "discovery_dose_ratio": None, "rmse_ratio": None,
               "coverage90": None, "localised": field.definition.localised, "related": field.definition.related,
               "truth": field.truth_kind, "positions": size, "seeds": len(own),
@@ -124,8 +119,9 @@ def _record(field: MappedField, method: str, goal: str, trials: dict[str, list[d
                       found=float(np.median([one["found"] for one in own])),
                       found_at_tenth=float(np.median([one["found_at_tenth"] for one in own])))
         return record
+    random = [wait() for wait in trials["random"]]
     for key, name in (("error", "rmse_ratio"), ("error_single", "rmse_ratio_single")):
-        record.update(_spread(name, [one[key] / base[key] for one, base in zip(own, trials["random"], strict=True)]))
+        record.update(_spread(name, [one[key] / base[key] for one, base in zip(own, random, strict=True)]))
     flat = map_error(np.full(field.truth.shape, np.nanmean(field.truth)), field.truth)
     judged = {region: pooled(own, region) for region in ("all", *REGIONS)}
     record.update(coverage90=judged["all"]["coverage"], crps=judged["all"]["score"],

@@ -58,11 +58,11 @@ FIELDS: dict[str, FieldDefinition] = {
         _REPLAY + "file": _L2083, _REPLAY + "survey_signal": "", _REPLAY + "bin": 4, _WINDOW: [1.64, 1.84]}),
     "MnPS3 edge mode": FieldDefinition("edge_mode", localised=True, related=True),
     "MoS2 dilation": FieldDefinition("default", localised=True, related=True),
-    "gold plasmon": FieldDefinition("edge_mode", localised=True, related=True, overrides={
+    "gold low loss": FieldDefinition("edge_mode", localised=True, related=True, overrides={
         _SIMULATED + "specimen": "gold", _SIMULATED + "structure.film_nm": 5.0, _SIMULATED + "structure.thickness_nm": 20.0,
         _SIMULATED + "field_nm": 60.0, "/**.instrument.high_tension_kV": 200.0,
-        "/**.instrument.semi_convergence_mrad": 10.0, "/**.instrument.probe_current_pA": 1.0,
-        "featurizer.eels_band_ratio.regularisation_counts": 500.0}),
+        "/**.instrument.semi_convergence_mrad": 10.0, "featurizer.eels_band_ratio.low_eV": [2.0, 6.0],
+        "featurizer.eels_band_ratio.high_eV": [-1.0, 1.0]}),
 }
 """The fields by name; energies of Pt La, Fe Ka and Si K lines: NIST X-ray transition energies."""
 

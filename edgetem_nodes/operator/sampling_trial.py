@@ -26,7 +26,7 @@ MAP_DOSE = 0.1
 """Mapping: the dose, survey counted, in units of a full map's."""
 RESERVED = 0.1
 """Fraction of the positions that mapping experiments are never offered: calibration is judged there."""
-DISCOVERY_LIMIT = 0.2
+DISCOVERY_LIMIT = 0.15
 """Dose in units of a full map's at which discovery with a model is given up."""
 PLAIN = "plain_dkl"
 
@@ -127,7 +127,10 @@ def _map(field: MappedField, strategy: str, survey: np.ndarray, survey_dose: flo
 
 
 def pooled(trials: list[dict[str, Any]], region: str) -> dict[str, float | None]:
-    """Coverage and mean CRPS over all seeds' reserved positions of a region ("all" or one of `calibration.REGIONS`); None for none."""
+    """Coverage and mean CRPS over all seeds' reserved positions of a region, one of `calibration.REGIONS` or "all".
+
+    None where there is none.
+    """
     found = [one["calibration"][region] for one in trials]
     count = sum(one["count"] for one in found)
     return {key: sum(one[key] * one["count"] for one in found if one["count"]) / count if count else None

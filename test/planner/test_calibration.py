@@ -49,8 +49,8 @@ def test_the_measurement_s_own_noise_counts():
     generator = np.random.default_rng(2)
     latent = 0.3 * generator.standard_normal(50_000)
     errors = generator.uniform(0.1, 2.0, latent.size)
-    judged = calibrate(np.zeros_like(latent), np.full_like(latent, 0.3), latent + errors * generator.standard_normal(latent.size),
-                       errors)
+    values = latent + errors * generator.standard_normal(latent.size)
+    judged = calibrate(np.zeros_like(latent), np.full_like(latent, 0.3), values, errors)
     assert judged["all"].coverage == pytest.approx(0.9, abs=5e-3)
     assert judged["all"].count == 50_000
 
