@@ -114,7 +114,8 @@ class Archive:
         Parameters
         ----------
         live : open what has been flushed so far of an archive that is still being written. It is a view of the moment:
-            open it again to see more.
+            open it again to see more. While another process is in the middle of a write, what is seen may be torn: then
+            opening and reading raise ArchiveError, OSError, RuntimeError or KeyError, and may succeed a moment later.
 
         Raises
         ------
