@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from edgetem.srv import GetStructure, SetScalarizer
 from featurizer_bench import AXES, Bench, patterns
+from writing_process import ROWS, writing
 
 from edgetem_nodes.archive.contents import AcquisitionFacts
 from edgetem_nodes.archive.writer import ArchiveWriter
@@ -283,5 +284,27 @@ def test_an_archive_that_cannot_be_read_is_said_before_anything_changes(tmp_path
         answer = bench.change("total_counts")
         assert answer.error_code == Codes.ARCHIVE_UNREADABLE and "cannot be opened" in answer.error_msg
         assert answer.scalarizer_version == 1
+    finally:
+        bench.close()
+
+
+def test_an_archive_that_another_process_is_busy_writing_gives_every_row(tmp_path):
+    bench, frames = Bench(output=str(tmp_path)), patterns(10 * ROWS)
+    bench.activate()
+    try:
+        with writing(tmp_path, AXES, START) as writer:
+            names = [uuid.uuid4() for _ in range(12)]
+            for name in names:
+                positions = bench.path(name, len(frames))
+                for number in range(10):
+                    bench.block(name, number, number * ROWS, frames[number * ROWS:(number + 1) * ROWS], positions)
+                writer.send((name, frames))
+                for reference in writer.recv():
+                    bench.archived.publish(archived_block(reference))
+                bench.until(lambda name=name: len(bench.collected(name)) == len(frames))
+            assert bench.change("center_of_mass").rows == len(names) * len(frames)
+            bench.until(lambda: all(len(bench.collected(name, 2)) == len(frames) for name in names), 60.0)
+            features = scalarizers.measure(frames, AXES, Parameters(scalarizer="center_of_mass"))
+            assert all(same(bench.collected(name, 2), features) for name in names)
     finally:
         bench.close()
