@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,11 +14,12 @@ from featurizer_bench import AXES, Bench, patterns
 from writing_process import ROWS, writing
 
 from edgetem_nodes.archive.contents import AcquisitionFacts
+from edgetem_nodes.archive.reader import Archive
 from edgetem_nodes.archive.writer import ArchiveWriter
 from edgetem_nodes.compressor.codec import Codec
 from edgetem_nodes.compressor.node.conversion import archived_block
 from edgetem_nodes.compressor.session import ArchivingSession, BlockHead, Ending
-from edgetem_nodes.featurizer import scalarizers
+from edgetem_nodes.featurizer import remeasuring, scalarizers
 from edgetem_nodes.featurizer.parameters import Parameters, VirtualDetector
 from edgetem_nodes.graph.messages import to_uuid
 
@@ -115,6 +117,9 @@ def test_version_counts_and_settings_say_how_to_get_here_again(experiment):
     bench.until(lambda: len(bench.collected(name, 3)) == 4)
     refused = bench.change(version=3)
     assert refused.error_code == Codes.INVALID_SETTINGS and "not above the present one, 3" in refused.error_msg
+    again = bench.change(answer.scalarizer, answer.settings, version=3, skip_measured=True)
+    assert (again.error_code, again.scalarizer_version, again.rows) == (0, 3, 0)
+    assert bench.change("lattice", version=3, skip_measured=True).error_code == Codes.INVALID_SETTINGS
     assert bench.change("lattice", version=7, skip_measured=True).scalarizer_version == 7
     assert bench.change(answer.scalarizer, answer.settings).scalarizer_hash == answer.scalarizer_hash
 
@@ -308,3 +313,20 @@ def test_an_archive_that_another_process_is_busy_writing_gives_every_row(tmp_pat
             assert all(same(bench.collected(name, 2), features) for name in names)
     finally:
         bench.close()
+
+
+def test_a_torn_view_of_the_archive_is_read_again(experiment, monkeypatch):
+    bench, frames = experiment.bench, patterns(4)
+    name, views = experiment.whole(frames), []
+
+    def torn(folder, live=False):
+        views.append(folder)
+        if len(views) < 3:
+            raise KeyError("Unable to synchronously open object (addr overflow)")
+        return Archive.open(folder, live=live)
+
+    monkeypatch.setattr(remeasuring, "Archive", SimpleNamespace(open=torn))
+    assert bench.change("total_counts").error_code == 0
+    bench.until(lambda: len(bench.collected(name, 2)) == 4)
+    assert len(views) == 3
+    assert [bench.collected(name, 2)[i][2][0] for i in range(4)] == [frame.sum() for frame in frames]

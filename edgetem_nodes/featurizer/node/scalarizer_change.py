@@ -130,6 +130,9 @@ class ScalarizerChange:
         """Check everything, then switch; returns what is to be measured again."""
         node, run = self._node, self._run
         parameters, definition = self._defined(request)
+        in_force = (definition.hash, definition.label) == (node.definition.hash, node.definition.label)
+        if request.version == node.version and request.skip_measured and in_force:
+            return {}
         if request.version and request.version <= node.version:
             raise Refused(Codes.INVALID_SETTINGS, f"version {request.version} is not above the present one, {node.version}")
         if not request.skip_measured:
