@@ -1,7 +1,9 @@
-"""A microscope, a featurizer and an hpc_bridge that answer at once from a known map: what the real planner talks to."""
+"""A microscope, a featurizer and an hpc_bridge that answer at once from a known map, and an operator: all that the real
+planner talks to."""
 
 from __future__ import annotations
 
+import json
 import time
 import uuid
 
@@ -16,9 +18,10 @@ from rclpy.parameter import Parameter
 
 from edgetem.action import Acquire, ComputeEnergetics, RunExperiment
 from edgetem.msg import Decision, Experiment, ExperimentMap, Measurements, ProbePath
-from edgetem.srv import AcquireOverview, GetStructure
-from edgetem_nodes.graph.column import field_message
+from edgetem.srv import AcquireOverview, GetExperiment, GetStructure, MoveStage, SetOptics, SetScalarizer
+from edgetem_nodes.graph.column import field_message, given
 from edgetem_nodes.graph.messages import from_uuid, number_array, positions_array, to_uuid
+from edgetem_nodes.graph.operating import SERVICES, message_of
 from edgetem_nodes.graph.quality_of_service import EVENTS, STATE
 from edgetem_nodes.physics.scan import ScanField
 from edgetem_nodes.planner.node import PlannerNode
@@ -33,11 +36,25 @@ SETTINGS = {"seed": 3, "point_budget": 40, "initial_points": 16, "batch_points":
             "model.patch_size": 3, "acquisition_function": "expected_improvement", "measurement_timeout_s": 20.0}
 
 
+def essence(decision):
+    """All that must repeat itself bit for bit, by field: everything but what a clock fills."""
+    fields = {name: getattr(decision, name) for name in Decision.get_fields_and_field_types()
+              if name not in ("header", "model_duration", "published_ns")}
+    return {name: value.tobytes() if hasattr(value, "tobytes") else np.float64(value).tobytes() if isinstance(value, float)
+            else str(value) for name, value in fields.items()}
+
+
 class Laboratory:
     """The planner under test and everything it needs, on one executor; the tests change the flags."""
 
     def __init__(self, activate=True, **settings):
         self.truth = TRUTH.copy()
+        self.version, self.factor = 1, 1.0
+        """Of the scalarizer: it gives the truth times the factor."""
+        self.withhold_again = False
+        self.refuse_optics = self.refuse_stage = self.refuse_scalarizer = 0
+        self.commands, self.changes = [], []
+        self.dwell_times: list[float] = []
         self.withhold_rows = self.withhold_path = self.hold_acquisition = self.hold_overview = False
         self.shuffle = False
         self.hold_from = 10**6
@@ -60,17 +77,24 @@ class Laboratory:
         self._kept = [
             self.node.create_service(AcquireOverview, "acquire_overview", self._overview, callback_group=group),
             self.node.create_service(GetStructure, "get_structure", self._structure, callback_group=group),
+            self.node.create_service(SetOptics, "set_optics", self._set_optics, callback_group=group),
+            self.node.create_service(MoveStage, "move_stage", self._move_stage, callback_group=group),
+            self.node.create_service(SetScalarizer, "set_scalarizer", self._set_scalarizer, callback_group=group),
             ActionServer(self.node, Acquire, "acquire", self._acquire, callback_group=group, cancel_callback=self._cancel),
             ActionServer(self.node, ComputeEnergetics, "compute_energetics", self._energetics, callback_group=group),
             self.node.create_subscription(Decision, "decision", self.decisions.append, EVENTS),
             self.node.create_subscription(ExperimentMap, "experiment_map", self.maps.append, STATE),
             self.node.create_subscription(Experiment, "experiment", self.experiments.append, STATE)]
         self.client = ActionClient(self.node, RunExperiment, "run_experiment", callback_group=group)
+        self.operator = {name: self.node.create_client(kind, name, callback_group=group)
+                         for name, kind in {**SERVICES, "get_experiment": GetExperiment}.items()}
         assert self.planner.trigger_configure() == TransitionCallbackReturn.SUCCESS
         self.wait(self.client.server_is_ready)
         self.wait(lambda: self._rows.get_subscription_count() and self._paths.get_subscription_count())
         self.wait(lambda: self.planner.count_subscribers("decision") and self.planner.count_subscribers("experiment_map"))
         self.wait(lambda: all(found() for _, found in self.planner.peers()))
+        self.wait(lambda: all(client.service_is_ready() for client in self.operator.values()))
+        self.wait(self.planner.conductor._scalarizer.ready)
         if activate:
             assert self.planner.trigger_activate() == TransitionCallbackReturn.SUCCESS
 
@@ -104,6 +128,25 @@ class Laboratory:
             self.wait(lambda: self.decisions and self.decisions[-1].action == "stop")
         return outcome
 
+    def call(self, name, message):
+        """The planner's answer to the operator."""
+        future = self.operator[name].call_async(message)
+        self.wait(future.done)
+        return future.result()
+
+    def ask(self, kind, **request):
+        """Ask as the operator does; returns the answer."""
+        return self.call(*message_of({"kind": kind, **request}))
+
+    def state(self):
+        """How the experiment stands."""
+        return self.call("get_experiment", GetExperiment.Request())
+
+    def decided(self, count):
+        """Wait for so many decisions; returns the last of them."""
+        self.wait(lambda: len(self.decisions) >= count)
+        return self.decisions[count - 1]
+
     # ---- what the planner sees --------------------------------------------------------------------------------
 
     async def _overview(self, request, response):
@@ -123,6 +166,7 @@ class Laboratory:
         candidates = FIELD.candidates(positions_array(request.positions))
         number = len(self.acquired)
         self.acquired.append((to_uuid(request.acquisition_id), candidates))
+        self.dwell_times.append(request.dwell_time)
         if self.refuse_acquisition:
             result.error_code, result.error_msg = self.refuse_acquisition, "a consumer went silent: compressor"
             goal.abort()
@@ -148,17 +192,41 @@ class Laboratory:
 
     def _publish(self, acquisition_id, indices, candidates):
         valid = [int(c) not in self.failing for c in candidates]
-        values = np.where(valid, self.truth.ravel()[candidates], np.nan)
+        values = np.where(valid, self.factor * self.truth.ravel()[candidates], np.nan)
         self._rows.publish(Measurements(
             acquisition_id=acquisition_id, indices=indices.tolist(), positions=number_array(FIELD.positions(candidates)),
             names=["strain", "counts"], units=["%", "1"], values=number_array(np.stack([values, values * 0], axis=1)),
             standard_errors=number_array(np.stack([ERROR.ravel()[candidates]] * 2, axis=1)), valid=valid,
-            failures=["" if v else "saturated" for v in valid], scalarizer="strain", scalarizer_version=1,
+            failures=["" if v else "saturated" for v in valid], scalarizer="strain", scalarizer_version=self.version,
             received_ns=time.monotonic_ns(), source_duration=0.0))
 
     def _cancel(self, _goal):
         self.canceled += 1
         return CancelResponse.ACCEPT
+
+    def _set_optics(self, request, response):
+        self.commands.append(given(request.optics))
+        response.error_code, response.error_msg = self.refuse_optics, "no such lens" if self.refuse_optics else ""
+        return response
+
+    def _move_stage(self, request, response):
+        self.commands.append(given(request.pose))
+        response.error_code, response.error_msg = self.refuse_stage, "the stage is locked" if self.refuse_stage else ""
+        return response
+
+    def _set_scalarizer(self, request, response):
+        self.changes.append(request)
+        if self.refuse_scalarizer:
+            response.error_code, response.error_msg = self.refuse_scalarizer, "no such scalarizer"
+            return response
+        self.factor, self.version = json.loads(request.settings)["factor"], request.version or self.version + 1
+        for acquisition_id, candidates in [] if request.skip_measured or self.withhold_again else self.acquired:
+            for part in np.array_split(np.arange(len(candidates))[::-1], 2):
+                self._publish(from_uuid(acquisition_id), part, candidates[part])
+        response.scalarizer, response.settings = "strain", request.settings
+        response.scalarizer_version = self.version
+        response.names, response.units = ["strain", "counts"], ["%", "1"]
+        return response
 
     def _structure(self, request, response):
         response.error_code, response.error_msg = self.structure_error, "no lattice" if self.structure_error else ""

@@ -5,8 +5,7 @@ import uuid
 
 import numpy as np
 import pytest
-import rclpy
-from laboratory import ELECTRONS, ERROR, FIELD, PERIOD, SETTINGS, SURVEY, SURVEY_DOSE, TRUTH, Laboratory
+from laboratory import ELECTRONS, ERROR, FIELD, PERIOD, SETTINGS, SURVEY, SURVEY_DOSE, TRUTH, essence
 
 from edgetem.action import Acquire, ComputeEnergetics, RunExperiment
 from edgetem.srv import AcquireOverview, GetStructure
@@ -16,35 +15,6 @@ from edgetem_nodes.planner.parameters import Model, Parameters
 
 Codes = RunExperiment.Result
 SHORT = {"measurement_timeout_s": 0.5}
-
-
-@pytest.fixture(scope="module")
-def middleware():
-    """One participant for all tests: many in a row in one process do not always find each other."""
-    rclpy.init()
-    yield
-    rclpy.shutdown()
-
-
-@pytest.fixture
-def laboratory(middleware):
-    made = []
-
-    def make(**settings):
-        made.append(Laboratory(**settings))
-        return made[-1]
-    yield make
-    for one in made:
-        one.close()
-
-
-def essence(decision):
-    """All that must repeat itself bit for bit."""
-    return (decision.index, decision.action, bytes(bytearray(decision.acquisition_id.uuid)), decision.positions.tobytes(),
-            decision.candidates.tobytes(), decision.acquisition_function, decision.acquisition_values.tobytes(),
-            decision.reason, decision.stop_reason, decision.input_rows, bytes(bytearray(decision.input_hash)),
-            decision.seed, decision.generator_state, decision.model, decision.points, decision.dose, decision.beam_time,
-            np.array([decision.mean_standard_deviation, decision.max_standard_deviation, decision.best_value]).tobytes())
 
 
 def test_an_experiment_runs_to_its_budget_and_says_what_it_did(laboratory, tmp_path):
