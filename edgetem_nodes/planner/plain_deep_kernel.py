@@ -7,6 +7,8 @@ Nat. Mach. Intell. 4, 341, 2022, and Roccapriore et al., Adv. Sci. 9, 2203422, 2
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 
@@ -17,8 +19,8 @@ HIDDEN = 32
 EMBEDDING = 2
 TRAINING_STEPS = 100
 LEARNING_RATE = 0.02
-RETRAIN = 10
-"""Measurements between two trainings of the network; the Gaussian process takes every one in at once."""
+RETRAIN = 0.1
+"""Growth of the number of measurements between two trainings; the Gaussian process takes every one in at once."""
 _SMALLEST_NOISE = 1e-3
 """Of the variance of the measured values; keeps every matrix positive definite."""
 
@@ -39,7 +41,7 @@ class PlainDeepKernel:
         self._inputs = torch.tensor((flat - flat.mean()) / (spread if spread > 0 else 1.0))
         self._extremes, self._seed, self._shape = extremes, seed, survey.shape[1:]
         self._measured, self._values = np.zeros(0, np.int64), np.zeros(0)
-        self._trained = 0
+        self._trained = self._taken = 0
         self._embedded = torch.zeros((len(flat), EMBEDDING), dtype=torch.float64)
         self._lengths, self._scale, self._noise = torch.ones(EMBEDDING, dtype=torch.float64), 1.0, 0.1
 
@@ -58,23 +60,28 @@ class PlainDeepKernel:
 
     def predict(self) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation [scalar], two (rows, columns) arrays."""
-        if len(self._values) >= self._trained + RETRAIN or not self._trained:
+        if len(self._values) >= math.ceil((1 + RETRAIN) * self._trained) or not self._trained:
             self._train()
-        level, spread, targets = self._standardised()
         with torch.no_grad():
-            at = self._embedded[torch.as_tensor(self._measured)]
-            factor = torch.linalg.cholesky(self._kernel(at, at) + self._noise * torch.eye(len(at), dtype=torch.float64))
-            cross = self._kernel(at, self._embedded)
-            half = torch.linalg.solve_triangular(factor, cross, upper=False)
-            mean = half.T @ torch.linalg.solve_triangular(factor, targets[:, None], upper=False)
-            variance = (self._scale - half.square().sum(dim=0)).clamp_min(1e-9)
-        return ((level + spread * mean[:, 0].numpy()).reshape(self._shape),
-                (spread * variance.sqrt().numpy()).reshape(self._shape))
+            while self._taken < len(self._values):
+                self._take(int(self._measured[self._taken]), float(self._values[self._taken]))
+        deviation = self._variance.clamp_min(1e-9).sqrt()
+        return ((self._level + self._spread * self._mean.numpy()).reshape(self._shape),
+                (self._spread * deviation.numpy()).reshape(self._shape))
 
-    def _standardised(self) -> tuple[float, float, torch.Tensor]:
-        level, spread = float(self._values.mean()), float(self._values.std())
-        spread = spread if spread > 0 else 1.0
-        return level, spread, torch.as_tensor((self._values - level) / spread)
+    def _take(self, candidate: int, value: float) -> None:
+        """Condition on one more measurement: one more row of the whitened covariance (chained conditioning)."""
+        # What is known of the candidate is in the rows so far: its covariance with everything else, and its variance.
+        known = self._whitened[:self._taken]
+        row = (self._kernel(self._embedded[candidate:candidate + 1], self._embedded)[0] - known[:, candidate] @ known)
+        scale = (row[candidate] + self._noise).sqrt()
+        row = row / scale
+        surprise = ((value - self._level) / self._spread - self._mean[candidate]) / scale
+        self._mean, self._variance = self._mean + row * surprise, self._variance - row.square()
+        if self._taken == len(self._whitened):
+            self._whitened = torch.cat([self._whitened, torch.zeros_like(self._whitened)])
+        self._whitened[self._taken] = row
+        self._taken += 1
 
     def _kernel(self, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
         left, right = left / self._lengths, right / self._lengths
@@ -90,7 +97,10 @@ class PlainDeepKernel:
                                       torch.nn.Linear(HIDDEN, EMBEDDING, **double))
         logs = torch.nn.Parameter(torch.tensor([0.0] * EMBEDDING + [0.0, np.log(0.1)], **double))
         optimizer = torch.optim.Adam([*network.parameters(), logs], lr=LEARNING_RATE)
-        inputs, targets = self._inputs[torch.as_tensor(self._measured)], self._standardised()[2]
+        self._level, spread = float(self._values.mean()), float(self._values.std())
+        self._spread = spread if spread > 0 else 1.0
+        inputs = self._inputs[torch.as_tensor(self._measured)]
+        targets = torch.as_tensor((self._values - self._level) / self._spread)
         identity = torch.eye(len(targets), **double)
         for _ in range(TRAINING_STEPS):
             optimizer.zero_grad()
@@ -104,7 +114,10 @@ class PlainDeepKernel:
         with torch.no_grad():
             self._hyperparameters(logs.detach())
             self._embedded = network(self._inputs)
-        self._trained = len(self._values)
+            self._mean = torch.zeros(len(self._inputs), **double)
+            self._variance = self._scale * torch.ones(len(self._inputs), **double)
+        self._whitened = torch.zeros((2 * len(targets), len(self._inputs)), **double)
+        self._trained, self._taken = len(self._values), 0
 
     def _hyperparameters(self, logs: torch.Tensor) -> None:
         values = logs.clamp(-7.0, 5.0).exp()
