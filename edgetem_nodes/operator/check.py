@@ -14,6 +14,7 @@ from edgetem_nodes.microscope.drift_tracking import SOONEST, DriftTracker
 from edgetem_nodes.microscope.drivers import MicroscopeDriver, Survey, initial_exposure, make_driver
 from edgetem_nodes.microscope.parameters import Parameters as MicroscopeParameters
 from edgetem_nodes.operator.experiment import SCHEMAS
+from edgetem_nodes.operator.settings import possible_settings
 from edgetem_nodes.physics.counting import SURVEY
 from edgetem_nodes.physics.scan import Axis, ScanField
 from edgetem_nodes.physics.summary import summary
@@ -60,8 +61,8 @@ class Plan:
     Attributes
     ----------
     points : positions to be measured at most, initial ones counted.
-    point_electrons, survey_electrons : dose of a point and of the survey [electrons].
-    beam_time : of all points and the survey [s].
+    point_electrons, survey_electrons : dose of a point, with the setting that costs most, and of the survey [electrons].
+    beam_time : of all points, with the longest dwell time, and the survey [s].
     data_bytes : detector data before compression [byte].
     """
 
@@ -83,6 +84,8 @@ class Plan:
     tracking: Tracking | None = None
     simulated: str = ""
     """What is simulated; empty for measured data."""
+    settings: str = ""
+    """Line on what is free besides the position; empty: nothing."""
 
     @property
     def candidates(self) -> int:
@@ -108,8 +111,10 @@ class Plan:
             f"cost           {self.points} points, {electrons:.3g} electrons ({electrons / area:.3g} e/Å² over the field, "
             f"{100 * self.survey_electrons / electrons if electrons else 0:.0f} % for the survey), "
             f"{self.beam_time:.2f} s of beam time, {self.points * self.frame_bytes / 1e6:.1f} MB of data"
-            + (" (current and dwell time as configured)" if self.driver == "replay" else ""),
+            + (" (current and dwell time as configured)" if self.driver == "replay" else "")
+            + (" at most" if self.settings else ""),
         ]
+        result += [self.settings] if self.settings else []
         if self.tracking is not None:
             result.append(self.tracking.line(electrons))
         return result + ([f"energies       {self.energies} structures"] if self.energies else [])
@@ -136,18 +141,20 @@ def check(configuration: Configuration) -> Plan:
         scalarizer = build(configuration.parameters("featurizer", SCHEMAS["featurizer"]), tuple(source.axes))
         field = driver.field
         survey = _survey(instrument, driver)
-        period = dwell + instrument.settling_us * 1e-6
+        settings = possible_settings(planner.actions, instrument, driver, source)
+        period = settings.dwell + instrument.settling_us * 1e-6
         patches(survey.data, planner.model.patch_size)
-        points = affordable_points(planner, int(np.prod(field.shape)), survey.dose, driver.electrons(1, dwell), period)
+        points = affordable_points(planner, settings.kinds * int(np.prod(field.shape)), survey.dose, settings.electrons,
+                                   period)
         plan = Plan(source=str(configuration.source), driver=instrument.driver, field=field, axes=tuple(source.axes),
                     frame_bytes=int(np.prod(source.frame_shape)) * source.dtype.itemsize,
                     scalar=(scalarizer.names[0], scalarizer.units[0]), scalarizer=scalarizer.definition.name,
                     acquisition_function=planner.acquisition_function, points=points,
                     initial_points=min(planner.initial_points, points), batch_points=planner.batch_points,
-                    point_electrons=driver.electrons(1, dwell), survey_electrons=survey.dose,
+                    point_electrons=settings.electrons, survey_electrons=survey.dose,
                     beam_time=survey.duration + points * period,
                     energies=planner.energetics.points,
-                    tracking=_tracking(microscope, planner, driver, points, period),
+                    settings=settings.line(), tracking=_tracking(microscope, planner, driver, points, period),
                     simulated="" if instrument.driver == "replay" else
                     summary(source.simulation.settings, source.simulation.specimen))
     except CheckError:
@@ -243,7 +250,7 @@ def consistent(configuration: Configuration) -> None:
 
 def affordable_points(planner: PlannerParameters, candidates: int, survey_dose: float, point_dose: float,
                       period: float) -> int:
-    """Positions that every budget of the planner allows, at most all candidates.
+    """Visits that every budget of the planner allows, at most all candidates.
 
     Raises
     ------

@@ -71,7 +71,7 @@ class Comparison:
 def compare(outcome: Outcome) -> Comparison:
     """Measure the full map with the run's own source, and run the baselines on it with the run's own model and seed."""
     name = outcome.configuration.nodes["planner"]["acquisition_function"].replace("_", " ")
-    full = measure_full_map(outcome.configuration, outcome.scan_field)
+    full = measure_full_map(outcome.configuration, outcome.scan_field, outcome.featurizer)
     candidates, _, _ = outcome.measured()
     parameters = replace(outcome.configuration.parameters("planner", SCHEMAS["planner"]),
                          point_budget=max(1, len(candidates)))

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from edgetem_nodes.detector.sources import make_source
+from edgetem_nodes.featurizer.parameters import Parameters as FeaturizerParameters
 from edgetem_nodes.featurizer.scalarizers import build
 from edgetem_nodes.graph.configuration import Configuration
 from edgetem_nodes.graph.instrument import Instrument
@@ -45,17 +46,19 @@ def at_rest(instrument: Instrument) -> Instrument:
     return replace(instrument, simulated=simulated, replay=replace(instrument.replay, real_time=False))
 
 
-def measure_full_map(configuration: Configuration, field: ScanField) -> FullMap:
+def measure_full_map(configuration: Configuration, field: ScanField,
+                     featurizer: FeaturizerParameters | None = None) -> FullMap:
     """Measure the whole field with the run's own source and scalarizer: what a perfect run would have found.
 
     Of a replay these are the measured data. A simulated specimen is measured as it was when the run began, undamaged, with
     the instrument `at_rest`, whatever the run did to it: drift, damage and transitions are the run's part in its errors.
+    `featurizer` : its parameters; the configured ones by default.
     """
     detector = configuration.parameters("detector", SCHEMAS["detector"])
     instrument = at_rest(detector.instrument)
     driver, source = make_driver(instrument, detector.seed), make_source(instrument, detector.seed)
     try:
-        scalarizer = build(configuration.parameters("featurizer", SCHEMAS["featurizer"]), tuple(source.axes))
+        scalarizer = build(featurizer or configuration.parameters("featurizer", FeaturizerParameters), tuple(source.axes))
         dwell = instrument.dwell_ms * 1e-3
         exposure = replace(initial_exposure(driver, dwell, dwell, REFERENCE_SEQUENCE), positions=field.positions())
         parts = [scalarizer(source.read(exposure, start, min(CHUNK, exposure.count - start)))

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from edgetem_nodes.featurizer.change import changed
+from edgetem_nodes.featurizer.parameters import Parameters as FeaturizerParameters
 from edgetem_nodes.graph.configuration import Configuration
 from edgetem_nodes.operator.experiment import CONFIGURATION, RESULT, load_experiment
 from edgetem_nodes.physics.scan import ScanField
@@ -39,7 +41,8 @@ class Outcome:
     Attributes
     ----------
     decisions : Decision messages in order, the last of each index.
-    rows : measurements in the order of the decisions that asked for them; a position may occur twice.
+    rows : measurements in the order of the decisions that asked for them; a position may occur twice. Where the operator
+        changed the scalarizer, what the last one made of them.
     maps : ExperimentMap messages by decision index.
     survey : (channels, rows, columns) [counts].
     dose : electrons sent to the specimen by the microscope's own account; NaN where it never said.
@@ -80,6 +83,26 @@ class Outcome:
             return "failed"
         stops = [d.stop_reason for d in self.decisions if d.action == "stop"]
         return stops[-1] if stops else "interrupted"
+
+    @property
+    def discovery(self) -> str:
+        """Verdict on what was sought; empty where nothing was tested, or the experiment did not come to its end."""
+        return str(self.result.get("discovery", ""))
+
+    @property
+    def watchdogs(self) -> list[tuple[int, str]]:
+        """Failures of model or search that were noticed: number of the decision, and what it says."""
+        return [(int(d.index), str(watchdog)) for d in self.decisions if d.action != "propose"
+                for watchdog in getattr(d, "watchdogs", ())]  # recordings of before have none
+
+    @property
+    def featurizer(self) -> FeaturizerParameters:
+        """Parameters of the featurizer as the operator left them."""
+        parameters = self.configuration.parameters("featurizer", FeaturizerParameters)
+        for request in (json.loads(d.request) for d in self.decisions if d.action == "operator"):
+            if request["kind"] == "change_scalarizer" and "refused" not in request:
+                parameters = changed(parameters, request["scalarizer"], json.dumps(request["settings"]))
+        return parameters
 
     def measured(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Candidates (n,), values (n,) and standard errors (n,) of the valid rows, in order."""

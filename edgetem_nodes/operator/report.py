@@ -15,7 +15,7 @@ from edgetem_nodes.archive.reader import Archive
 from edgetem_nodes.featurizer.spectra import background_of
 from edgetem_nodes.operator import figures
 from edgetem_nodes.operator.comparison import COMPARISON, Comparison, compare
-from edgetem_nodes.operator.experiment import ARCHIVE, REPORT, SCHEMAS, SUMMARY
+from edgetem_nodes.operator.experiment import ARCHIVE, REPORT, SUMMARY
 from edgetem_nodes.operator.outcome import Outcome, Row, read_outcome
 
 ELECTRONVOLT = 1.602176634e-19
@@ -73,7 +73,7 @@ def telling_points(outcome: Outcome, pictures: Path) -> list[tuple[str, Path]]:
     if not valid or not (outcome.folder / ARCHIVE).exists():
         return []
     chosen = [("largest", valid[-1]), ("median", valid[len(valid) // 2]), ("smallest", valid[0])][:TELLING_POINTS]
-    featurizer = outcome.configuration.parameters("featurizer", SCHEMAS["featurizer"])
+    featurizer = outcome.featurizer
     shown = []
     with Archive.open(outcome.folder) as archive:
         for which, row in chosen:
@@ -143,7 +143,11 @@ def table(summary: dict[str, Any], comparison: Comparison | None) -> list[tuple[
         ("stopped", summary["stop_reason"]),
         ("points", f"{counts['points']} of {counts['candidates']} positions"
                    + (f", {counts['failed_points']} failed" if counts["failed_points"] else "")),
-        ("decisions", str(counts["decisions"])),
+        ("decisions", str(counts["decisions"]) + (f", {counts['interventions']} of them the operator's"
+                                                  if counts["interventions"] else "")),
+        *([("discovery", summary["discovery"])] if summary["discovery"] else []),
+        *([("watchdogs", "; ".join(f"decision {w['decision']}: {w['noticed']}" for w in summary["watchdogs"]))]
+          if summary["watchdogs"] else []),
         ("dose", f"{dose['electrons']:.3g} electrons, {_figure(dose['mean_e_per_A2'], '.3g')} e/Å² over the field, "
                  f"{_figure(dose['per_point_e_per_A2'], '.3g')} e/Å² at a measured position"),
         ("beam time", f"{summary['beam_time_s']:.2f} s"),
