@@ -17,7 +17,7 @@ from edgetem_nodes.planner.simulation import found_fraction, map_error, simulate
 GOALS = ("discovery", "mapping")
 SETTINGS: dict[str, dict[str, Any]] = {
     "discovery": {"acquisition_function": "expected_improvement", "target_fraction": 0.02},
-    "mapping": {"acquisition_function": "integrated_variance"},
+    "mapping": {"acquisition_function": "integrated_posterior_variance"},
 }
 """What each goal changes in the planner's defaults."""
 TOP, SHARE = 0.02, 0.9

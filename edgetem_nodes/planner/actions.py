@@ -12,7 +12,6 @@ from itertools import product
 
 import numpy as np
 
-from edgetem_nodes.physics.scan import ScanField
 from edgetem_nodes.planner.parameters import Actions
 
 OPTICS = {"defocus_nm": ("defocus", 1e-9), "semi_convergence_mrad": ("semi_convergence_angle", 1e-3),
@@ -107,29 +106,28 @@ def _setting(values: dict[str, float]) -> Setting:
                    {field_: values[name] * unit for name, (field_, unit) in STAGE.items() if name in values})
 
 
-def short_tour(candidates: np.ndarray, grid: ScanField, start: np.ndarray | None = None) -> np.ndarray:
-    """The candidates in the order of a short path: always to the nearest one left, then improved by reversing stretches.
+def short_tour(positions: np.ndarray, start: np.ndarray | None = None) -> np.ndarray:
+    """The order of a short path: always to the nearest position left, then improved by reversing stretches.
 
     Nearest neighbour and 2-opt: Croes, Oper. Res. 6, 791 (1958).
 
     Parameters
     ----------
-    candidates : (count,) grid indices.
-    start : (2,) (y, x) [m] where the probe is; the first candidate by default.
+    positions : (count, 2) (y, x) [m].
+    start : (2,) (y, x) [m] where the probe is; the first position by default.
 
     Returns
     -------
-    (count,) int64, the same indices.
+    (count,) int64 indices of the positions.
     """
-    at = grid.positions(candidates)
-    here = at[0] if start is None else np.asarray(start, float)
-    left, order = list(range(len(at))), []
+    here = positions[0] if start is None else np.asarray(start, float)
+    left, order = list(range(len(positions))), []
     while left:
-        nearest = left[int(np.square(at[left] - here).sum(axis=1).argmin())]
+        nearest = left[int(np.square(positions[left] - here).sum(axis=1).argmin())]
         order.append(nearest)
         left.remove(nearest)
-        here = at[nearest]
-    return np.asarray(candidates, np.int64)[_two_opt(order, at)]
+        here = positions[nearest]
+    return np.array(_two_opt(order, positions), np.int64)
 
 
 def _two_opt(order: list[int], at: np.ndarray, rounds: int = 4) -> list[int]:

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from edgetem_nodes.planner.experiment import ActiveExperiment
 
 STATE_VERSION = 2
-BUDGET_KEYS = ("output", "point_budget", "dose_budget", "time_budget_s", "target_standard_deviation",
-               "measurement_timeout_s", "energetics")
+BUDGET_KEYS = ("output", "point_budget", "dose_budget", "time_budget_s", "target_standard_deviation", "predictability_target",
+               "convergence_target", "convergence_batches", "stop_when",               "measurement_timeout_s", "energetics")
 """Parameters that may differ between a checkpoint and the experiment that goes on from it."""
 _ROWS = "rows_"
 
@@ -56,7 +56,8 @@ def experiment_of(kind: type[ActiveExperiment], state: dict[str, np.ndarray],
                                   f"{now[key]!r}: resume with the same, only budgets and time-outs may change")
         survey = np.asarray(state["survey"], np.float64)
         field = ScanField(tuple(record["origin"]), tuple(record["step"]), tuple(int(n) for n in survey.shape[1:]))
-        experiment = kind(survey, field, parameters, record["seed"], state["allowed"], record["survey_dose"])
+        experiment = kind(survey, field, parameters, record["seed"], state["allowed"], record["survey_dose"],
+                          state["descriptors"])
         experiment.parameters = replace(parameters, **record["amended"])
         experiment.regions = tuple(Region(**region) for region in record["regions"])
         experiment.observations = Observations(**{name[len(_ROWS):]: np.asarray(array) for name, array in state.items()

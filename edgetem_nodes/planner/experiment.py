@@ -11,51 +11,26 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edgetem_nodes.physics.scan import ScanField
 from edgetem_nodes.planner import checkpoint, stopping
-from edgetem_nodes.planner.acquisition import BatchChooser, batch_functions
-from edgetem_nodes.planner.actions import ActionSpace, Setting, short_tour
+from edgetem_nodes.planner.actions import ActionSpace, short_tour
 from edgetem_nodes.planner.checkpoint import ExperimentError
+from edgetem_nodes.planner.discovery import verdict
 from edgetem_nodes.planner.initial_design import best_candidate_design
 from edgetem_nodes.planner.observations import Observations
 from edgetem_nodes.planner.parameters import Parameters
 from edgetem_nodes.planner.patches import grid_coordinates, patch_components
+from edgetem_nodes.planner.proposal import Proposal
 from edgetem_nodes.planner.regions import ADD, Region, allowed_by
 
-
-@dataclass(frozen=True)
-class Proposal:
-    """What to measure next, and all that is needed to say why and to repeat the choice."""
-
-    candidates: np.ndarray
-    """(count,) int64 grid indices, row * columns + column, no two alike."""
-    positions: np.ndarray
-    """(count, 2) (y, x) [m]."""
-    acquisition_function: str
-    """Name; two joined by "+" where a share explores; empty for the initial scan."""
-    values: np.ndarray
-    """(count,) acquisition value of each when it was chosen."""
-    reason: str
-    model: str
-    """JSON: surrogate and its hyperparameters; empty for the initial scan."""
-    generator_state: str
-    """JSON of the random generator's state before the choice."""
-    acquisition: np.ndarray | None
-    """(rows, columns) map of the acquisition function; NaN where measured or forbidden. None for the initial scan."""
-    setting_index: int = 0
-    """Of the setting of the instrument, to be told with the measurements."""
-    setting: Setting = field(default_factory=Setting)
-    """Dwell time, optics and stage to measure with."""
-    predicted: np.ndarray = field(default_factory=lambda: np.zeros(0))
-    """(count,) [scalar] what the model expects there; NaN without a model."""
-    predicted_deviations: np.ndarray = field(default_factory=lambda: np.zeros(0))
-    """(count,) [scalar] standard deviation of that, measurement noise left out."""
-    watchdogs: tuple[str, ...] = ()
-    """Failures of model or search that were noticed, and what was done about each."""
+if TYPE_CHECKING:
+    from edgetem_nodes.planner.belief import Belief
+    from edgetem_nodes.planner.surrogates import Surrogate
 
 
 class ActiveExperiment:
@@ -69,6 +44,7 @@ class ActiveExperiment:
     seed : of everything random; replaces `parameters.seed`.
     allowed : (rows, columns) bool, where the probe may go; everywhere by default.
     survey_dose : [electrons] that the survey gave to each position.
+    descriptors : (descriptors, rows, columns) known at every position, as from a coarse scan; further inputs of the model.
 
     Raises
     ------
@@ -77,7 +53,8 @@ class ActiveExperiment:
     """
 
     def __init__(self, survey: np.ndarray, field: ScanField, parameters: Parameters, seed: int,
-                 allowed: np.ndarray | None = None, survey_dose: float = 0.0) -> None:
+                 allowed: np.ndarray | None = None, survey_dose: float = 0.0,
+                 descriptors: np.ndarray | None = None) -> None:
         survey = np.array(survey, np.float64)
         if survey.ndim != 3 or survey.shape[0] < 1 or survey.shape[1:] != tuple(field.shape):
             raise ExperimentError(f"a survey of shape {survey.shape} does not fit a field of {field.shape[0]} x "
@@ -94,9 +71,12 @@ class ActiveExperiment:
         self.actions = ActionSpace(parameters.actions)
         self._generator = np.random.Generator(np.random.PCG64(self.seed))
         self._allowed = allowed.ravel()
+        self._descriptors = self._descriptor_table(descriptors)
         self._coordinates = grid_coordinates(field.shape, field.step)
         model = parameters.model
         self._components = patch_components(survey, model.patch_size, model.patch_components)
+        if not model.use_survey:
+            self._components = self._components[:, :0]
         self.observations = Observations.none(1 + len(parameters.outputs))
         self.regions: tuple[Region, ...] = ()
         self._visits: tuple[str, ...] = ()
@@ -104,7 +84,22 @@ class ActiveExperiment:
         self._batch, self._setting = 0, 0
         self._pending = np.zeros(0, np.int64)
         self._expected = np.full((field.shape[0] * field.shape[1], 2), np.nan)
-        self._surrogate = self._trained = None
+        self._last_map, self._changes = np.full(field.shape[0] * field.shape[1], np.nan), ()
+        self._surrogate: Surrogate | None = None
+        self._learned: Belief | None = None
+
+    def _descriptor_table(self, descriptors: np.ndarray | None) -> np.ndarray:
+        """(candidates, descriptors) float64."""
+        shape = tuple(self.field.shape)
+        if descriptors is None:
+            return np.zeros((shape[0] * shape[1], 0))
+        descriptors = np.array(descriptors, np.float64)
+        if descriptors.ndim == 2 and len(descriptors) == shape[0] * shape[1]:
+            return descriptors
+        if descriptors.ndim != 3 or descriptors.shape[1:] != shape or not np.isfinite(descriptors).all():
+            raise ExperimentError(f"descriptors of shape {descriptors.shape} must be (descriptors, rows, columns) of the "
+                                  f"{shape[0]} x {shape[1]} field, and finite")
+        return descriptors.reshape(len(descriptors), -1).T
 
     # ---- what was measured ------------------------------------------------------------------------------------
 
@@ -178,7 +173,7 @@ class ActiveExperiment:
         self._pending = self._pending[~np.isin(self._pending, candidates)]
         self._batch, self._setting = self._batch + 1, setting
         self._expected[:] = np.nan
-        self._trained = None
+        self._learned = None
 
     def retell(self, values: np.ndarray, standard_errors: np.ndarray, valid: np.ndarray) -> None:
         """Replace the values of every row told so far, in their order: another scalarizer has read the same data.
@@ -198,7 +193,7 @@ class ActiveExperiment:
                                     standard_errors=np.where(valid[:, None], errors, np.nan), predicted=unknown,
                                     predicted_deviations=unknown)
         self._expected[:] = np.nan
-        self._trained = None
+        self._learned = None
 
     def _told(self, positions: np.ndarray) -> np.ndarray:
         positions = np.asarray(positions)
@@ -281,16 +276,34 @@ class ActiveExperiment:
     def stop_reason(self, spent: stopping.Spent, budget: stopping.Budget | None = None) -> str:
         """Why the experiment ends now (a constant of `stopping`); empty while it goes on."""
         budget = budget or self.budget()
+        left = max(int(self.available(setting).sum()) for setting in range(len(self.actions)))
+        return stopping.stop_reason(budget, spent, self._evidence(budget), left)
+
+    def budget(self) -> stopping.Budget:
+        """The configured budget and targets."""
+        p = self.parameters
+        return stopping.Budget(p.point_budget, p.dose_budget, p.time_budget_s, p.target_standard_deviation,
+                               p.predictability_target, p.convergence_target, p.convergence_batches, p.stop_when == "all")
+
+    def _evidence(self, budget: stopping.Budget) -> stopping.Evidence:
+        """What is known of the targets that are set; the rest is not worked out."""
         deviation = float("nan")
         if budget.target_standard_deviation > 0 and self.observations.valid.any():
             deviation = float(self.predict()[1].max())
-        left = max(int(self.available(setting).sum()) for setting in range(len(self.actions)))
-        return stopping.stop_reason(budget, spent, deviation, left)
+        if budget.convergence > 0 and self.observations.valid.any():
+            changes = (*self._changes, self._map_change())
+        else:
+            changes = ()
+        return stopping.Evidence(deviation, self.predictability, changes)
 
-    def budget(self) -> stopping.Budget:
-        """The configured budget."""
-        p = self.parameters
-        return stopping.Budget(p.point_budget, p.dose_budget, p.time_budget_s, p.target_standard_deviation)
+    def _map_change(self) -> float:
+        """Root-mean-square change of the map since the last decision, over its standard deviation; infinite at first."""
+        mean = self.predict()[0].ravel()
+        spread = float(mean.std())
+        if np.isnan(self._last_map).any():
+            return float("inf")
+        change = float(np.sqrt(np.mean(np.square(mean - self._last_map))))
+        return change / spread if spread > 0 else 0.0 if change == 0 else float("inf")
 
     def ask(self, count: int | None = None) -> Proposal:
         """Choose the next positions.
@@ -307,70 +320,100 @@ class ActiveExperiment:
         if count is None:
             count = parameters.batch_points if self.points else parameters.initial_points
             count = min(count, max(1, parameters.point_budget - self.points))
-        free = self.available()
-        if not free.any():
+        free = [self.available(setting) for setting in range(len(self.actions))]
+        if not any(each.any() for each in free):
             raise ExperimentError("no position is left: every one is measured, failed or forbidden")
-        if self.points == 0:
-            chosen = best_candidate_design(self._coordinates, free, count, self._generator)
-            unknown = np.full(len(chosen), np.nan)
-            proposal = Proposal(chosen, self.field.positions(chosen), "", np.zeros(len(chosen)),
-                                f"sparse initial scan: {len(chosen)} positions that keep their distance", "", before, None,
-                                predicted=unknown, predicted_deviations=unknown)
+        region = self._region_to_visit(free)
+        if self.points == 0 and not region:
+            proposal = self._initial(count, free[0], before)
         else:
-            proposal = self._choose(count, free, before)
+            proposal = self._choose(count, free, region, before)
+        self._visits = tuple(name for name in self._visits if name != region)
         self._pending = np.concatenate([self._pending, proposal.candidates])
         self._expected[proposal.candidates] = np.stack([proposal.predicted, proposal.predicted_deviations], axis=1)
         return proposal
 
-    def _choose(self, count: int, free: np.ndarray, before: str) -> Proposal:
-        parameters, trained = self.parameters, self._model()
-        self._model_seed(self._generator)
-        posterior = trained.posterior
-        best, of_what = self._incumbent(posterior.mean)
-        functions = batch_functions(parameters.acquisition_function, count, parameters.exploration,
-                                    parameters.exploration_fraction)
-        batch = BatchChooser(posterior, free, best, parameters.confidence, self._generator).choose(functions)
-        used = list(dict.fromkeys(batch.functions))
-        shares = " and ".join(f"{batch.functions.count(name)} by {name}" for name in used)
-        reason = f"{shares}, from {len(self.values)} measurements; {of_what} {best:.6g}"
-        if trained.training_failure:
-            reason += f"; the model keeps its prior hyperparameters ({trained.training_failure})"
-        return Proposal(batch.candidates, self.field.positions(batch.candidates), "+".join(used), batch.values, reason,
-                        trained.description, before, batch.acquisition.reshape(self.field.shape),
-                        predicted=posterior.mean[batch.candidates],
-                        predicted_deviations=posterior.standard_deviation[batch.candidates])
+    def _initial(self, count: int, free: np.ndarray, before: str) -> Proposal:
+        over = self._coordinates
+        if self.parameters.initial_design == "survey":
+            over = np.concatenate([self._components, over], axis=1)
+        chosen = best_candidate_design(over, free, count, self._generator)
+        unknown = np.full(len(chosen), np.nan)
+        return Proposal(chosen, self.field.positions(chosen), "", np.zeros(len(chosen)),
+                        f"sparse initial scan: {len(chosen)} positions that keep their distance", "", before, None,
+                        setting=self.actions.settings[0], predicted=unknown, predicted_deviations=unknown)
 
-    def _incumbent(self, mean: np.ndarray) -> tuple[float, str]:
-        """The level that expected improvement is over [scalar], and what it is."""
-        fraction = self.parameters.target_fraction
-        if fraction > 0:
-            # A set of positions is sought, not the one best: improvement counts from the level that the set exceeds.
-            level = float(np.quantile(mean[self._allowed], 1.0 - fraction))
-            return level, f"level of the highest {fraction:.3g} of the field"
-        # Plug-in incumbent for noisy values: the best prediction at a measured position, not the luckiest reading.
-        # Picheny, Wagner and Ginsbourger, Struct. Multidiscip. Optim. 48, 607 (2013), section 3.1.
-        return float(mean[self.measured].max()), "best prediction"
+    def _region_to_visit(self, free: list[np.ndarray]) -> str:
+        """The first added region that is still to be looked at and has something left; `free` is confined to it."""
+        if not self.points:
+            return ""
+        for name in self._visits:
+            inside = next(r for r in self.regions if r.name == name).contains(self.field.positions())
+            if any((each & inside).any() for each in free):
+                for each in free:
+                    each &= inside
+                return name
+        return ""
+
+    def _choose(self, count: int, free: list[np.ndarray], region: str, before: str) -> Proposal:
+        from edgetem_nodes.planner.choosing import Situation, choose
+
+        belief = self._belief()
+        self._model_seed(self._generator)
+        situation = Situation(self.parameters, self.actions, self.field, self.observations,
+                              allowed_by(self.regions, self._allowed, self.field), free, self._setting, region,
+                              self._coordinates)
+        choice = choose(belief, situation, count, self._generator)
+        self._changes = (*self._changes, self._map_change())[-1000:]
+        self._last_map = self.predict()[0].ravel()
+        batch, reference = choice.batch, belief.posterior()
+        chosen = batch.candidates
+        if self.parameters.actions.travel_ms_per_um:
+            order = short_tour(self.field.positions(chosen), self._last_position())
+            batch = replace(batch, candidates=chosen[order], values=batch.values[order])
+            chosen = batch.candidates
+        reason = choice.reason
+        if belief.trained.training_failure:
+            reason += f"; the model keeps its prior hyperparameters ({belief.trained.training_failure})"
+        predicted = choice.posterior if self.actions.features.shape[1] else reference
+        return Proposal(chosen, self.field.positions(chosen), "+".join(dict.fromkeys(batch.functions)), batch.values, reason,
+                        belief.trained.description, before, batch.acquisition.reshape(self.field.shape), choice.setting,
+                        self.actions.settings[choice.setting], predicted.mean[chosen], predicted.standard_deviation[chosen],
+                        choice.watchdogs)
+
+    def _last_position(self) -> np.ndarray:
+        return self.field.positions(self.observations.candidates[-1:])[0]
+
+    # ---- what is believed -------------------------------------------------------------------------------------
 
     @property
     def predictability(self) -> float:
         """Prequential R² of what was predicted before it was measured; NaN while too little is known."""
-        return float("nan")
+        from edgetem_nodes.planner.belief import prequential_r_squared
+
+        return prequential_r_squared(self.observations)
 
     def discovery(self) -> str:
         """The verdict on what was looked for, for people; empty where nothing was said beforehand."""
-        return ""
+        rows = self.observations.only_valid()
+        return verdict(self.parameters.discovery, rows.values[:, 0], rows.standard_errors[:, 0])
 
-    def predict(self) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and standard deviation of the latent scalar over the field, two (rows, columns) arrays [scalar].
+    def predict(self, output: int = 0, setting: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation of a latent scalar over the field, two (rows, columns) arrays [scalar].
 
         Does not change what `ask` will choose.
         """
-        posterior = self._model().posterior
+        posterior = self._belief().posterior(setting, output)
         return posterior.mean.reshape(self.field.shape), posterior.standard_deviation.reshape(self.field.shape)
+
+    @property
+    def unexplained_variance(self) -> float:
+        """Of a measurement beside its own standard error, as the model learned it [scalar squared]."""
+        return self._belief().posterior().learned_noise_variance
 
     def model_description(self) -> str:
         """JSON of the present model; empty where nothing valid was measured."""
-        return self._model().description if self.observations.valid.any() else ""
+        return self._belief().trained.description if self.observations.valid.any() else ""
 
     def most_telling(self, separation: float = 0.05) -> np.ndarray:
         """Measured candidates by predicted value, largest first: where a closer look pays.
@@ -387,7 +430,7 @@ class ActiveExperiment:
         if not len(measured):
             return measured
         kept: list[int] = []
-        for candidate in measured[np.argsort(-self._model().posterior.mean[measured], kind="stable")]:
+        for candidate in measured[np.argsort(-self._belief().posterior().mean[measured], kind="stable")]:
             distances = np.square(self._coordinates[kept] - self._coordinates[candidate]).sum(axis=1)
             if not kept or distances.min() >= separation**2:
                 kept.append(int(candidate))
@@ -397,25 +440,29 @@ class ActiveExperiment:
     def _model_seed(generator: np.random.Generator) -> int:
         return int(generator.integers(2**62))
 
-    def _model(self):  # noqa: ANN202  (the class is imported only when it is needed)
-        if self._trained is None:
-            rows = self.observations.only_valid()
-            if not len(rows):
+    def _belief(self) -> Belief:
+        """What the experiment believes now, learned once for every state of its measurements."""
+        if self._learned is None:
+            if not self.observations.valid.any():
                 raise ExperimentError(f"none of the {len(self.observations)} measurements so far is valid: look at the "
                                       "failures that the featurizer marked")
             # Torch is imported late: configuration, checks and the bring-up of other nodes do without.
-            from edgetem_nodes.planner.surrogates import Inputs, Surrogate, SurrogateSettings
-            if self._surrogate is None:
-                model = asdict(self.parameters.model)
-                settings = SurrogateSettings(**{name: model[name] for name in SurrogateSettings.__dataclass_fields__})
-                seen = self._components if settings.use_survey else self._components[:, :0]
-                placed = self._coordinates if settings.use_position or not settings.use_survey else None
-                self._surrogate = Surrogate(Inputs(seen, placed, self.actions.features), settings)
+            from edgetem_nodes.planner.belief import believe
+
             twin = np.random.Generator(np.random.PCG64())
             twin.bit_generator.state = self._generator.bit_generator.state
-            self._trained = self._surrogate.learn(rows.candidates, rows.values, rows.standard_errors,
-                                                  self._model_seed(twin), rows.settings)
-        return self._trained
+            self._learned = believe(self._make_surrogate(), self.observations.only_valid(), self._model_seed(twin))
+        return self._learned
+
+    def _make_surrogate(self) -> Surrogate:
+        from edgetem_nodes.planner.surrogates import Inputs, Surrogate, SurrogateSettings
+
+        if self._surrogate is None:
+            model = asdict(self.parameters.model)
+            settings = SurrogateSettings(**{name: model[name] for name in SurrogateSettings.__dataclass_fields__})
+            placed = self._coordinates if settings.use_position or not settings.use_survey else None
+            self._surrogate = Surrogate(Inputs(self._components, placed, self.actions.features, self._descriptors), settings)
+        return self._surrogate
 
     # ---- checkpoint -------------------------------------------------------------------------------------------
 
@@ -426,14 +473,16 @@ class ActiveExperiment:
     def arrays(self) -> dict[str, np.ndarray]:
         """What a checkpoint keeps as arrays, besides survey and observations."""
         return {"allowed": self._allowed.reshape(self.field.shape), "pending": self._pending, "barred": self._barred,
-                "expected": self._expected}
+                "expected": self._expected, "last_map": self._last_map, "changes": np.array(self._changes, np.float64),
+                "descriptors": self._descriptors}
 
     def restore(self, progress: dict, arrays: dict[str, np.ndarray]) -> None:
         """Go on from `progress` and `arrays`; the generator's state is in the first as "generator"."""
         self._generator.bit_generator.state = progress["generator"]
         self._visits, self._batch, self._setting = tuple(progress["visits"]), progress["batch"], progress["setting"]
         self._pending, self._barred = (np.asarray(arrays[name], np.int64) for name in ("pending", "barred"))
-        self._expected = np.array(arrays["expected"], np.float64)
+        self._expected, self._last_map = (np.array(arrays[name], np.float64) for name in ("expected", "last_map"))
+        self._changes = tuple(float(change) for change in arrays["changes"])
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """All that a restart needs, as arrays (one of them holds JSON); `np.savez` writes it without pickle."""

@@ -6,6 +6,10 @@ from dataclasses import dataclass
 
 from edgetem_nodes.graph.configuration import group, parameter
 
+FUNCTIONS = ("expected_improvement", "probability_of_improvement", "upper_confidence_bound", "thompson_sampling",
+             "maximum_variance", "integrated_posterior_variance", "level_set", "top_set", "curiosity", "random")
+"""Acquisition functions."""
+
 
 @dataclass(frozen=True)
 class Model:
@@ -14,14 +18,19 @@ class Model:
     surrogate: str = parameter("deep_kernel_learning", "Surrogate model",
                                choices=("deep_kernel_learning", "gaussian_process"))
     kernel: str = parameter("matern", "Covariance: Matern with nu = 5/2, or squared exponential", choices=("matern", "rbf"))
-    patch_size: int = parameter(5, "Edge of the survey patch around each position; odd", unit="pixels", minimum=1,
-                                maximum=63)
+    use_survey: bool = parameter(True, "Whether the model sees the survey's patch around each position")
+    patch_size: int = parameter(5, "Edge of the survey patch around each position", unit="pixels", minimum=1, maximum=256)
     patch_components: int = parameter(8, "Principal components of the patches that the model sees", minimum=1, maximum=64)
     use_position: bool = parameter(True, "Whether the model knows the position besides the patch")
-    embedding: int = parameter(2, "Dimensions that the network maps a patch to", minimum=1, maximum=16)
+    embedding: int = parameter(8, "Dimensions that the network maps a patch to", minimum=1, maximum=16)
     hidden: int = parameter(16, "Units of the network's hidden layer", minimum=1, maximum=1024)
-    training_steps: int = parameter(40, "Steps of the optimiser at every decision", minimum=0, maximum=10000)
-    learning_rate: float = parameter(0.1, "Learning rate of the optimiser", minimum=1e-5, maximum=1.0)
+    amplitude: int = parameter(2, "Patch components that the scalar's variability may follow; 0: it is the same everywhere",
+                               minimum=0, maximum=16)
+    training_steps: int = parameter(40, "Evaluations of the objective at every decision, at most", minimum=0, maximum=10000)
+    members: int = parameter(1, "Models of an ensemble: more of them tell better what is not known", minimum=1, maximum=32)
+    exact_points: int = parameter(600, "Measurements up to which the posterior is exact", minimum=10, maximum=5000)
+    inducing_points: int = parameter(512, "Inducing points where there are more measurements", minimum=10, maximum=4000)
+    device: str = parameter("cpu", "Where the posterior is computed", choices=("cpu", "cuda"))
 
 
 @dataclass(frozen=True)
@@ -82,20 +91,40 @@ class Parameters:
     target_standard_deviation: float = parameter(
         0.0, "The experiment ends when the map's standard deviation is nowhere larger, in units of the scalar; 0: no target",
         minimum=0.0)
+    predictability_target: float = parameter(
+        0.0, "The experiment ends when what was predicted of the latest measurements before they were made explains this "
+             "share of the variance (prequential R-squared); 0: no target", minimum=0.0, maximum=1.0)
+    convergence_target: float = parameter(
+        0.0, "The experiment ends when the map changes by less than this share of its own standard deviation in each of "
+             "convergence_batches batches; 0: no target", minimum=0.0, maximum=1.0)
+    convergence_batches: int = parameter(3, "Batches over which the map must stand still", minimum=1, maximum=1000)
+    stop_when: str = parameter("any", "Whether any of the targets ends the experiment, or all of them together; budgets end "
+                                      "it in any case", choices=("any", "all"))
     initial_points: int = parameter(40, "Positions of the sparse initial scan", minimum=1, maximum=100_000)
+    initial_design: str = parameter("position", "What the positions of the initial scan are spread over: the field, or the "
+                                                "kinds of survey patches that there are and the field",
+                                    choices=("position", "survey"))
     batch_points: int = parameter(20, "Positions of every later acquisition", minimum=1, maximum=100_000)
     acquisition_function: str = parameter(
-        "maximum_variance", "What the next positions are chosen for: expected_improvement finds extremes, "
-                            "maximum_variance and integrated_variance map the field",
-        choices=("expected_improvement", "upper_confidence_bound", "maximum_variance", "integrated_variance", "random"))
+        "maximum_variance", "What the next positions are chosen for: expected_improvement, probability_of_improvement, "
+                            "upper_confidence_bound, thompson_sampling and top_set find extremes, level_set a contour, "
+                            "maximum_variance and integrated_posterior_variance map the field, curiosity goes where the "
+                            "structure predicts the scalar worst",
+        choices=FUNCTIONS)
     target_fraction: float = parameter(
-        0.0, "Share of the field that is sought: expected_improvement is over the level that this share of the predicted "
-             "map exceeds; 0: over the best prediction at a measured position", minimum=0.0, maximum=0.5)
-    exploration: str = parameter("integrated_variance", "Acquisition function of the exploring share of each batch",
-                                 choices=("maximum_variance", "integrated_variance", "random"))
+        0.0, "Share of the field that is sought: improvement is over the level that this share of the predicted map "
+             "exceeds, top_set looks for what is above it (0.02 there where this is 0); 0: improvement is over the best "
+             "prediction at a measured position", minimum=0.0, maximum=0.5)
+    level: float = parameter(0.0, "Value whose contour level_set looks for, in units of the scalar")
+    exploration: str = parameter("integrated_posterior_variance", "Acquisition function of the exploring share of each batch",
+                                 choices=("maximum_variance", "integrated_posterior_variance", "curiosity", "random"))
     exploration_fraction: float = parameter(0.0, "Share of each batch that explores", minimum=0.0, maximum=1.0)
     confidence: float = parameter(2.0, "Standard deviations that upper_confidence_bound adds to the mean", minimum=0.0,
                                   maximum=100.0)
+    recency_length: float = parameter(0.0, "Distance from the latest measurements within which further ones count for less, "
+                                           "as a share of the field's longer side; 0: no such penalty", minimum=0.0,
+                                      maximum=1.0)
+    recency_batches: int = parameter(3, "Batches after which a measurement is no longer a recent one", minimum=1, maximum=100)
     outputs: list[str] = parameter([], "Further columns of the measurements that are learned together with the scalar")
     approve_batches: bool = parameter(False, "Whether every batch waits for the operator's approval")
     position_dose_limit: float = parameter(0.0, "Dose that any one position may receive, the survey's share counted; 0: no "

@@ -4,40 +4,46 @@ from __future__ import annotations
 
 import numpy as np
 
+CHUNK = 4096
+"""Patches worked on at once; also the number that principal components are found from: bounds memory and time."""
 
-def patches(survey: np.ndarray, size: int) -> np.ndarray:
-    """The size x size neighbourhood of every grid point, mirrored at the edges.
+
+def patches(survey: np.ndarray, size: int, candidates: np.ndarray | None = None) -> np.ndarray:
+    """The size x size neighbourhood of grid points, mirrored at the edges.
+
+    A patch of even size reaches one pixel further before its position than behind it.
 
     Parameters
     ----------
     survey : (channels, rows, columns) float64 [counts].
-    size : edge length [pixel], odd.
+    size : edge length [pixel].
+    candidates : (count,) grid indices, row * columns + column; all by default.
 
     Returns
     -------
-    (rows * columns, channels * size * size) float64, row-major in (row, column), then channel, then (y, x).
+    (count, channels * size * size) float64: channel, then (y, x).
 
     Raises
     ------
-    ValueError : the size is even, or larger than the survey can mirror.
+    ValueError : the size is larger than the survey can mirror.
     """
     channels, rows, columns = survey.shape
-    if size % 2 == 0:
-        raise ValueError(f"patch size {size} is even: a patch is centred on a position, take an odd number of pixels")
-    half = size // 2
-    if half >= min(rows, columns):
+    before = size // 2
+    if before >= min(rows, columns):
         raise ValueError(f"patch size {size} does not fit a survey of {rows} x {columns} pixels: take at most "
                          f"{2 * min(rows, columns) - 1}")
-    padded = np.pad(survey, ((0, 0), (half, half), (half, half)), mode="reflect")
-    windows = np.lib.stride_tricks.sliding_window_view(padded, (size, size), axis=(1, 2))
-    return windows.transpose(1, 2, 0, 3, 4).reshape(rows * columns, channels * size * size)
+    padded = np.pad(survey, ((0, 0), (before, size - 1 - before), (before, size - 1 - before)), mode="reflect")
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (size, size), axis=(1, 2)).transpose(1, 2, 0, 3, 4)
+    flat = np.arange(rows * columns) if candidates is None else np.asarray(candidates, np.int64)
+    return windows[flat // columns, flat % columns].reshape(len(flat), channels * size * size)
 
 
 def patch_components(survey: np.ndarray, size: int, components: int) -> np.ndarray:
     """Principal components of the patches, in units of the first one's standard deviation.
 
     Each channel is standardised over the field first. The components keep their relative variance, so that the noise
-    in the last ones stays small. A sign convention (largest loading positive) makes the result unique.
+    in the last ones stays small. A sign convention (largest loading positive) makes the result unique. Of a field with
+    more than CHUNK positions the components are those of CHUNK patches spread evenly over it.
 
     Returns
     -------
@@ -46,15 +52,36 @@ def patch_components(survey: np.ndarray, size: int, components: int) -> np.ndarr
     survey = np.asarray(survey, np.float64)
     level = survey.mean(axis=(1, 2), keepdims=True)
     contrast = survey.std(axis=(1, 2), keepdims=True)
-    flat = patches((survey - level) / np.where(contrast > 0, contrast, 1.0), size)
-    centred = flat - flat.mean(axis=0)
-    variances, loadings = np.linalg.eigh(centred.T @ centred)
-    loadings = loadings[:, np.argsort(variances)[::-1][:components]]
-    largest = np.abs(loadings).argmax(axis=0)
-    loadings = loadings * np.sign(loadings[largest, np.arange(loadings.shape[1])])
-    scores = centred @ loadings
+    survey = (survey - level) / np.where(contrast > 0, contrast, 1.0)
+    positions = survey.shape[1] * survey.shape[2]
+    # An even stride would keep to some columns of the grid.
+    stride = max(1, -(-positions // CHUNK))
+    sample = patches(survey, size, np.arange(0, positions, stride + 1 - stride % 2 if stride > 1 else 1))
+    centre = sample.mean(axis=0)
+    loadings = _loadings(sample - centre, components)
+    scores = np.concatenate([(patches(survey, size, np.arange(start, min(start + CHUNK, positions))) - centre) @ loadings
+                             for start in range(0, positions, CHUNK)])
     spread = scores[:, 0].std()
     return scores / spread if spread > 0 else np.zeros_like(scores)
+
+
+def _loadings(centred: np.ndarray, components: int) -> np.ndarray:
+    """Directions (values, components) of largest variance of centred patches (count, values), signs fixed."""
+    count, values = centred.shape
+    kept = min(components, values)
+    if values <= count:
+        _, vectors = np.linalg.eigh(centred.T @ centred)
+        loadings = vectors[:, ::-1][:, :kept]
+    else:
+        # Fewer patches than values: the same directions from the smaller matrix, and the rest are zero.
+        variances, vectors = np.linalg.eigh(centred @ centred.T)
+        inner = min(kept, count)
+        variances, vectors = variances[::-1][:inner], vectors[:, ::-1][:, :inner]
+        size = np.sqrt(np.maximum(variances, 0.0))
+        loadings = np.zeros((values, kept))
+        loadings[:, :inner] = np.where(size > 1e-12 * size.max(), centred.T @ vectors / np.where(size > 0, size, 1.0), 0.0)
+    largest = np.abs(loadings).argmax(axis=0)
+    return loadings * np.where(loadings[largest, np.arange(kept)] < 0, -1.0, 1.0)
 
 
 def grid_coordinates(shape: tuple[int, int], step: tuple[float, float]) -> np.ndarray:

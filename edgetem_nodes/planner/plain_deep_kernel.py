@@ -12,7 +12,7 @@ import math
 import numpy as np
 import torch
 
-from edgetem_nodes.planner.acquisition import log_expected_improvement
+from edgetem_nodes.planner.acquisition.functions import log_expected_improvement
 from edgetem_nodes.planner.patches import patches
 
 HIDDEN = 32

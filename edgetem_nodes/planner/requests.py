@@ -19,7 +19,8 @@ from edgetem_nodes.planner.experiment import ActiveExperiment
 from edgetem_nodes.planner.parameters import Parameters
 from edgetem_nodes.planner.regions import Region
 
-CHANGEABLE = ("acquisition_function", "exploration", "exploration_fraction", "confidence", "target_fraction", "batch_points")
+CHANGEABLE = ("acquisition_function", "exploration", "exploration_fraction", "confidence", "target_fraction", "level",
+              "recency_length", "recency_batches", "batch_points")
 """Parameters that may change while an experiment runs."""
 
 

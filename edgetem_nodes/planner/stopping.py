@@ -9,6 +9,9 @@ POINT_BUDGET = "point_budget"
 DOSE_BUDGET = "dose_budget"
 TIME_BUDGET = "time_budget"
 UNCERTAINTY_TARGET = "uncertainty_target"
+PREDICTABILITY_TARGET = "predictability_target"
+CONVERGENCE = "convergence"
+ALL_TARGETS = "all_targets"
 FIELD_EXHAUSTED = "field_exhausted"
 OPERATOR = "operator"
 
@@ -17,6 +20,9 @@ REASONS = {
     DOSE_BUDGET: "the dose budget allows no further position",
     TIME_BUDGET: "the time budget allows no further position",
     UNCERTAINTY_TARGET: "the map's standard deviation is below the target at every position",
+    PREDICTABILITY_TARGET: "what is measured next is predicted as well as was required",
+    CONVERGENCE: "the map changes no more with further measurements",
+    ALL_TARGETS: "every target that was set is met at once",
     FIELD_EXHAUSTED: "every position is measured, failed or forbidden",
     OPERATOR: "the operator stopped the experiment",
 }
@@ -35,6 +41,28 @@ class Budget:
     """[s] of acquisition time."""
     target_standard_deviation: float = 0.0
     """[scalar], to be met at every position of the field."""
+    predictability: float = 0.0
+    """Prequential R² to be reached."""
+    convergence: float = 0.0
+    """Change of the map from batch to batch, over its standard deviation, to be undercut `convergence_batches` times."""
+    convergence_batches: int = 3
+    all_targets: bool = False
+    """Whether all targets together end the experiment, not any of them."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What targets are compared with; NaN where not known.
+
+    Attributes
+    ----------
+    largest_standard_deviation : of the map, over the whole field [scalar].
+    predictability : prequential R². changes : (batches,) of the map, over its standard deviation, the latest last.
+    """
+
+    largest_standard_deviation: float = math.nan
+    predictability: float = math.nan
+    changes: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -68,16 +96,31 @@ def affordable(budget: Budget, spent: Spent) -> tuple[float, str]:
     return min(limits, key=lambda entry: entry[0])
 
 
-def stop_reason(budget: Budget, spent: Spent, largest_standard_deviation: float, left: int) -> str:
+def targets_met(budget: Budget, evidence: Evidence) -> str:
+    """The target that ends the experiment; empty where none does. Targets that are not set count neither way."""
+    changes = evidence.changes[-budget.convergence_batches:]
+    met = {}
+    if budget.target_standard_deviation > 0:
+        met[UNCERTAINTY_TARGET] = evidence.largest_standard_deviation <= budget.target_standard_deviation
+    if budget.predictability > 0:
+        met[PREDICTABILITY_TARGET] = evidence.predictability >= budget.predictability
+    if budget.convergence > 0:
+        met[CONVERGENCE] = len(changes) == budget.convergence_batches and max(changes) <= budget.convergence
+    if budget.all_targets and len(met) > 1:
+        return ALL_TARGETS if all(met.values()) else ""
+    return next((reason for reason, is_met in met.items() if is_met), "")
+
+
+def stop_reason(budget: Budget, spent: Spent, evidence: Evidence, left: int) -> str:
     """Why the experiment ends now; empty while it goes on.
 
     Parameters
     ----------
-    largest_standard_deviation : over the whole field [scalar]; NaN without a model.
     left : positions that could still be asked for.
     """
-    if budget.target_standard_deviation > 0 and largest_standard_deviation <= budget.target_standard_deviation:
-        return UNCERTAINTY_TARGET
+    reason = targets_met(budget, evidence)
+    if reason:
+        return reason
     count, reason = affordable(budget, spent)
     if count < 1:
         return reason

@@ -46,7 +46,7 @@ def same(a, b):
 
 
 @pytest.mark.parametrize("function", ["expected_improvement", "upper_confidence_bound", "maximum_variance",
-                                      "integrated_variance", "random"])
+                                      "integrated_posterior_variance", "random"])
 def test_one_seed_gives_one_sequence_of_decisions(function):
     parameters = dataclasses.replace(PARAMETERS, acquisition_function=function)
     runs = [decisions(ActiveExperiment(SURVEY, FIELD, parameters, seed=5), 4) for _ in range(2)]
@@ -115,7 +115,7 @@ def test_the_input_hash_names_exactly_what_was_told():
     experiment.tell([3, 40], [1.5, 7.0], [0.1, 0.2], [True, False])
     digest = hashlib.sha256(np.array(SURVEY.shape, "<u8").tobytes())
     positions = np.array([[0, 3 * 1e-9], [1e-9, 8 * 1e-9]])
-    for array in (SURVEY, positions, np.array([1.5, np.nan]), np.array([0.1, np.nan])):
+    for array in (SURVEY, positions, np.zeros(2), np.array([1.5, np.nan]), np.array([0.1, np.nan])):
         digest.update(np.ascontiguousarray(array, "<f8").tobytes())
     assert experiment.input_hash() == digest.digest()
     assert experiment.input_rows == 2
@@ -199,8 +199,8 @@ def test_expected_improvement_finds_a_hidden_extreme_that_random_sampling_misses
     assert found["configured"] > found["brightness"] + 0.3
 
 
-def test_integrated_variance_maps_better_than_random_sampling():
-    parameters = dataclasses.replace(PARAMETERS, acquisition_function="integrated_variance", exploration_fraction=0.0)
+def test_integrated_posterior_variance_maps_better_than_random_sampling():
+    parameters = dataclasses.replace(PARAMETERS, acquisition_function="integrated_posterior_variance", exploration_fraction=0.0)
     scores = [[map_correlation(simulate(SURVEY, TRUTH, ERROR, FIELD, parameters, seed, s).mean, TRUTH) for seed in range(4)]
               for s in ("configured", "random")]
     assert np.median(scores[0]) > np.median(scores[1])

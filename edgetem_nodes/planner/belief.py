@@ -1,0 +1,131 @@
+"""What an experiment believes after it has learned: posteriors, how far they were right so far, and what was put right.
+
+Deep kernel learning is known to fail in three ways, each of which is looked for before every decision, named, and met:
+a collapsed embedding (the network maps everything to one place: learn again without it), overconfidence (predictions miss
+by more than they say: widen them), and an experiment trapped in one place (explore elsewhere for a batch).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import chi2
+
+from edgetem_nodes.planner.observations import Observations
+from edgetem_nodes.planner.surrogates import Surrogate, TrainedSurrogate
+from edgetem_nodes.planner.surrogates.posterior import InflatedPosterior, Posterior
+
+COLLAPSED_EXTENT = 0.05
+"""Spread of all candidates, in length scales, below which a model tells none from another."""
+JUDGED = 40
+"""Latest predictions that are judged."""
+FEWEST_JUDGED = 15
+"""Predictions below which nothing is said of them."""
+CONFIDENCE = 0.999
+"""With which a model is called overconfident."""
+LEAST_INFLATION, LARGEST_INFLATION = 1.5, 25.0
+"""Factor of the variances below which nothing is done, and beyond which no more."""
+
+
+@dataclass(frozen=True)
+class Belief:
+    """A trained surrogate as decisions use it.
+
+    Attributes
+    ----------
+    trained : the surrogate. inflation : factor of its posterior variances.
+    watchdogs : failures that were noticed and what was done about each, for people.
+    """
+
+    trained: TrainedSurrogate
+    inflation: float
+    watchdogs: tuple[str, ...]
+
+    def posterior(self, setting: int = 0, output: int = 0) -> Posterior:
+        """Of one output over all candidates, measured with one setting."""
+        posterior = self.trained.predict(setting, output)
+        return posterior if self.inflation == 1.0 else InflatedPosterior(posterior, self.inflation)
+
+
+def believe(surrogate: Surrogate, rows: Observations, seed: int) -> Belief:
+    """Learn from valid rows; look for a collapsed embedding and for overconfidence, and meet them."""
+    def learn(plain: bool) -> TrainedSurrogate:
+        return surrogate.learn(rows.candidates, rows.values, rows.standard_errors, seed, rows.settings, plain)
+
+    trained, watchdogs = learn(plain=False), []
+    if len(rows) >= FEWEST_JUDGED and trained.deep and trained.extent < COLLAPSED_EXTENT:
+        watchdogs.append(f"collapsed embedding: the model spreads the whole field over {trained.extent:.2g} length scales; "
+                         "this decision is made without the network")
+        trained = learn(plain=True)
+    noise = trained.predict().learned_noise_variance
+    inflation = overconfidence(rows, noise)
+    if inflation > 1.0:
+        watchdogs.append(f"overconfident: the latest predictions missed by {np.sqrt(inflation):.3g} times what they "
+                         f"allowed for; variances are multiplied by {inflation:.3g}")
+    return Belief(trained, inflation, tuple(watchdogs))
+
+
+def _judged(rows: Observations) -> Observations:
+    """The latest rows that had been predicted before they were measured, JUDGED at most."""
+    known = np.flatnonzero(rows.valid & np.isfinite(rows.predicted) & (rows.predicted_deviations > 0))[-JUDGED:]
+    return Observations(**{name: array[known] for name, array in rows.arrays().items()})
+
+
+def overconfidence(rows: Observations, noise_variance: float) -> float:
+    """Factor by which predictive variances were too small in the latest predictions; 1 where they may have been right.
+
+    Under a model that is right the squared standardised errors add up to a chi-square.
+
+    Parameters
+    ----------
+    noise_variance : of a measurement beside its standard error [scalar squared].
+    """
+    judged = _judged(rows)
+    if len(judged) < FEWEST_JUDGED:
+        return 1.0
+    errors = np.nan_to_num(judged.standard_errors[:, 0], nan=0.0)
+    expected = np.square(judged.predicted_deviations) + noise_variance + np.square(errors)
+    squares = np.square(judged.values[:, 0] - judged.predicted) / expected
+    # One wild reading is a wild reading: its square is cut at what happens once in CONFIDENCE.
+    ratio = float(np.minimum(squares, 30.0).mean())
+    if ratio < LEAST_INFLATION or squares.sum() < chi2.ppf(CONFIDENCE, len(squares)):
+        return 1.0
+    return min(ratio, LARGEST_INFLATION)
+
+
+def prequential_r_squared(rows: Observations) -> float:
+    """Share of the variance of all measured values that predictions made beforehand explained, of the latest JUDGED rows.
+
+    Dawid, J. R. Stat. Soc. A 147, 278 (1984): a forecaster is judged by forecasts made before the fact. NaN with fewer than
+    FEWEST_JUDGED of them, or where all values are alike.
+    """
+    judged, valid = _judged(rows), rows.only_valid()
+    spread = float(valid.values[:, 0].var()) if len(valid) else 0.0
+    if len(judged) < FEWEST_JUDGED or not spread > 0:
+        return float("nan")
+    return 1.0 - float(np.square(judged.values[:, 0] - judged.predicted).mean()) / spread
+
+
+def trapped(rows: Observations, coordinates: np.ndarray, free: np.ndarray, level: float | None, recent: int) -> np.ndarray:
+    """Where the experiment has been caught: the mean position (2,) of its latest measurements; empty where it is not.
+
+    It is caught where its latest `recent` measurements lie closer together than a twentieth of what is free to be measured,
+    and hardly any of them reached what was sought.
+
+    Parameters
+    ----------
+    rows : all measurements. coordinates : (candidates, 2) any unit of length. free : (candidates,) bool.
+    level : value that is sought [scalar]; None where only the map counts.
+    """
+    if len(rows) < 2 * recent or not free.any():
+        return np.zeros(0)
+    latest = slice(len(rows) - recent, len(rows))
+    at = coordinates[rows.candidates[latest]]
+    spread = np.sqrt(at.var(axis=0).sum())
+    whole = np.sqrt(coordinates[free].var(axis=0).sum())
+    if spread > 0.05 * whole:
+        return np.zeros(0)
+    if level is not None and np.mean(np.nan_to_num(rows.values[latest, 0], nan=-np.inf) >= level) > 0.2:
+        return np.zeros(0)
+    return at.mean(axis=0)
