@@ -13,9 +13,9 @@ from edgetem_nodes.graph.environment import lock_hash
 from edgetem_nodes.graph.messages import from_uuid, number_array
 from edgetem_nodes.graph.node import GraphNode
 from edgetem_nodes.graph.quality_of_service import EVENTS, STATE
-from edgetem_nodes.planner.experiment import Proposal
 from edgetem_nodes.planner.platform import decision_platform
 from edgetem_nodes.planner.progress import Progress
+from edgetem_nodes.planner.proposal import Proposal
 
 
 class Announcer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 import uuid
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from edgetem_nodes.graph.node import GraphNode, Peer
 from edgetem_nodes.graph.operating import as_text
 from edgetem_nodes.physics.scan import ScanField
 from edgetem_nodes.planner import stopping
-from edgetem_nodes.planner.experiment import ActiveExperiment, ExperimentError, Proposal
+from edgetem_nodes.planner.experiment import ActiveExperiment, ExperimentError
 from edgetem_nodes.planner.ledger import Pending
 from edgetem_nodes.planner.node.announcing import Announcer, decision_of, describe
 from edgetem_nodes.planner.node.energies import EnergeticsClient
@@ -28,6 +29,7 @@ from edgetem_nodes.planner.node.operator_services import OperatorServices
 from edgetem_nodes.planner.node.scalarizer_change import ScalarizerClient
 from edgetem_nodes.planner.operation import APPROVALS, CHANGE_SCALARIZER, Operation, Request
 from edgetem_nodes.planner.progress import Progress
+from edgetem_nodes.planner.proposal import Proposal
 from edgetem_nodes.planner.waiting import Failed, Stopped, Waiting
 
 CHECKPOINT = "checkpoint.npz"
@@ -69,8 +71,8 @@ class Conductor:
     def conduct(self, goal: ServerGoalHandle, result: RunExperiment.Result) -> None:
         """Run the experiment that a goal asks for; raises Failed, ExperimentError, Stopped or Halted where it cannot end."""
         request, began = goal.request, time.monotonic()
-        budget = self._budget(request)
         progress = self._begin(request)
+        budget = self._budget(progress, request)
         before = progress.experiment.points
         self._goal = goal
         self._rate = lambda: (progress.experiment.points - before) / (time.monotonic() - began)
@@ -95,11 +97,12 @@ class Conductor:
             result.decisions, result.points = progress.decisions, progress.experiment.points
             result.dose, result.beam_time = progress.dose, progress.beam_time
 
-    def _budget(self, request: RunExperiment.Goal) -> stopping.Budget:
-        p = self._parameters
-        return stopping.Budget(request.point_budget or p.point_budget, request.dose_budget or p.dose_budget,
-                               request.time_budget or p.time_budget_s,
-                               request.target_standard_deviation or p.target_standard_deviation)
+    def _budget(self, progress: Progress, request: RunExperiment.Goal) -> stopping.Budget:
+        """The configured budget, with what the goal says in its place."""
+        budget = progress.experiment.budget()
+        return replace(budget, points=request.point_budget or budget.points, dose=request.dose_budget or budget.dose,
+                       time=request.time_budget or budget.time,
+                       target_standard_deviation=request.target_standard_deviation or budget.target_standard_deviation)
 
     def _begin(self, request: RunExperiment.Goal) -> Progress:
         """A new experiment with its overview, or the one that a checkpoint describes."""

@@ -15,9 +15,9 @@ from edgetem_nodes.graph.column import fill
 from edgetem_nodes.graph.messages import from_uuid, number_array
 from edgetem_nodes.graph.node import GraphNode, Peer
 from edgetem_nodes.planner.actions import ActionSpace, Setting
-from edgetem_nodes.planner.experiment import Proposal
 from edgetem_nodes.planner.ledger import Pending
 from edgetem_nodes.planner.node.inbox import Inbox
+from edgetem_nodes.planner.proposal import Proposal
 from edgetem_nodes.planner.waiting import Call, Failed, Waiting
 
 

@@ -45,7 +45,7 @@ class OperatorServices:
         def serve(message: Any, response: Any) -> Any:
             codes = type(response)
             try:
-                request = request_of(name, message)
+                request = json.loads(as_text(request_of(name, message)))  # just as a replay reads it
                 if name == CHANGE_SCALARIZER and not self._has_featurizer():
                     raise Refused("FEATURIZER_MISSING", "no node serves set_scalarizer: is the featurizer running?")
                 response.queued = self._operation.submit(request)
