@@ -1,7 +1,7 @@
 """What the operator asked of a recorded experiment, and between which decisions: a replay asks for it again. No ROS.
 
-Of the recorded decisions only number, kind, `request` and `scalarizer_version` are read: the operator's part, which the
-planner did not decide. What the planner decided stays unread until it has decided again.
+Of the recorded decisions only number, kind, `request`, `scalarizer_version` and `points` are read: the operator's part,
+which the planner did not decide. What the planner decided stays unread until it has decided again.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ class Step:
     request : what was asked for, without "refused"; None: nothing.
     refused : why it was not carried out after all; empty: it was.
     stopped : the decision is the operator's stop.
+    points : measured before it.
     """
 
     index: int
@@ -35,6 +36,7 @@ class Step:
     refused: str = ""
     scalarizer_version: int = 0
     stopped: bool = False
+    points: int = 0
 
 
 @dataclass(frozen=True)
@@ -71,9 +73,13 @@ class Interventions:
             paused = {"pause_experiment": True, "resume_experiment": False}.get(request.get("kind"), paused)
         return "the experiment was paused" if paused else ""
 
-    def stopped_after(self, index: int) -> bool:
+    def stopped_in(self, index: int | None) -> bool:
+        """Whether the operator stopped the experiment in the acquisition of a decision: nothing was learned of it."""
+        return self.stopped_after(index) and self.steps[index + 1].points == self.steps[index].points
+
+    def stopped_after(self, index: int | None) -> bool:
         """Whether the operator's stop is the next decision."""
-        return index + 1 in self.steps and self.steps[index + 1].stopped
+        return index is not None and index + 1 in self.steps and self.steps[index + 1].stopped
 
     def action(self, index: int) -> str:
         """Kind of a decision; empty where it is not on record."""
@@ -100,5 +106,5 @@ def interventions_of(folder: str | Path) -> Interventions:
         refused = str(request.pop("refused", "")) if request else ""
         steps[int(message.index)] = Step(int(message.index), message.action, request, refused,
                                          int(message.scalarizer_version),
-                                         message.action == STOP and message.stop_reason == OPERATOR)
+                                         message.action == STOP and message.stop_reason == OPERATOR, int(message.points))
     return Interventions(steps)

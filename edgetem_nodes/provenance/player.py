@@ -9,7 +9,7 @@ from typing import Any
 
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
-from rclpy.action import ActionClient, ActionServer
+from rclpy.action import ActionClient, ActionServer, CancelResponse
 from rclpy.action.server import ServerGoalHandle
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.serialization import deserialize_message
@@ -23,7 +23,7 @@ from edgetem_nodes.graph.node import GraphNode
 from edgetem_nodes.graph.operating import SERVICES, message_of
 from edgetem_nodes.graph.quality_of_service import EVENTS, STATE
 from edgetem_nodes.provenance.comparison import NOT_COMPARABLE, DecisionComparer
-from edgetem_nodes.provenance.interventions import PROPOSE, Step, interventions_of
+from edgetem_nodes.provenance.interventions import PROPOSE, STOP, Step, interventions_of
 from edgetem_nodes.provenance.metadata import BagError
 from edgetem_nodes.provenance.parameters import PlayerParameters
 from edgetem_nodes.provenance.recording import Attempt, Recording
@@ -76,9 +76,10 @@ class PlayerNode(GraphNode):
         self._served: list[uuid.UUID] = []
         self._changes: list[Step] = []
         self._stopping = False
+        self._canceled: Any = None
         self._published = {name: self.create_publisher(kind, name, profile)
                            for name, (kind, profile) in _PUBLISHED.items()}
-        self._servers = [ActionServer(self, Acquire, "acquire", self._acquire),
+        self._servers = [ActionServer(self, Acquire, "acquire", self._acquire, cancel_callback=self._on_cancel),
                          ActionServer(self, ComputeEnergetics, "compute_energetics", self._compute_energetics)]
         self._services_made = [self.create_service(AcquireOverview, "acquire_overview", self._acquire_overview),
                                self.create_service(GetStructure, "get_structure", self._get_structure),
@@ -128,6 +129,8 @@ class PlayerNode(GraphNode):
         run = self._recording.acquisition(acquisition_id)
         index = self._decision_index(acquisition_id)
         name = f"acquisition {acquisition_id}" if index is None else f"decision {index}"
+        if self._interventions.stopped_in(index):
+            return await self._stopped(goal, run)
         refusal = self._refusal(run, goal.request, name)
         if refusal:
             self._deviation = self._deviation or refusal
@@ -151,6 +154,22 @@ class PlayerNode(GraphNode):
         else:
             goal.succeed()
         return result
+
+    async def _stopped(self, goal: ServerGoalHandle, run: Attempt | None) -> Acquire.Result:
+        """An acquisition in which the operator stopped the experiment: do so, and let the planner call it off."""
+        self._canceled, self._stopping = self.executor.create_future(), True
+        if run is not None and run.path is not None:
+            self._published["probe_path"].publish(run.path.data)
+        await self._canceled
+        goal.canceled()
+        return Acquire.Result(error_code=Acquire.Result.CANCELED, error_msg="canceled by the client")
+
+    def _on_cancel(self, _goal: ServerGoalHandle) -> CancelResponse:
+        if self._canceled is None:
+            return CancelResponse.REJECT
+        if not self._canceled.done():
+            self._canceled.set_result(None)
+        return CancelResponse.ACCEPT
 
     def _refusal(self, run: Attempt | None, request: Acquire.Goal, name: str) -> str:
         """Why a request cannot be served from the bag; empty where it can."""
@@ -229,6 +248,8 @@ class PlayerNode(GraphNode):
     def _go_on(self, index: int, action: str) -> None:
         """Do what the operator did once a decision stood, where the planner waits for nothing else."""
         recorded = self._interventions
+        if action == STOP:
+            return
         if action == PROPOSE and recorded.action(index) == PROPOSE and recorded.after(index):
             self.executor.create_task(self._intervene(recorded.after(index)))
             return
