@@ -58,10 +58,9 @@ def _carry_out(output: Path | None, namespace: str, request: dict[str, Any]) -> 
 
 def _ask(experiment: Remote, request: dict[str, Any]) -> None:
     """Send a request and say what came of it."""
-    text = experiment.ask(request)
-    print("accepted; it is carried out when the acquisition under way is measured", flush=True)
-    decision = experiment.carried_out(text)
-    print(f"decision {decision.index}: {decision.reason}")
+    decision = experiment.carried_out(experiment.ask(request), lambda: print(
+        "accepted, to be carried out once the acquisition under way is measured ...", flush=True))
+    print(f"decision {decision.index}, {decision.action}: {decision.reason}")
     if "refused" in json.loads(decision.request):
         raise typer.Exit(1)
 

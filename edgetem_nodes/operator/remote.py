@@ -20,6 +20,8 @@ from edgetem_nodes.operator.running import Running
 
 DISCOVERY = 10.0
 """[s] that the planner may take to be found and to answer."""
+AT_ONCE = 0.5
+"""[s] in which a request is carried out where no acquisition is under way."""
 LOOK_AGAIN = 2.0
 """[s] between two looks at whether the experiment has ended."""
 
@@ -79,8 +81,12 @@ class Remote:
             raise RemoteError(answer.error_msg)
         return answer.request
 
-    def carried_out(self, text: str) -> Decision:
+    def carried_out(self, text: str, waiting: Callable[[], None] = lambda: None) -> Decision:
         """Wait for the decision that carries out an accepted request, however long it takes.
+
+        Parameters
+        ----------
+        waiting : called once, where it does not come at once.
 
         Raises
         ------
@@ -88,6 +94,8 @@ class Remote:
         """
         def found() -> Decision | None:
             return next((d for d in self._decisions if d.request and _without_refusal(d.request) == text), None)
+        if not self._spin(lambda: found() is not None, AT_ONCE):
+            waiting()
         while True:
             self._spin(lambda: found() is not None, LOOK_AGAIN)
             decision = found()
@@ -115,7 +123,7 @@ class Remote:
         try:
             where = f"in ROS domain {os.environ.get('ROS_DOMAIN_ID', '0')}"
             if not self._spin(client.service_is_ready, DISCOVERY):
-                raise RemoteError(f"no planner was found {where}: has the experiment begun?")
+                raise RemoteError(f"no planner was found {where}: the experiment has not begun, or is ending")
             future = client.call_async(message)
             if not self._spin(future.done, DISCOVERY):
                 raise RemoteError(f"the planner did not answer {where} within {DISCOVERY:g} s")
