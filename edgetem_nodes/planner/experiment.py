@@ -22,7 +22,7 @@ from edgetem_nodes.planner.actions import ActionSpace, short_tour
 from edgetem_nodes.planner.checkpoint import ExperimentError
 from edgetem_nodes.planner.discovery import verdict
 from edgetem_nodes.planner.initial_design import best_candidate_design
-from edgetem_nodes.planner.observations import Observations
+from edgetem_nodes.planner.observations import LARGEST_VALUE, Observations
 from edgetem_nodes.planner.parameters import Parameters
 from edgetem_nodes.planner.patches import grid_coordinates, patch_components
 from edgetem_nodes.planner.proposal import Proposal
@@ -59,9 +59,9 @@ class ActiveExperiment:
         if survey.ndim != 3 or survey.shape[0] < 1 or survey.shape[1:] != tuple(field.shape):
             raise ExperimentError(f"a survey of shape {survey.shape} does not fit a field of {field.shape[0]} x "
                                   f"{field.shape[1]} positions; it must be (channels, rows, columns)")
-        if not np.isfinite(survey).all():
-            raise ExperimentError(f"{int((~np.isfinite(survey)).sum())} of {survey.size} survey values are not finite: "
-                                  "repair the survey before the experiment")
+        if (bad := ~(np.abs(survey) <= LARGEST_VALUE)).any():
+            raise ExperimentError(f"{int(bad.sum())} of {survey.size} survey values are not finite or beyond "
+                                  f"{LARGEST_VALUE:g}: repair the survey before the experiment")
         allowed = np.ones(field.shape, bool) if allowed is None else np.array(allowed, bool)
         if allowed.shape != tuple(field.shape) or not allowed.any():
             raise ExperimentError(f"the mask of allowed positions, shape {allowed.shape}, must fit the field of "
@@ -77,6 +77,9 @@ class ActiveExperiment:
         self._components = patch_components(survey, model.patch_size, model.patch_components)
         if not model.use_survey:
             self._components = self._components[:, :0]
+        elif not model.use_position and not self._descriptors.shape[1] and not np.ptp(self._components) > 0:
+            raise ExperimentError("the survey has no contrast and the position is not used: nothing tells one place from "
+                                  "another; set model.use_position")
         self.observations = Observations.none(1 + len(parameters.outputs))
         self.regions: tuple[Region, ...] = ()
         self._visits: tuple[str, ...] = ()
@@ -84,22 +87,27 @@ class ActiveExperiment:
         self._batch, self._setting = 0, 0
         self._pending = np.zeros(0, np.int64)
         self._expected = np.full((field.shape[0] * field.shape[1], 2), np.nan)
-        self._last_map, self._changes = np.full(field.shape[0] * field.shape[1], np.nan), ()
+        self._forget_maps()
         self._surrogate: Surrogate | None = None
         self._learned: Belief | None = None
 
+    def _forget_maps(self) -> None:
+        """Convergence is judged from here on: no map yet, no changes, no measurements behind it."""
+        self._last_map, self._changes = np.full(self.field.shape[0] * self.field.shape[1], np.nan), ()
+        self._mapped = 0
+
     def _descriptor_table(self, descriptors: np.ndarray | None) -> np.ndarray:
-        """(candidates, descriptors) float64."""
+        """(candidates, descriptors) float64, also from a checkpoint, which keeps them so."""
         shape = tuple(self.field.shape)
         if descriptors is None:
             return np.zeros((shape[0] * shape[1], 0))
         descriptors = np.array(descriptors, np.float64)
-        if descriptors.ndim == 2 and len(descriptors) == shape[0] * shape[1]:
-            return descriptors
-        if descriptors.ndim != 3 or descriptors.shape[1:] != shape or not np.isfinite(descriptors).all():
+        table = descriptors if descriptors.ndim == 2 else descriptors.reshape(len(descriptors), -1).T
+        fits = len(table) == shape[0] * shape[1] if descriptors.ndim == 2 else descriptors.shape[1:] == shape
+        if not fits or not (np.abs(table) <= LARGEST_VALUE).all():
             raise ExperimentError(f"descriptors of shape {descriptors.shape} must be (descriptors, rows, columns) of the "
-                                  f"{shape[0]} x {shape[1]} field, and finite")
-        return descriptors.reshape(len(descriptors), -1).T
+                                  f"{shape[0]} x {shape[1]} field, finite and within {LARGEST_VALUE:g}")
+        return table
 
     # ---- what was measured ------------------------------------------------------------------------------------
 
@@ -147,28 +155,33 @@ class ActiveExperiment:
         ----------
         positions : (rows, 2) (y, x) [m], or (rows,) grid indices as in `Proposal.candidates`.
         values, standard_errors : (rows,) or (rows, outputs) [scalar].
-        valid : (rows,) bool, False for a marked failure. A row whose first value is not finite is one, too.
+        valid : (rows,) bool, False for a marked failure. A row whose first value is not finite, or beyond LARGEST_VALUE,
+            is one, too.
         setting : index of the setting they were measured with, as in `Proposal.setting_index`.
         doses : [electrons] that each cost.
 
         Raises
         ------
-        ExperimentError : lengths differ, a position is outside the field, or there is no such setting.
+        ExperimentError : lengths differ, a position is outside the field, a dose is negative, or there is no such setting.
         """
         candidates = self._told(positions)
-        values, errors = self._columns(values), self._columns(standard_errors)
+        values, errors = _known(self._columns(values)), _bounded(self._columns(standard_errors))
         valid = np.ones(len(candidates), bool) if valid is None else np.array(valid, bool).ravel()
         if not len(candidates) == len(values) == len(errors) == len(valid):
             raise ExperimentError(f"{len(candidates)} candidates, {len(values)} values, {len(errors)} standard errors and "
                                   f"{len(valid)} marks do not belong together: one of each a measurement")
         if not 0 <= setting < len(self.actions):
             raise ExperimentError(f"setting {setting} is not one of the experiment's {len(self.actions)}")
+        doses = np.asarray(doses, float)
+        if doses.shape not in ((), candidates.shape) or not (doses >= 0).all():
+            raise ExperimentError(f"doses of shape {doses.shape} for {len(candidates)} measurements must be one, or one each, "
+                                  "in electrons and not negative")
         valid = valid & np.isfinite(values[:, 0])
         whole = np.ones(len(candidates), np.int64)
         self.observations = self.observations.with_rows(
             candidates=candidates, settings=setting * whole, batches=self._batch * whole,
             values=np.where(valid[:, None], values, np.nan), standard_errors=np.where(valid[:, None], errors, np.nan),
-            valid=valid, doses=np.broadcast_to(np.asarray(doses, float), candidates.shape),
+            valid=valid, doses=np.broadcast_to(doses, candidates.shape),
             predicted=self._expected[candidates, 0], predicted_deviations=self._expected[candidates, 1])
         self._pending = self._pending[~np.isin(self._pending, candidates)]
         self._batch, self._setting = self._batch + 1, setting
@@ -178,13 +191,15 @@ class ActiveExperiment:
     def retell(self, values: np.ndarray, standard_errors: np.ndarray, valid: np.ndarray) -> None:
         """Replace the values of every row told so far, in their order: another scalarizer has read the same data.
 
-        What the model expected of the rows before is forgotten: it was of another scalar. Parameters as in `tell`.
+        What the model expected of the rows before, and how its map changed, is forgotten: it was of another scalar.
+        Parameters as in `tell`.
 
         Raises
         ------
         ExperimentError : not one value a row.
         """
-        values, errors, valid = self._columns(values), self._columns(standard_errors), np.array(valid, bool).ravel()
+        values, errors = _known(self._columns(values)), _bounded(self._columns(standard_errors))
+        valid = np.array(valid, bool).ravel()
         if not len(values) == len(errors) == len(valid) == len(self.observations):
             raise ExperimentError(f"{len(values)} new values for {len(self.observations)} measurements: one each is needed")
         valid = valid & np.isfinite(values[:, 0])
@@ -194,6 +209,7 @@ class ActiveExperiment:
                                     predicted_deviations=unknown)
         self._expected[:] = np.nan
         self._learned = None
+        self._forget_maps()
 
     def _told(self, positions: np.ndarray) -> np.ndarray:
         positions = np.asarray(positions)
@@ -202,7 +218,11 @@ class ActiveExperiment:
                 return self.field.candidates(positions)
             except ValueError as error:
                 raise ExperimentError(str(error)) from None
-        candidates = np.array(positions, np.int64).ravel()
+        candidates = positions.ravel()
+        if len(candidates) and candidates.dtype.kind not in "iu":
+            raise ExperimentError(f"candidates of shape {positions.shape} and type {positions.dtype} are neither grid indices, "
+                                  "which are whole numbers, nor positions (rows, 2) [m]")
+        candidates = candidates.astype(np.int64)
         outside = (candidates < 0) | (candidates >= len(self._allowed))
         if outside.any():
             raise ExperimentError(f"candidate {candidates[outside][0]} is outside the field of {len(self._allowed)} "
@@ -290,14 +310,18 @@ class ActiveExperiment:
         deviation = float("nan")
         if budget.target_standard_deviation > 0 and self.observations.valid.any():
             deviation = float(self.predict()[1].max())
-        if budget.convergence > 0 and self.observations.valid.any():
-            changes = (*self._changes, self._map_change())
-        else:
-            changes = ()
+        changes = self._changes
+        if budget.convergence > 0 and self._has_news:
+            changes = (*changes, self._map_change())
         return stopping.Evidence(deviation, self.predictability, changes)
 
+    @property
+    def _has_news(self) -> bool:
+        """Whether anything valid was measured since the last map: a batch that was rejected changes none."""
+        return int(self.observations.valid.sum()) > self._mapped
+
     def _map_change(self) -> float:
-        """Root-mean-square change of the map since the last decision, over its standard deviation; infinite at first."""
+        """Root-mean-square change of the map by the latest batch, over its standard deviation; infinite at first."""
         mean = self.predict()[0].ravel()
         spread = float(mean.std())
         if np.isnan(self._last_map).any():
@@ -314,12 +338,14 @@ class ActiveExperiment:
 
         Raises
         ------
-        ExperimentError : nothing is left to choose, or no measurement so far is valid.
+        ExperimentError : nothing is left to choose, no measurement so far is valid, or less than one is asked for.
         """
         parameters, before = self.parameters, self.generator_state()
         if count is None:
             count = parameters.batch_points if self.points else parameters.initial_points
             count = min(count, max(1, parameters.point_budget - self.points))
+        if count < 1:
+            raise ExperimentError(f"a batch of {count} positions cannot be chosen: ask for at least one")
         free = [self.available(setting) for setting in range(len(self.actions))]
         if not any(each.any() for each in free):
             raise ExperimentError("no position is left: every one is measured, failed or forbidden")
@@ -359,13 +385,13 @@ class ActiveExperiment:
         from edgetem_nodes.planner.choosing import Situation, choose
 
         belief = self._belief()
-        self._model_seed(self._generator)
         situation = Situation(self.parameters, self.actions, self.field, self.observations,
                               allowed_by(self.regions, self._allowed, self.field), free, self._setting, region,
                               self._coordinates)
         choice = choose(belief, situation, count, self._generator)
-        self._changes = (*self._changes, self._map_change())[-1000:]
-        self._last_map = self.predict()[0].ravel()
+        if self._has_news:
+            self._changes = (*self._changes, self._map_change())[-1000:]
+            self._last_map, self._mapped = self.predict()[0].ravel(), int(self.observations.valid.sum())
         batch, reference = choice.batch, belief.posterior()
         chosen = batch.candidates
         if self.parameters.actions.travel_ms_per_um:
@@ -436,9 +462,10 @@ class ActiveExperiment:
                 kept.append(int(candidate))
         return np.array(kept, np.int64)
 
-    @staticmethod
-    def _model_seed(generator: np.random.Generator) -> int:
-        return int(generator.integers(2**62))
+    def _model_seed(self) -> int:
+        """Of the model's initial weights: of the experiment's seed and the number of rows alone, so that neither a look at
+        the map, nor a batch that was rejected, nor a restart gives another model of the same measurements."""
+        return int(np.random.Generator(np.random.PCG64([self.seed, 3, len(self.observations)])).integers(2**62))
 
     def _belief(self) -> Belief:
         """What the experiment believes now, learned once for every state of its measurements."""
@@ -449,9 +476,7 @@ class ActiveExperiment:
             # Torch is imported late: configuration, checks and the bring-up of other nodes do without.
             from edgetem_nodes.planner.belief import believe
 
-            twin = np.random.Generator(np.random.PCG64())
-            twin.bit_generator.state = self._generator.bit_generator.state
-            self._learned = believe(self._make_surrogate(), self.observations.only_valid(), self._model_seed(twin))
+            self._learned = believe(self._make_surrogate(), self.observations.only_valid(), self._model_seed())
         return self._learned
 
     def _make_surrogate(self) -> Surrogate:
@@ -468,18 +493,19 @@ class ActiveExperiment:
 
     def progress(self) -> dict[str, object]:
         """What a checkpoint keeps as JSON, besides what others can see."""
-        return {"visits": list(self._visits), "batch": self._batch, "setting": self._setting}
+        return {"visits": list(self._visits), "batch": self._batch, "setting": self._setting, "mapped": self._mapped}
 
     def arrays(self) -> dict[str, np.ndarray]:
         """What a checkpoint keeps as arrays, besides survey and observations."""
         return {"allowed": self._allowed.reshape(self.field.shape), "pending": self._pending, "barred": self._barred,
-                "expected": self._expected, "last_map": self._last_map, "changes": np.array(self._changes, np.float64),
+                "expected": self._expected.copy(), "last_map": self._last_map, "changes": np.array(self._changes, np.float64),
                 "descriptors": self._descriptors}
 
     def restore(self, progress: dict, arrays: dict[str, np.ndarray]) -> None:
         """Go on from `progress` and `arrays`; the generator's state is in the first as "generator"."""
         self._generator.bit_generator.state = progress["generator"]
         self._visits, self._batch, self._setting = tuple(progress["visits"]), progress["batch"], progress["setting"]
+        self._mapped = progress["mapped"]
         self._pending, self._barred = (np.asarray(arrays[name], np.int64) for name in ("pending", "barred"))
         self._expected, self._last_map = (np.array(arrays[name], np.float64) for name in ("expected", "last_map"))
         self._changes = tuple(float(change) for change in arrays["changes"])
@@ -502,3 +528,13 @@ class ActiveExperiment:
         ExperimentError : something is missing or wrong, or the parameters differ in what decisions depend on.
         """
         return checkpoint.experiment_of(cls, state, parameters)
+
+
+def _known(values: np.ndarray) -> np.ndarray:
+    """Values, NaN where they are not finite or beyond LARGEST_VALUE."""
+    return np.where(np.abs(values) <= LARGEST_VALUE, values, np.nan)
+
+
+def _bounded(errors: np.ndarray) -> np.ndarray:
+    """Standard errors, no finite one larger than LARGEST_VALUE."""
+    return np.where(np.isfinite(errors), np.minimum(errors, LARGEST_VALUE), errors)

@@ -7,6 +7,9 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
+LARGEST_VALUE = 1e60
+"""Magnitude beyond which a number counts as not finite: squares of its squares are still far from overflowing."""
+
 
 @dataclass(frozen=True)
 class Observations:

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from edgetem_nodes.planner.surrogates.deep_kernel import (DOUBLE, Architecture, DeepKernel, first_guess, outputs_of, prior_of)
+from edgetem_nodes.planner.observations import LARGEST_VALUE
+from edgetem_nodes.planner.surrogates.deep_kernel import Architecture, DeepKernel, first_guess, outputs_of, prior_of
 from edgetem_nodes.planner.surrogates.inputs import Inputs
 from edgetem_nodes.planner.surrogates.marginal_likelihood import HOPELESS, Objective, Rows, maximise
 from edgetem_nodes.planner.surrogates.posterior import (EnsemblePosterior, ExactPosterior, InducingPosterior, Posterior,
@@ -138,7 +139,7 @@ class Surrogate:
 
         Raises
         ------
-        ValueError : nothing measured, or values so large that float64 overflows.
+        ValueError : nothing measured, or a value beyond LARGEST_VALUE.
         """
         one_deterministic_thread()
         values = np.asarray(values, np.float64)
@@ -172,10 +173,9 @@ class Surrogate:
         spread = np.array([scale.spread for scale in scales])[output]
         level = np.array([scale.level for scale in scales])[output]
         error = errors[known]
-        error = np.where(np.isfinite(error) & (error > 0), error, 0.0) / spread
+        error = np.where(np.isfinite(error) & (error > 0), np.minimum(error, LARGEST_ERROR * spread), 0.0) / spread
         return Rows(self.inputs.at(measured[at], settings[at]), outputs_of(output),
-                    torch.from_numpy((values[known] - level) / spread),
-                    torch.from_numpy(np.square(np.minimum(error, LARGEST_ERROR))))
+                    torch.from_numpy((values[known] - level) / spread), torch.from_numpy(np.square(error)))
 
     def _train(self, architecture: Architecture, rows: Rows, generator: torch.Generator) -> _Member:
         prior = prior_of(architecture, self.inputs.other_lengths, generator)
@@ -205,7 +205,9 @@ def _scale(values: np.ndarray) -> Scale:
     """Level and spread of finite values; a spread of 1 in their own size where they are all alike."""
     if not len(values):
         return Scale(0.0, 1.0)
+    if np.abs(values).max() > LARGEST_VALUE:
+        raise ValueError(f"measured values up to {np.abs(values).max():g} overflow, {LARGEST_VALUE:g} at most can be learned: "
+                         "check the scalarizer")
     level, spread = float(values.mean()), float(values.std())
-    if not (math.isfinite(level) and math.isfinite(spread)):
-        raise ValueError(f"measured values up to {np.abs(values).max():g} overflow: check the scalarizer")
-    return Scale(level, spread if spread > 1e-12 * max(abs(level), 1e-300) else max(abs(level), 1.0))
+    alike = spread <= max(1e-12 * abs(level), 1.0 / LARGEST_VALUE)
+    return Scale(level, max(abs(level), 1.0) if alike else spread)
