@@ -75,7 +75,8 @@ def _judged(rows: Observations) -> Observations:
 def overconfidence(rows: Observations, noise_variance: float) -> float:
     """Factor by which predictive variances were too small in the latest predictions; 1 where they may have been right.
 
-    Under a model that is right the squared standardised errors add up to a chi-square.
+    Under a model that is right the squared standardised errors add up to a chi-square. One wild reading is a wild reading:
+    the largest square is left out, which under a model that is right makes the sum smaller still.
 
     Parameters
     ----------
@@ -86,9 +87,8 @@ def overconfidence(rows: Observations, noise_variance: float) -> float:
         return 1.0
     errors = np.nan_to_num(judged.standard_errors[:, 0], nan=0.0)
     expected = np.square(judged.predicted_deviations) + noise_variance + np.square(errors)
-    squares = np.square(judged.values[:, 0] - judged.predicted) / expected
-    # One wild reading is a wild reading: its square is cut at what happens once in CONFIDENCE.
-    ratio = float(np.minimum(squares, 30.0).mean())
+    squares = np.sort(np.square(judged.values[:, 0] - judged.predicted) / expected)[:-1]
+    ratio = float(squares.mean())
     if ratio < LEAST_INFLATION or squares.sum() < chi2.ppf(CONFIDENCE, len(squares)):
         return 1.0
     return min(ratio, LARGEST_INFLATION)
