@@ -63,20 +63,22 @@ def choose(belief: Belief, situation: Situation, count: int, generator: np.rando
     seeks = p.acquisition_function in SEEKERS
     caught = trapped(situation.observations, situation.coordinates, situation.free[situation.present],
                      goal.top_level if seeks else None, max(2 * p.batch_points, 12))
-    watchdogs = belief.watchdogs
+    watchdogs, reach = belief.watchdogs, f" without reaching {goal.top_level:.4g}" if seeks else ""
     weight = _recency(situation)
     if len(caught):
         functions = batch_functions(p.acquisition_function, count, p.exploration, max(0.5, p.exploration_fraction))
         weight = weight + _away_from(caught, situation.coordinates)
-        watchdogs += (f"trapped: the latest measurements all lie around one place without reaching {goal.top_level:.4g}; this "
-                      "batch keeps away from it, and half of it explores",)
+        watchdogs += (f"trapped: the latest measurements all lie around one place{reach}; this batch keeps away from it, "
+                      "and half of it explores",)
+    # Noise goes with one over the dose: from what the measurements had, by median, to what each setting would give.
+    relative = np.array([situation.actions.relative_dose(setting) for setting in range(len(situation.actions))])
+    typical = float(np.median(1.0 / relative[situation.observations.only_valid().settings]))
     choices = []
     for setting, free in enumerate(situation.free):
         if not free.any():
             continue
         posterior = belief.posterior(setting)
-        noise = situation.actions.relative_dose(situation.present) / situation.actions.relative_dose(setting)
-        chooser = BatchChooser(posterior, free, goal, generator, noise, len(situation.free) > 1,
+        chooser = BatchChooser(posterior, free, goal, generator, 1.0 / (relative[setting] * typical), len(situation.free) > 1,
                                _surprise(p, belief, situation), Penalties(weight, _costs(situation, setting)))
         choices.append((chooser.choose(functions), setting, posterior))
     batch, setting, posterior = max(choices, key=lambda entry: entry[0].merit)
