@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 STATE_VERSION = 2
 BUDGET_KEYS = ("output", "point_budget", "dose_budget", "time_budget_s", "target_standard_deviation", "predictability_target",
-               "convergence_target", "convergence_batches", "stop_when",               "measurement_timeout_s", "energetics")
+               "convergence_target", "convergence_batches", "stop_when", "measurement_timeout_s", "energetics")
 """Parameters that may differ between a checkpoint and the experiment that goes on from it."""
 _ROWS = "rows_"
 

@@ -17,7 +17,8 @@ def above(values: np.ndarray, standard_errors: np.ndarray, level: float, confide
     """
     known = np.isfinite(standard_errors) & (standard_errors > 0)
     chance = np.ones(len(values))
-    chance[known] = ndtr(-(values[known] - level) / standard_errors[known])
+    with np.errstate(over="ignore"):  # a vanishing error makes the quotient infinite, and the chance 0 or 1
+        chance[known] = ndtr(-(values[known] - level) / standard_errors[known])
     order = np.argsort(chance, kind="stable")
     limits = (1.0 - confidence) / np.arange(len(values), 0, -1)
     passed = np.logical_and.accumulate(chance[order] <= limits)

@@ -46,9 +46,11 @@ def _remove_region(experiment: ActiveExperiment, request: dict[str, Any]) -> str
 def _change_acquisition(experiment: ActiveExperiment, request: dict[str, Any]) -> str:
     rules, changes = declared(Parameters), dict(request["changes"])
     unknown = [name for name in changes if name not in CHANGEABLE]
-    if unknown or not changes:
-        name = unknown[0] if unknown else ""
-        raise ValueError(f"{name!r} cannot change in mid-run; {', '.join(CHANGEABLE)} can" + nearest(name, CHANGEABLE))
+    if not changes:
+        raise ValueError(f"nothing to change was named; {', '.join(CHANGEABLE)} can change in mid-run")
+    if unknown:
+        raise ValueError(f"{unknown[0]!r} cannot change in mid-run; {', '.join(CHANGEABLE)} can"
+                         + nearest(str(unknown[0]), CHANGEABLE))
     changes = {name: checked(rules[name], value) for name, value in changes.items()}
     before = experiment.parameters
     experiment.parameters = replace(before, **changes)

@@ -55,7 +55,7 @@ class BatchChooser:
 
     The "kriging believer" of Ginsbourger, Le Riche and Carraro (2010), Kriging is well-suited to parallelize optimization,
     section 2.3: a believed measurement leaves the mean as it is and shrinks the covariance, which rank-one updates give
-    exactly. Thompson sampling draws a function of its own for every position instead.
+    exactly. Thompson sampling draws a function of its own, from what is left, for every position.
 
     Parameters
     ----------
