@@ -11,12 +11,13 @@ from edgetem_nodes.operator.cli import app
 
 @pytest.fixture
 def check(tmp_path):
-    """Run `edgetem check` on a simulated experiment with some settings of the instrument and of the microscope."""
-    def run(microscope=None, **instrument):
+    """Run `edgetem check` on a simulated experiment with some settings of the instrument, the microscope and the planner."""
+    def run(microscope=None, planner=None, **instrument):
         simulated = {"rows": 16, "columns": 16, "field_nm": 8.0, **instrument.pop("simulated", {})}
         content = {"/**": {"ros__parameters": {"instrument": {"high_tension_kV": 200.0, "semi_convergence_mrad": 10.0,
                                                               "simulated": simulated, **instrument}}},
                    "microscope": {"ros__parameters": microscope or {}},
+                   "planner": {"ros__parameters": planner or {}},
                    "featurizer": {"ros__parameters": {"scalarizer": "virtual_detector"}}}
         path = tmp_path / "simulated.yaml"
         path.write_text(yaml.safe_dump(content))
@@ -65,3 +66,30 @@ def test_settings_that_would_do_nothing(check, settings, words):
 
 def test_a_beam_without_electrons(check):
     refused(check(probe_current_pA=0.0), "instrument.probe_current_pA 0", "above 0 pA")
+
+
+def test_what_is_free_besides_the_position_is_shown_and_paid_for(check):
+    plain = check(planner={"point_budget": 100})
+    free = check(planner={"point_budget": 100, "actions": {"dwell_ms": [1.0, 8.0], "defocus_nm": [0.0, 10.0]}})
+    assert free.exit_code == 0, free.output
+    assert "settings       4: dwell time 1 ms" in free.output
+
+    def seconds(result):
+        line = next(line for line in result.output.splitlines() if line.startswith("cost"))
+        return float(line.split(" s of beam time")[0].split()[-1])
+    assert seconds(free) == pytest.approx(seconds(plain) + 100 * 6e-3, abs=0.011), "8 ms in place of 2 ms, printed to 10 ms"
+
+
+@pytest.mark.parametrize(("actions", "words"), [
+    ({"alpha_mrad": [0.0, 1500.0]}, ["alpha 1.5", "outside the range of the stage"]),
+    ({"dwell_ms": [1.0, 2e4]}, ["dwell time 20000 ms is outside instrument.limits"]),
+    ({"defocus_nm": [5.0, 5.0]}, ["repeats a value"]),
+    ({"dwell_ms": [float(n) for n in range(1, 100)]}, ["99 settings, at most 64"])])
+def test_settings_that_the_column_cannot_do(check, actions, words):
+    refused(check(planner={"actions": actions}), "actions", *words)
+
+
+def test_measured_data_has_no_settings_but_its_own():
+    from command_line import SYNTHETIC
+    result = CliRunner().invoke(app, ["check", str(SYNTHETIC), "--set", "planner.actions.camera_length_mm=[100.0]"])
+    refused(result, "'camera_length 0.1' is not possible", "was measured as it was")
