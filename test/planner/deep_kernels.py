@@ -1,0 +1,60 @@
+"""Deep kernels with drawn parameters, and the same covariance by plain numpy: for tests of objective and posteriors."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from scipy.spatial.distance import cdist
+
+from edgetem_nodes.planner.surrogates.deep_kernel import Architecture, DeepKernel, prior_of
+from edgetem_nodes.planner.surrogates.marginal_likelihood import Rows
+
+
+def architecture(outputs: int = 1, hidden: int = 0, amplitude: int = 2, components: int = 4, others: int = 2) -> Architecture:
+    """Four components, two of them embedded where there is a network, and two further inputs."""
+    return Architecture(components, others, 2 if hidden else components, hidden, amplitude, outputs)
+
+
+def drawn(sizes: Architecture, seed: int = 0):
+    """Prior of a kernel and parameters (parameters,) drawn around it."""
+    prior = prior_of(sizes, torch.full((sizes.others,), 0.6, dtype=torch.float64), torch.Generator().manual_seed(seed))
+    away = torch.randn(sizes.size, generator=torch.Generator().manual_seed(seed + 1), dtype=torch.float64)
+    return prior, prior.centre + 0.6 * prior.spread * away
+
+
+def measured(sizes: Architecture, count: int, seed: int = 0, noise: float = 0.05) -> Rows:
+    """Rows of random inputs, outputs, values, and a noise of its own each."""
+    generator = np.random.default_rng(seed)
+    inputs = generator.normal(size=(count, sizes.components + sizes.others))
+    outputs = generator.integers(0, sizes.outputs, count)
+    values = np.sin(2.0 * inputs[:, 0]) + 0.3 * inputs[:, -1] + 0.4 * outputs + 0.1 * generator.normal(size=count)
+    return Rows(torch.tensor(inputs), torch.tensor(outputs), torch.tensor(values),
+                torch.tensor(noise * generator.random(count)))
+
+
+def dense(kernel: DeepKernel, left: np.ndarray, left_outputs: np.ndarray, right: np.ndarray,
+          right_outputs: np.ndarray) -> np.ndarray:
+    """Prior covariance a(p) a(p') B[i, j] c(|z - z'|) by numpy."""
+    p = {name: value.numpy() for name, value in kernel.parameters.items()}
+    sizes = kernel.architecture
+
+    def place(inputs):
+        patch = inputs[:, :sizes.components]
+        if sizes.hidden:
+            patch = patch @ p["linear"].T + np.tanh(patch @ p["first"].T + p["bias"]) @ p["second"].T
+        return np.hstack([patch, inputs[:, sizes.components:]]) * np.exp(-p["lengths"])
+
+    def amplitude(inputs):
+        return np.exp(np.clip(inputs[:, :sizes.amplitude] @ p["amplitude"], -3, 3))
+    distance = cdist(place(left), place(right))
+    scaled = np.sqrt(5.0) * distance
+    like = np.exp(-0.5 * distance**2) if kernel.form == "rbf" else (1 + scaled + scaled**2 / 3) * np.exp(-scaled)
+    lower = np.tril(p["coregionalisation"], -1) + np.diag(np.exp(0.5 * np.diag(p["coregionalisation"])))
+    between = (lower @ lower.T)[np.ix_(left_outputs, right_outputs)]
+    return np.outer(amplitude(left), amplitude(right)) * between * like
+
+
+def noise_of(kernel: DeepKernel, rows: Rows) -> np.ndarray:
+    """(rows,) variance of each measurement: its own and the learned one."""
+    learned = np.exp(kernel.parameters["noise"].numpy()) + 1e-5
+    return rows.noise.numpy() + learned[rows.outputs.numpy()]
