@@ -1,4 +1,4 @@
-"""Deep kernels with drawn parameters, and the same covariance by plain numpy: for tests of objective and posteriors."""
+"""Deep kernels with drawn or given parameters, and the same covariance by plain numpy: for tests of the planner's core."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from scipy.spatial.distance import cdist
 
 from edgetem_nodes.planner.surrogates.deep_kernel import Architecture, DeepKernel, prior_of
 from edgetem_nodes.planner.surrogates.marginal_likelihood import Rows
+from edgetem_nodes.planner.surrogates.posterior import ExactPosterior, Scale
 
 
 def architecture(outputs: int = 1, hidden: int = 0, amplitude: int = 2, components: int = 4, others: int = 2) -> Architecture:
@@ -58,3 +59,16 @@ def noise_of(kernel: DeepKernel, rows: Rows) -> np.ndarray:
     """(rows,) variance of each measurement: its own and the learned one."""
     learned = np.exp(kernel.parameters["noise"].numpy()) + 1e-5
     return rows.noise.numpy() + learned[rows.outputs.numpy()]
+
+
+def on_grid(side: int, measured: list[int], values: np.ndarray, noise: float, lengths=(0.3, 0.5)) -> ExactPosterior:
+    """Posterior over a side x side grid on the unit square; every measurement has the noise variance `noise`, >= 1e-5."""
+    sizes = Architecture(0, 2, 0, 0, 0, 1)
+    flat = torch.zeros(sizes.size, dtype=torch.float64)
+    p = sizes.split(flat)
+    p["lengths"].copy_(torch.log(torch.tensor(lengths, dtype=torch.float64)))
+    p["noise"].fill_(-800.0)
+    grid = torch.tensor(np.stack(np.divmod(np.arange(side * side), side), axis=1) / side)
+    rows = Rows(grid[torch.tensor(measured)], torch.zeros(len(measured), dtype=torch.int64),
+                torch.tensor(np.asarray(values, float)), torch.full((len(measured),), noise - 1e-5, dtype=torch.float64))
+    return ExactPosterior(DeepKernel(sizes, flat, "matern"), rows, grid, 0, Scale(0.0, 1.3))
