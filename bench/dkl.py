@@ -10,7 +10,8 @@ process of its own: this interpreter's where it has atomai, else the one that ED
 The data: an image of elliptical particles, 1 - exp(-1.5 sum of Gaussians), a particle each 400 pixels, of 5-8 pixels, aspect
 ratio up to 1.6 and height 0.5-1, with 3 % noise; a candidate every 4 pixels, seen through its 16 x 16 patch. The property is
 tanh(1.5 s) + 4 |grad s|, s the image without noise, smoothed by 4 pixels, the gradient a pixel: brightness that saturates,
-and edges. Coverage is of the central 90 % interval of the noiseless property.
+and edges. Coverage is of the central 90 % interval of a measurement there: what noise in the patch hides of the property is
+learned as noise, and counts.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ class Step(NamedTuple):
     mean: np.ndarray
     """(candidates,) predicted."""
     deviation: np.ndarray
-    """(candidates,) standard deviation of that."""
+    """(candidates,) standard deviation of a measurement there, the learned noise counted."""
     setup_seconds: float = 0.0
 
 
@@ -158,7 +159,9 @@ def planner_step(specimen: Specimen, measured: np.ndarray, seed: int) -> Step:
     experiment.tell(measured, specimen.truth[measured], np.zeros(len(measured)))
     experiment.ask(1)
     mean, deviation = experiment.predict()
-    return Step(time.perf_counter() - begun, time.process_time() - cpu, mean.ravel(), deviation.ravel(), setup)
+    seconds, cpu_seconds = time.perf_counter() - begun, time.process_time() - cpu
+    deviation = np.sqrt(np.square(deviation) + experiment.unexplained_variance)
+    return Step(seconds, cpu_seconds, mean.ravel(), deviation.ravel(), setup)
 
 
 def _scores(step: Step, truth: np.ndarray, measured: np.ndarray) -> tuple[float, float]:
@@ -233,7 +236,9 @@ def atomai_step(patches: np.ndarray, values: np.ndarray, measured: np.ndarray, s
     improvement = deviation * (np.exp(-0.5 * score**2) / np.sqrt(2.0 * np.pi) + score * ndtr(score))
     improvement[measured] = -np.inf
     improvement.argmax()
-    return Step(time.perf_counter() - begun, time.process_time() - cpu, mean, deviation)
+    seconds, cpu_seconds = time.perf_counter() - begun, time.process_time() - cpu
+    deviation = np.sqrt(np.square(deviation) + spread**2 * float(model.likelihood.noise.detach()))
+    return Step(seconds, cpu_seconds, mean, deviation)
 
 
 def _answer(told: str, answer: str) -> None:
