@@ -31,7 +31,7 @@ def test_batches_are_looked_at_approved_and_rejected_from_another_terminal(opera
     code, output, _ = run("status")
     assert code == 0
     assert "waiting: decision 0 proposes 16 positions" in output and "acquisition_function=expected_improvement" in output
-    assert "every batch waits for it" in output
+    assert "every batch waits for it" in output and "(y, x) from (-8, -8) to (7, 7) nm" in output
     code, output, _ = run("approve")
     assert (code, output) == (0, f"decision 1, initial: {lab.decisions[1].reason}\n")
     lab.decided(3)

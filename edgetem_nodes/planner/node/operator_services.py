@@ -10,6 +10,7 @@ from rclpy.callback_groups import CallbackGroup
 
 from edgetem.msg import Decision
 from edgetem.srv import ChangeScalarizer, GetExperiment
+from edgetem_nodes.graph.column import field_message
 from edgetem_nodes.graph.node import GraphNode
 from edgetem_nodes.graph.operating import INVALID, SERVICES, as_text, request_of
 from edgetem_nodes.planner.operation import CHANGE_SCALARIZER, Operation, Refused
@@ -73,5 +74,6 @@ class OperatorServices:
         response.regions = [json.dumps(region.record()) for region in experiment.regions]
         response.acquisition = json.dumps({name: getattr(experiment.parameters, name) for name in CHANGEABLE})
         response.approve_batches = progress.approve_batches
+        response.field = field_message(experiment.field)
         response.scalar_name, response.scalar_unit = progress.scalar.name, progress.scalar.unit
         return response
