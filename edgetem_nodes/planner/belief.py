@@ -111,7 +111,7 @@ def trapped(rows: Observations, coordinates: np.ndarray, free: np.ndarray, level
     """Where the experiment has been caught: the mean position (2,) of its latest measurements; empty where it is not.
 
     It is caught where its latest `recent` measurements lie closer together than a twentieth of what is free to be measured,
-    and hardly any of them reached what was sought.
+    or nearly as close as positions that are all different can, and hardly any of them reached what was sought.
 
     Parameters
     ----------
@@ -124,7 +124,10 @@ def trapped(rows: Observations, coordinates: np.ndarray, free: np.ndarray, level
     at = coordinates[rows.candidates[latest]]
     spread = np.sqrt(at.var(axis=0).sum())
     whole = np.sqrt(coordinates[free].var(axis=0).sum())
-    if spread > 0.05 * whole:
+    # A full disc of so many grid points has this spread: closer than that the latest measurements cannot lie.
+    cell = np.ptp(coordinates, axis=0).prod() / len(coordinates)
+    packed = np.sqrt(recent * cell / (2.0 * np.pi))
+    if spread > max(0.05 * whole, min(1.5 * packed, 0.25 * whole)):
         return np.zeros(0)
     if level is not None and np.mean(np.nan_to_num(rows.values[latest, 0], nan=-np.inf) >= level) > 0.2:
         return np.zeros(0)
