@@ -70,7 +70,6 @@ def choose(belief: Belief, situation: Situation, count: int, generator: np.rando
         weight = weight + _away_from(caught, situation.coordinates)
         watchdogs += (f"trapped: the latest measurements all lie around one place{reach}; this batch keeps away from it, "
                       "and half of it explores",)
-    # Noise goes with one over the dose: from what the measurements had, by median, to what each setting would give.
     relative = np.array([situation.actions.relative_dose(setting) for setting in range(len(situation.actions))])
     typical = float(np.median(1.0 / relative[situation.observations.only_valid().settings]))
     choices = []
@@ -78,11 +77,20 @@ def choose(belief: Belief, situation: Situation, count: int, generator: np.rando
         if not free.any():
             continue
         posterior = belief.posterior(setting)
-        chooser = BatchChooser(posterior, free, goal, generator, 1.0 / (relative[setting] * typical), len(situation.free) > 1,
+        chooser = BatchChooser(posterior, free, goal, generator, _noise(posterior, relative[setting] * typical), len(situation.free) > 1,
                                _surprise(p, belief, situation), Penalties(weight, _costs(situation, setting)))
         choices.append((chooser.choose(functions), setting, posterior))
     batch, setting, posterior = max(choices, key=lambda entry: entry[0].merit)
     return Choice(batch, setting, posterior, _reason(batch, situation, sought, setting), watchdogs)
+
+
+def _noise(posterior: Posterior, dose: float) -> float:
+    """Variance of a measurement at `dose` times the dose of those made, by median, over theirs.
+
+    Counting statistics fall with the dose. What no standard error explains does not, unless no standard error is known.
+    """
+    counted = 1.0 - posterior.learned_noise_variance / posterior.noise_variance
+    return 1.0 / dose if counted <= 0.0 else 1.0 - counted + counted / dose
 
 
 def _goal(p: Parameters, mean: np.ndarray, situation: Situation) -> tuple[Goal, str]:
