@@ -50,10 +50,8 @@ class Region:
         y, x = np.asarray(positions, float).reshape(-1, 2).T
         inside = np.zeros(len(y), bool)
         for (y0, x0), (y1, x1) in zip(self.vertices, (*self.vertices[1:], self.vertices[0]), strict=True):
-            if y0 == y1:
-                continue
-            crosses = (y0 > y) != (y1 > y)
-            inside ^= crosses & (x < x0 + (y - y0) / (y1 - y0) * (x1 - x0))
+            level = np.flatnonzero((y0 > y) != (y1 > y))
+            inside[level] ^= x[level] < x0 + (y[level] - y0) / (y1 - y0) * (x1 - x0)
         return inside
 
     def record(self) -> dict:
