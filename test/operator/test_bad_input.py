@@ -91,7 +91,7 @@ def test_a_file_that_is_not_yaml(configuration):
 
 
 @pytest.mark.parametrize(("setting", "words"), [
-    ("planner.model.patch_size=4", ["patch size 4 is even"]),
+    ("planner.model.patch_size=41", ["patch size 41 does not fit a survey of 24 x 20"]),
     ("planner.dose_budget=3e6", ["planner.dose_budget", "does not pay", "16 initial points"]),
     ("planner.energetics.points=2", ["energetics.points", "'eels_edge'", "only 'lattice'"]),
     ("/**.instrument.limits.areal_dose_e_per_A2=0.001", ["areal_dose_e_per_A2", "one point costs"]),
