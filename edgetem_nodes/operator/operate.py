@@ -100,7 +100,8 @@ def status(output: Output = None, namespace: Namespace = "") -> None:
 
 def _lines(state: Any) -> list[str]:
     decision, unit = state.decision, f" [{state.scalar_unit}]" if state.scalar_unit else ""
-    remark = {"waiting": f": decision {decision.index} proposes {len(decision.candidates)} positions; approve or reject them",
+    count = len(decision.candidates)
+    remark = {"waiting": f": decision {decision.index} proposes {count} positions; approve or reject them",
               "paused": ": 'edgetem operate resume' goes on"}
     parameters = json.loads(state.acquisition)
     lines = [f"state        {state.state}{remark.get(state.state, '')}",
@@ -108,8 +109,8 @@ def _lines(state: Any) -> list[str]:
              f"so far       {decision.points} points, {decision.dose:.3g} electrons, {decision.beam_time:.2f} s of beam time"]
     (y, x), (dy, dx), (rows, columns) = ([float(v) for v in part] for part in (
         state.field.origin, state.field.step, state.field.shape))
-    lines.append(f"field        {rows:.0f} x {columns:.0f} positions, (y, x) from ({y / NANOMETRE:.4g}, {x / NANOMETRE:.4g}) to "
-                 f"({(y + (rows - 1) * dy) / NANOMETRE:.4g}, {(x + (columns - 1) * dx) / NANOMETRE:.4g}) nm")
+    lines.append(f"field        {rows:.0f} x {columns:.0f} positions, (y, x) from ({y / NANOMETRE:.4g}, "
+                 f"{x / NANOMETRE:.4g}) to ({(y + (rows - 1) * dy) / NANOMETRE:.4g}, {(x + (columns - 1) * dx) / NANOMETRE:.4g}) nm")
     if state.scalar_name:
         lines.append(f"scalar       {state.scalar_name}{unit}, best {decision.best_value:.4g}, standard deviation of the map "
                      f"{decision.mean_standard_deviation:.3g} mean, {decision.max_standard_deviation:.3g} largest")
