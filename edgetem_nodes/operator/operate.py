@@ -109,8 +109,9 @@ def _lines(state: Any) -> list[str]:
              f"so far       {decision.points} points, {decision.dose:.3g} electrons, {decision.beam_time:.2f} s of beam time"]
     (y, x), (dy, dx), (rows, columns) = ([float(v) for v in part] for part in (
         state.field.origin, state.field.step, state.field.shape))
-    lines.append(f"field        {rows:.0f} x {columns:.0f} positions, (y, x) from ({y / NANOMETRE:.4g}, "
-                 f"{x / NANOMETRE:.4g}) to ({(y + (rows - 1) * dy) / NANOMETRE:.4g}, {(x + (columns - 1) * dx) / NANOMETRE:.4g}) nm")
+    last = y + (rows - 1) * dy, x + (columns - 1) * dx
+    (y0, x0), (y1, x1) = ((round(v / NANOMETRE, 4) for v in corner) for corner in ((y, x), last))
+    lines.append(f"field        {rows:.0f} x {columns:.0f} positions, (y, x) from ({y0:g}, {x0:g}) to ({y1:g}, {x1:g}) nm")
     if state.scalar_name:
         lines.append(f"scalar       {state.scalar_name}{unit}, best {decision.best_value:.4g}, standard deviation of the map "
                      f"{decision.mean_standard_deviation:.3g} mean, {decision.max_standard_deviation:.3g} largest")
