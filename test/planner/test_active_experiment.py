@@ -12,7 +12,8 @@ from measured_maps import particles
 
 from edgetem_nodes.physics.scan import ScanField
 from edgetem_nodes.planner.experiment import ActiveExperiment, ExperimentError
-from edgetem_nodes.planner.parameters import Energetics, Model, Parameters
+from edgetem_nodes.planner.parameters import FUNCTIONS, Discovery, Energetics, Model, Parameters
+from edgetem_nodes.planner.patches import grid_coordinates
 from edgetem_nodes.planner.simulation import found_fraction, map_correlation, simulate, top_positions
 from edgetem_nodes.planner.stopping import Spent
 
@@ -45,8 +46,7 @@ def same(a, b):
     return True
 
 
-@pytest.mark.parametrize("function", ["expected_improvement", "upper_confidence_bound", "maximum_variance",
-                                      "integrated_posterior_variance", "random"])
+@pytest.mark.parametrize("function", FUNCTIONS)
 def test_one_seed_gives_one_sequence_of_decisions(function):
     parameters = dataclasses.replace(PARAMETERS, acquisition_function=function)
     runs = [decisions(ActiveExperiment(SURVEY, FIELD, parameters, seed=5), 4) for _ in range(2)]
@@ -189,14 +189,15 @@ def test_the_most_telling_positions_are_measured_large_and_apart():
     assert distances.min() >= 0.2 * 31e-9 - 1e-15
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_expected_improvement_finds_a_hidden_extreme_that_random_sampling_misses(seed):
-    runs = {s: simulate(SURVEY, TRUTH, ERROR, FIELD, PARAMETERS, seed, s) for s in ("configured", "random", "brightness")}
-    found = {s: found_fraction(run.candidates, TRUTH) for s, run in runs.items()}
-    assert all(len(set(run.candidates)) == 90 for run in runs.values())
-    assert found["configured"] >= 0.8
-    assert found["configured"] > found["random"] + 0.3
-    assert found["configured"] > found["brightness"] + 0.3
+def test_expected_improvement_finds_a_hidden_extreme_that_random_sampling_misses():
+    found = {s: [] for s in ("configured", "random", "brightness")}
+    for seed in range(5):
+        for strategy, shares in found.items():
+            run = simulate(SURVEY, TRUTH, ERROR, FIELD, PARAMETERS, seed, strategy)
+            assert len(set(run.candidates)) == 90
+            shares.append(found_fraction(run.candidates, TRUTH))
+    assert np.median(found["configured"]) >= 0.8
+    assert min(found["configured"]) > max(found["random"] + found["brightness"]) + 0.3
 
 
 def test_integrated_posterior_variance_maps_better_than_random_sampling():
@@ -219,9 +220,12 @@ def test_top_positions_take_ties_leave_out_unknowns_and_smooth():
 
 
 @pytest.mark.parametrize(("change", "message"), [
-    (lambda s: s.pop("values"), "incomplete or damaged: KeyError 'values'"),
+    (lambda s: s.pop("rows_values"), "incomplete or damaged: TypeError .*values"),
+    (lambda s: s.pop("expected"), "incomplete or damaged: KeyError 'expected'"),
+    (lambda s: s.update(rows_colour=np.zeros(3)), "incomplete or damaged: TypeError .*colour"),
     (lambda s: s.update(experiment=np.array("{")), "incomplete or damaged: JSONDecodeError"),
-    (lambda s: s.update(experiment=np.array(str(s["experiment"]).replace('"version": 1', '"version": 9'))), "version 9"),
+    (lambda s: s.update(experiment=np.array(str(s["experiment"]).replace('"visits"', '"visit"'))), "KeyError 'visits'"),
+    (lambda s: s.update(experiment=np.array(str(s["experiment"]).replace('"version": 2', '"version": 9'))), "version 9"),
 ])
 def test_a_damaged_checkpoint_is_refused(change, message):
     experiment = ActiveExperiment(SURVEY, FIELD, PARAMETERS, seed=0)
@@ -243,9 +247,163 @@ def test_a_checkpoint_goes_on_with_other_budgets_and_with_nothing_else_changed()
         ActiveExperiment.load_state(state, dataclasses.replace(PARAMETERS, model=Model(patch_size=7)))
 
 
+def test_a_snapshot_stays_as_it_was_while_the_experiment_goes_on():
+    experiment = ActiveExperiment(SURVEY, FIELD, PARAMETERS, seed=2)
+    decisions(experiment, 1)
+    asked = experiment.ask()
+    state = experiment.state_dict()
+    before = {name: np.array(array) for name, array in state.items()}
+    tell(experiment, asked)
+    decisions(experiment, 1)
+    assert all(np.array(state[name]).tobytes() == array.tobytes() for name, array in before.items())
+
+
+@pytest.mark.parametrize("then", ["reject", "withdraw"])
+def test_a_batch_that_is_dropped_changes_no_model_also_after_a_restart(then):
+    experiment = ActiveExperiment(SURVEY, FIELD, PARAMETERS, seed=2)
+    decisions(experiment, 2)
+    first = experiment.ask()
+    getattr(experiment, then)()
+    resumed = ActiveExperiment.load_state(experiment.state_dict())
+    proposals = experiment.ask(), resumed.ask()
+    assert same(*proposals)
+    assert proposals[0].model == first.model
+    if then == "reject":
+        assert not np.isin(proposals[0].candidates, first.candidates).any()
+
+
+def test_convergence_is_judged_by_batches_that_were_measured():
+    parameters = dataclasses.replace(PARAMETERS, point_budget=1000, convergence_target=0.06, convergence_batches=2)
+    experiment = ActiveExperiment(SURVEY, FIELD, parameters, seed=0)
+    decisions(experiment, 2)
+    for _ in range(4):  # the operator takes none of the batches: nothing is known better
+        experiment.ask()
+        experiment.withdraw()
+        assert experiment.stop_reason(Spent(experiment.points)) == ""
+    maps = [experiment.predict()[0]]
+    while not experiment.stop_reason(Spent(experiment.points)):
+        decisions(experiment, 1)
+        maps.append(experiment.predict()[0])
+    assert experiment.stop_reason(Spent(experiment.points)) == "convergence"
+    changes = [np.sqrt(np.mean((b - a) ** 2)) / b.std() for a, b in zip(maps, maps[1:], strict=False)]
+    assert max(changes[-2:]) <= 0.06 < max(changes[-3:-1])
+
+
+def test_what_is_predicted_well_enough_ends_it():
+    parameters = dataclasses.replace(PARAMETERS, point_budget=1000, predictability_target=0.5,
+                                     acquisition_function="random")
+    experiment = ActiveExperiment(SURVEY, FIELD, parameters, seed=0)
+    predicted, read = [], []
+    while not (reason := experiment.stop_reason(Spent(experiment.points))):
+        proposal = decisions(experiment, 1)[0]
+        predicted, read = [*predicted, *proposal.predicted], [*read, *TRUTH.ravel()[proposal.candidates]]
+    assert reason == "predictability_target"
+    misses = (np.array(predicted) - np.array(read))[-40:]
+    missed = np.nanmean(misses**2) / experiment.values.var()
+    assert experiment.predictability == pytest.approx(1 - missed)
+    assert experiment.predictability >= 0.5
+
+
+def test_another_scalar_is_learned_as_if_it_had_been_measured_from_the_start():
+    """Same rows, same seed: the map after `retell` is that of an experiment that was told so in the first place."""
+    experiment, other = (ActiveExperiment(SURVEY, FIELD, PARAMETERS, seed=2) for _ in range(2))
+    decisions(experiment, 3)
+    rows = experiment.observations
+    values = 5.0 - 2.0 * rows.values[:, 0]
+    experiment.retell(values, 2.0 * rows.standard_errors[:, 0], rows.valid)
+    other.tell(rows.candidates, values, 2.0 * rows.standard_errors[:, 0])
+    assert [m.tobytes() for m in experiment.predict()] == [m.tobytes() for m in other.predict()]
+    assert experiment.input_hash() == other.input_hash()
+    assert np.isnan(experiment.predictability)  # it was another scalar that was predicted
+    assert not np.isin(experiment.ask().candidates, rows.candidates).any()
+
+
+def test_recent_places_are_left_alone_for_some_batches():
+    """The mean distance of a batch from the one before it grows with the length of the penalty."""
+    coordinates = grid_coordinates(TRUTH.shape, (1.0, 1.0))
+    nearest = {}
+    for length in (0.0, 0.15):
+        parameters = dataclasses.replace(PARAMETERS, recency_length=length, batch_points=5, exploration_fraction=0.0,
+                                         acquisition_function="upper_confidence_bound", point_budget=500)
+        experiment, apart = ActiveExperiment(SURVEY, FIELD, parameters, seed=1), []
+        decisions(experiment, 1)
+        before = decisions(experiment, 1)[0].candidates
+        for _ in range(6):
+            now = decisions(experiment, 1)[0].candidates
+            distances = np.linalg.norm(coordinates[now][:, None] - coordinates[before][None], axis=2)
+            apart.append(distances.min(axis=1).mean())
+            before = now
+        nearest[length] = np.mean(apart)
+    assert nearest[0.15] > 1.5 * nearest[0.0]
+    assert nearest[0.15] > 0.15
+
+
+def test_reserved_positions_are_a_random_share_that_is_never_measured():
+    parameters = dataclasses.replace(PARAMETERS, reserved_fraction=0.3, point_budget=5000, initial_points=300,
+                                     batch_points=300, acquisition_function="random")
+    experiment = ActiveExperiment(SURVEY, FIELD, parameters, seed=4)
+    while not experiment.stop_reason(Spent(experiment.points)):
+        decisions(experiment, 1)
+    assert len(experiment.measured) == TRUTH.size - int(0.3 * TRUTH.size)
+    left = np.setdiff1d(np.arange(TRUTH.size), experiment.measured)
+    assert abs(grid_coordinates(TRUTH.shape, (1.0, 1.0))[left].mean() - 0.5) < 0.05
+
+
+def test_a_second_output_is_learned_with_the_first_and_may_be_missing():
+    parameters = dataclasses.replace(PARAMETERS, outputs=["thickness"])
+    experiment = ActiveExperiment(SURVEY, FIELD, parameters, seed=0)
+    for turn in range(3):
+        candidates = experiment.ask().candidates
+        values = np.stack([TRUTH.ravel()[candidates], 3.0 - TRUTH.ravel()[candidates]], axis=1)
+        if turn == 1:
+            values[:, 1] = np.nan
+        experiment.tell(candidates, values, np.full(values.shape, 0.3))
+    second = experiment.predict(output=1)[0]
+    assert np.corrcoef(second.ravel(), 3.0 - TRUTH.ravel())[0, 1] > 0.8
+    assert len(experiment.measured) == experiment.points
+
+
+def test_a_discovery_is_stated_as_the_parameters_asked():
+    parameters = dataclasses.replace(PARAMETERS, discovery=Discovery(level=3.0, confidence=0.95, positions=3))
+    experiment = ActiveExperiment(SURVEY, FIELD, parameters, seed=0)
+    assert experiment.discovery() == "no discovery: nothing was measured"
+    decisions(experiment, 5)
+    assert experiment.discovery().startswith("discovery: ")
+    assert "3 asked for" in experiment.discovery()
+
+
+def test_descriptors_known_everywhere_guide_it():
+    """A coarse scan that shows the scalar itself: the map is far better than by survey and position."""
+    errors = []
+    for descriptors in (None, np.stack([TRUTH, np.zeros_like(TRUTH)])):
+        experiment = ActiveExperiment(SURVEY, FIELD, PARAMETERS, 0, descriptors=descriptors)
+        decisions(experiment, 2)
+        errors.append(np.sqrt(np.mean((experiment.predict()[0] - TRUTH) ** 2)))
+        resumed = ActiveExperiment.load_state(experiment.state_dict())
+        assert resumed.predict()[0].tobytes() == experiment.predict()[0].tobytes()
+    assert errors[1] < 0.75 * errors[0]
+    with pytest.raises(ExperimentError, match=r"descriptors of shape \(2, 5, 5\) must be \(descriptors, rows, columns\)"):
+        ActiveExperiment(SURVEY, FIELD, PARAMETERS, 0, descriptors=np.zeros((2, 5, 5)))
+    with pytest.raises(ExperimentError, match="and finite|, finite"):
+        ActiveExperiment(SURVEY, FIELD, PARAMETERS, 0, descriptors=np.full((1, 32, 32), np.nan))
+
+
+def test_a_batch_of_no_positions_is_refused():
+    experiment = ActiveExperiment(SURVEY, FIELD, PARAMETERS, seed=0)
+    with pytest.raises(ExperimentError, match="a batch of 0 positions cannot be chosen: ask for at least one"):
+        experiment.ask(0)
+
+
+def test_a_survey_that_tells_nothing_is_refused_before_anything_is_measured():
+    blind = dataclasses.replace(PARAMETERS, model=Model(use_position=False))
+    with pytest.raises(ExperimentError, match="the survey has no contrast and the position is not used.*set model.use_position"):
+        ActiveExperiment(np.ones((1, 32, 32)), FIELD, blind, 0)
+
+
 @pytest.mark.parametrize(("survey", "allowed", "message"), [
     (np.zeros((1, 5, 5)), None, r"survey of shape \(1, 5, 5\) does not fit a field of 32 x 32"),
     (np.full((1, 32, 32), np.nan), None, "1024 of 1024 survey values are not finite"),
+    (np.full((1, 32, 32), 1e200), None, "1024 of 1024 survey values are not finite or beyond 1e.60: repair the survey"),
     (SURVEY, np.zeros((32, 32), bool), "allow at least one position"),
 ])
 def test_bad_surveys_and_masks_are_refused(survey, allowed, message):
