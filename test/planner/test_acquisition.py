@@ -189,9 +189,12 @@ def test_thompson_sampling_picks_each_position_as_often_as_it_is_the_largest():
     given_ = on_grid(4, [0, 5, 15], [0.2, 0.6, -0.3], 0.05)
     every, runs = np.arange(16), 3000
     generator = np.random.default_rng(7)
-    picked = [BatchChooser(given_, np.ones(16, bool), GOAL, generator).choose(["thompson_sampling"]).candidates[0]
-              for _ in range(runs)]
-    draws = np.random.default_rng(8).multivariate_normal(given_.mean, given_.covariance(every, every), 200_000, method="eigh")
+    batches = [BatchChooser(given_, np.ones(16, bool), GOAL, generator).choose(["thompson_sampling"]) for _ in range(runs)]
+    picked, maps = [batch.candidates[0] for batch in batches], np.array([batch.acquisition for batch in batches])
+    covariance = given_.covariance(every, every)
+    np.testing.assert_allclose(maps.mean(axis=0), given_.mean, atol=4.5 * given_.standard_deviation.max() / np.sqrt(runs))
+    np.testing.assert_allclose(np.cov(maps.T), covariance, atol=0.12 * covariance.max())
+    draws = np.random.default_rng(8).multivariate_normal(given_.mean, covariance, 200_000, method="eigh")
     expected = np.bincount(draws.argmax(axis=1), minlength=16) / 200_000
     share = np.bincount(picked, minlength=16) / runs
     assert (np.abs(share - expected) < 4.5 * np.sqrt(expected * (1 - expected) / runs) + 2e-3).all()
