@@ -158,7 +158,7 @@ def test_three_hundred_points_stand_for_fifteen_hundred_measurements():
     assert 0.98 < np.median(ratio) < 1.05
     assert ((ratio > 0.9) & (ratio < 1.4)).all()
     assert np.sqrt(np.mean((result.mean - truth) ** 2)) < 0.05
-    assert (few.standard_deviation > 0.99 * exact.standard_deviation).all()  # fewer points never claim to know more
+    assert np.median(few.standard_deviation / exact.standard_deviation) > 3.0  # fewer points do not claim to know as much
 
 
 def test_six_thousand_measurements_are_taken_in():
