@@ -189,7 +189,8 @@ def test_the_batch_is_ordered_into_a_short_tour_where_travel_takes_time():
     proposal = experiment.ask()
     plain = begun(Actions(), 0.1).ask()
     assert set(proposal.candidates) == set(plain.candidates)
-    assert dict(zip(proposal.candidates, proposal.values, strict=True)) == dict(zip(plain.candidates, plain.values, strict=True))
+    values = [dict(zip(each.candidates, each.values, strict=True)) for each in (proposal, plain)]
+    assert values[0] == values[1]
     assert length(proposal.positions, last) <= length(nearest_neighbour(plain.positions, last), last) + 1e-15
     np.testing.assert_array_equal(proposal.predicted, experiment.predict()[0].ravel()[proposal.candidates])
 

@@ -396,7 +396,7 @@ def test_a_batch_of_no_positions_is_refused():
 
 def test_a_survey_that_tells_nothing_is_refused_before_anything_is_measured():
     blind = dataclasses.replace(PARAMETERS, model=Model(use_position=False))
-    with pytest.raises(ExperimentError, match="the survey has no contrast and the position is not used.*set model.use_position"):
+    with pytest.raises(ExperimentError, match="has no contrast and the position is not used.*set model.use_position"):
         ActiveExperiment(np.ones((1, 32, 32)), FIELD, blind, 0)
 
 

@@ -113,7 +113,8 @@ def test_an_experiment_is_trapped_where_its_latest_rows_huddle_without_reaching_
     assert len(trapped(found, at, free, None, 10))
     assert not len(trapped(caught, at, free, 5.0, 11))  # too few rows to say
     assert not len(trapped(caught, at, np.zeros(1600, bool), 5.0, 10))
-    loose = rows(np.zeros(20), np.zeros(20), 1.0, candidates=[*spread, *(40 * 4 * i + 4 * j for i in range(2) for j in range(5))])
+    apart = [40 * 4 * row + 4 * column for row in range(2) for column in range(5)]
+    loose = rows(np.zeros(20), np.zeros(20), 1.0, candidates=[*spread, *apart])
     assert not len(trapped(loose, at, free, 5.0, 10))  # every fourth position is no huddle
 
 

@@ -74,7 +74,8 @@ def test_components_of_a_large_field_come_from_patches_spread_over_it():
 
 @given(st.integers(1, 3), st.integers(2, 9), st.integers(2, 9), st.integers(1, 6), st.integers(1, 40), st.floats(-1e50, 1e50),
        st.sampled_from([0.0, 1e-12, 1.0, 1e40]), st.integers(0, 9))
-def test_any_survey_gives_finite_components_and_a_constant_one_zeros(channels, rows, columns, size, count, level, contrast, seed):
+def test_any_survey_gives_finite_components_and_a_constant_one_zeros(channels, rows, columns, size, count, level, contrast,
+                                                                     seed):
     size = min(size, 2 * min(rows, columns) - 1)
     noise = np.random.default_rng(seed).random((channels, rows, columns))
     result = patch_components(level + contrast * noise, size, count)

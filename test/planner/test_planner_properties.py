@@ -149,7 +149,8 @@ def test_no_impossible_position_is_ever_proposed_and_a_restart_at_any_moment_dec
     allowed.flat[generator.integers(allowed.size)] = True
     parameters = Parameters(acquisition_function=function, initial_points=4, batch_points=batch, actions=actions, seed=seed,
                             convergence_target=0.2, convergence_batches=2,
-                            model=Model(surrogate=surrogate, training_steps=3, patch_size=min(3, 2 * min(shape) - 1)), **further)
+                            model=Model(surrogate=surrogate, training_steps=3, patch_size=min(3, 2 * min(shape) - 1)),
+                            **further)
     experiment = ActiveExperiment(survey_of(survey, shape, generator), ScanField((0.0, 0.0), (STEP, STEP), shape), parameters,
                                   seed, allowed)
     reserved = np.setdiff1d(np.arange(allowed.size), np.flatnonzero(ActiveExperiment(
@@ -197,7 +198,8 @@ def act(deed, experiment, proposal, model, reading, generator):
         model.boxes.pop(name, None)
         model.to_visit = [n for n in model.to_visit if n != name]
     elif deed == "change":
-        experiment.parameters = dataclasses.replace(experiment.parameters, acquisition_function=str(generator.choice(FUNCTIONS)))
+        function = str(generator.choice(FUNCTIONS))
+        experiment.parameters = dataclasses.replace(experiment.parameters, acquisition_function=function)
     elif deed == "retell":
         rows = experiment.observations
         experiment.retell(np.where(rows.valid, generator.normal(size=len(rows)), np.nan), np.ones(len(rows)), rows.valid)
@@ -217,7 +219,8 @@ def test_no_position_receives_more_than_its_dose(batch, function, limit, survey_
     generator = np.random.default_rng(seed)
     field = ScanField((0.0, 0.0), (STEP, STEP), (5, 6))
     parameters = Parameters(acquisition_function=function, initial_points=5, batch_points=batch, position_dose_limit=limit,
-                            failure_retries=9, actions=Actions(dwell_ms=[1.0, 3.0]), model=Model(training_steps=2, patch_size=3))
+                            failure_retries=9, actions=Actions(dwell_ms=[1.0, 3.0]),
+                            model=Model(training_steps=2, patch_size=3))
     experiment = ActiveExperiment(generator.random((1, 5, 6)), field, parameters, seed, survey_dose=survey_dose)
     received = np.full(30, survey_dose)
     for turn in range(6):

@@ -112,7 +112,7 @@ def test_duplicate_points_and_degenerate_values_never_stop_it(values, errors):
 def test_no_measurements_stop_it(count, kind, inducing, seed, name, outputs, members, values, error, alike):
     model, *_ = surrogate(surrogate=name, training_steps=4, members=members)
     if inducing:
-        model = Surrogate(model.inputs, SurrogateSettings(surrogate=name, training_steps=4, exact_points=10, inducing_points=10))
+        model, *_ = surrogate(surrogate=name, training_steps=4, members=members, exact_points=10, inducing_points=10)
     generator = np.random.default_rng(seed)
     measured = {"one place": np.full(count, 7), "row": 32 + np.arange(count),
                 "anywhere": generator.integers(0, 1024, count)}[kind]
