@@ -24,8 +24,8 @@ class Model:
     use_position: bool = parameter(True, "Whether the model knows the position besides the patch")
     embedding: int = parameter(8, "Dimensions that the network maps a patch to", minimum=1, maximum=16)
     hidden: int = parameter(16, "Units of the network's hidden layer", minimum=1, maximum=1024)
-    amplitude: int = parameter(2, "Patch components that the scalar's variability may follow; 0: it is the same everywhere",
-                               minimum=0, maximum=16)
+    amplitude: bool = parameter(True, "Whether the scalar's variability may follow brightness and local contrast of the "
+                                      "survey")
     training_steps: int = parameter(40, "Evaluations of the objective at every decision, at most", minimum=0, maximum=10000)
     members: int = parameter(1, "Models of an ensemble: more of them tell better what is not known", minimum=1, maximum=32)
     exact_points: int = parameter(600, "Measurements up to which the posterior is exact", minimum=10, maximum=5000)

@@ -8,8 +8,8 @@ CHUNK = 4096
 """Patches worked on at once; also the number that principal components are found from: bounds memory and time."""
 
 
-def patches(survey: np.ndarray, size: int, candidates: np.ndarray | None = None) -> np.ndarray:
-    """The size x size neighbourhood of grid points, mirrored at the edges.
+class Windows:
+    """The size x size neighbourhoods of a survey's grid points, mirrored at the edges.
 
     A patch of even size reaches one pixel further before its position than behind it.
 
@@ -17,25 +17,31 @@ def patches(survey: np.ndarray, size: int, candidates: np.ndarray | None = None)
     ----------
     survey : (channels, rows, columns) float64 [counts].
     size : edge length [pixel].
-    candidates : (count,) grid indices, row * columns + column; all by default.
-
-    Returns
-    -------
-    (count, channels * size * size) float64: channel, then (y, x).
 
     Raises
     ------
     ValueError : the size is larger than the survey can mirror.
     """
-    channels, rows, columns = survey.shape
-    before = size // 2
-    if before >= min(rows, columns):
-        raise ValueError(f"patch size {size} does not fit a survey of {rows} x {columns} pixels: take at most "
-                         f"{2 * min(rows, columns) - 1}")
-    padded = np.pad(survey, ((0, 0), (before, size - 1 - before), (before, size - 1 - before)), mode="reflect")
-    windows = np.lib.stride_tricks.sliding_window_view(padded, (size, size), axis=(1, 2)).transpose(1, 2, 0, 3, 4)
-    flat = np.arange(rows * columns) if candidates is None else np.asarray(candidates, np.int64)
-    return windows[flat // columns, flat % columns].reshape(len(flat), channels * size * size)
+
+    def __init__(self, survey: np.ndarray, size: int) -> None:
+        channels, rows, columns = survey.shape
+        before = size // 2
+        if before >= min(rows, columns):
+            raise ValueError(f"patch size {size} does not fit a survey of {rows} x {columns} pixels: take at most "
+                             f"{2 * min(rows, columns) - 1}")
+        padded = np.pad(survey, ((0, 0), (before, size - 1 - before), (before, size - 1 - before)), mode="reflect")
+        views = np.lib.stride_tricks.sliding_window_view(padded, (size, size), axis=(1, 2))
+        self._views, self._columns, self._values = views.transpose(1, 2, 0, 3, 4), columns, channels * size * size
+
+    def at(self, candidates: np.ndarray) -> np.ndarray:
+        """(count, channels * size * size) patches of grid indices (count,): channel, then (y, x)."""
+        rows, columns = np.divmod(np.asarray(candidates, np.int64), self._columns)
+        return self._views[rows, columns].reshape(len(rows), self._values)
+
+
+def patches(survey: np.ndarray, size: int) -> np.ndarray:
+    """The neighbourhood of every grid point, row-major in (row, column): (rows * columns, channels * size * size)."""
+    return Windows(survey, size).at(np.arange(survey.shape[1] * survey.shape[2]))
 
 
 def patch_components(survey: np.ndarray, size: int, components: int) -> np.ndarray:
@@ -56,10 +62,11 @@ def patch_components(survey: np.ndarray, size: int, components: int) -> np.ndarr
     positions = survey.shape[1] * survey.shape[2]
     # An even stride would keep to some columns of the grid.
     stride = max(1, -(-positions // CHUNK))
-    sample = patches(survey, size, np.arange(0, positions, stride + 1 - stride % 2 if stride > 1 else 1))
+    windows = Windows(survey, size)
+    sample = windows.at(np.arange(0, positions, stride + 1 - stride % 2))
     centre = sample.mean(axis=0)
     loadings = _loadings(sample - centre, components)
-    scores = np.concatenate([(patches(survey, size, np.arange(start, min(start + CHUNK, positions))) - centre) @ loadings
+    scores = np.concatenate([(windows.at(np.arange(start, min(start + CHUNK, positions))) - centre) @ loadings
                              for start in range(0, positions, CHUNK)])
     spread = scores[:, 0].std()
     return scores / spread if spread > 0 else np.zeros_like(scores)

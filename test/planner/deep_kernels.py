@@ -26,9 +26,9 @@ def drawn(sizes: Architecture, seed: int = 0):
 def measured(sizes: Architecture, count: int, seed: int = 0, noise: float = 0.05) -> Rows:
     """Rows of random inputs, outputs, values, and a noise of its own each."""
     generator = np.random.default_rng(seed)
-    inputs = generator.normal(size=(count, sizes.components + sizes.others))
+    inputs = generator.normal(size=(count, sizes.components + sizes.others + sizes.amplitude))
     outputs = generator.integers(0, sizes.outputs, count)
-    values = np.sin(2.0 * inputs[:, 0]) + 0.3 * inputs[:, -1] + 0.4 * outputs + 0.1 * generator.normal(size=count)
+    values = np.sin(2.0 * inputs[:, 0]) + 0.3 * inputs[:, sizes.components] + 0.4 * outputs + 0.1 * generator.normal(size=count)
     return Rows(torch.tensor(inputs), torch.tensor(outputs), torch.tensor(values),
                 torch.tensor(noise * generator.random(count)))
 
@@ -43,10 +43,10 @@ def dense(kernel: DeepKernel, left: np.ndarray, left_outputs: np.ndarray, right:
         patch = inputs[:, :sizes.components]
         if sizes.hidden:
             patch = patch @ p["linear"].T + np.tanh(patch @ p["first"].T + p["bias"]) @ p["second"].T
-        return np.hstack([patch, inputs[:, sizes.components:]]) * np.exp(-p["lengths"])
+        return np.hstack([patch, inputs[:, sizes.components:sizes.components + sizes.others]]) * np.exp(-p["lengths"])
 
     def amplitude(inputs):
-        return np.exp(np.clip(inputs[:, :sizes.amplitude] @ p["amplitude"], -3, 3))
+        return np.exp(np.clip(inputs[:, inputs.shape[1] - sizes.amplitude:] @ p["amplitude"], -3, 3))
     distance = cdist(place(left), place(right))
     scaled = np.sqrt(5.0) * distance
     like = np.exp(-0.5 * distance**2) if kernel.form == "rbf" else (1 + scaled + scaled**2 / 3) * np.exp(-scaled)

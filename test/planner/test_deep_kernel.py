@@ -112,7 +112,7 @@ def test_the_prior_is_a_kernel_of_the_principal_components_without_a_network():
     sizes = architecture(hidden=6)
     prior, _ = drawn(sizes)
     kernel, inputs = DeepKernel(sizes, prior.centre, "matern"), measured(sizes, 10).inputs
-    expected = torch.cat([inputs[:, :2], inputs[:, sizes.components:] / 0.6], dim=1)
+    expected = torch.cat([inputs[:, :2], inputs[:, 4:6] / 0.6], dim=1)
     torch.testing.assert_close(kernel.place(inputs), expected)
     assert bool((kernel.amplitude(inputs) == 1).all())
     guess = first_guess(sizes, prior, torch.Generator().manual_seed(0))
@@ -124,7 +124,7 @@ def test_patches_unlike_any_other_are_believed_to_vary_twentyfold_at_most():
     sizes = architecture()
     _, flat = drawn(sizes)
     kernel = DeepKernel(sizes, flat, "matern")
-    far = 1e6 * torch.eye(1, sizes.components + sizes.others, dtype=torch.float64)
+    far = 1e6 * torch.ones((1, sizes.components + sizes.others + sizes.amplitude), dtype=torch.float64)
     assert float(kernel.amplitude(torch.cat([far, -far])).log().abs().max()) == pytest.approx(3.0)
 
 

@@ -216,8 +216,8 @@ def test_no_arrangement_of_measurements_stops_a_posterior(count, kind, constant,
     kernel = DeepKernel(sizes, drawn(sizes, seed)[1], form)
     generator = np.random.default_rng(seed)
     along = {"alike": np.zeros((count, 1)), "line": np.arange(count)[:, None] * 1e-3,
-             "near": 1e-13 * generator.random((count, 1)), "random": generator.normal(size=(count, 6))}[kind]
-    at = torch.tensor(np.ones((count, 6)) * along)
+             "near": 1e-13 * generator.random((count, 1)), "random": generator.normal(size=(count, 8))}[kind]
+    at = torch.tensor(np.ones((count, 8)) * along)
     values = torch.tensor(np.ones(count) if constant else 1e3 * generator.normal(size=count))
     rows = Rows(at, torch.tensor(generator.integers(0, outputs, count)), values, torch.full((count,), noise).double())
     inputs = torch.cat([at, at + 0.5])

@@ -4,8 +4,8 @@ Deep kernel learning: Wilson, Hu, Salakhutdinov and Xing, AISTATS 2016. With few
 alone overfits a network (Ober, Rasmussen and van der Wilk, UAI 2021), so every parameter has a prior, and training
 maximises the posterior. The priors are centred on a kernel of the first principal components, with no network at all.
 
-The prior standard deviation may follow the patch, a(p) = exp(w . p), because what is bright or rough often varies more:
-k(x, x') = a(p) B a(p') c(|z - z'|), a covariance again (Gibbs 1997, Bayesian Gaussian Processes, section 3.10).
+The prior standard deviation may follow traits of the patch, a = exp(w . t), because what is bright or an edge varies more:
+k(x, x') = a(x) B a(x') c(|z - z'|), a covariance again (Gibbs 1997, Bayesian Gaussian Processes, section 3.10).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Architecture:
     ----------
     components : patch components that the network sees. others : further inputs, taken as they are.
     embedded : dimensions that patches are mapped to. hidden : units of the network; 0: no network.
-    amplitude : components that the prior standard deviation follows. outputs : scalars modelled together.
+    amplitude : traits that the prior standard deviation follows, the last columns of the inputs; 0: none. outputs : scalars modelled together.
     """
 
     components: int
@@ -114,7 +114,7 @@ def first_guess(architecture: Architecture, prior: Prior, generator: torch.Gener
 
 
 class DeepKernel:
-    """A deep kernel with given parameters, on inputs that are the patch components first, then the others.
+    """A deep kernel with given parameters, on inputs that are the patch components first, then the others, then traits.
 
     Parameters
     ----------
@@ -134,7 +134,7 @@ class DeepKernel:
         self.mean = self.parameters["mean"]
 
     def place(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Where inputs (n, components + others) lie, in units of the length scales: (n, embedded + others)."""
+        """Where inputs (n, inputs) lie, in units of the length scales: (n, embedded + others)."""
         return self.embed(inputs) / torch.exp(self.parameters["lengths"])
 
     def embed(self, inputs: torch.Tensor) -> torch.Tensor:
@@ -143,12 +143,15 @@ class DeepKernel:
         patch = inputs[:, :a.components]
         if a.hidden:
             patch = patch @ p["linear"].T + torch.tanh(patch @ p["first"].T + p["bias"]) @ p["second"].T
-        return torch.cat([patch, inputs[:, a.components:]], dim=1)
+        return torch.cat([patch, inputs[:, a.components:a.components + a.others]], dim=1)
 
     def amplitude(self, inputs: torch.Tensor) -> torch.Tensor:
         """(n,) prior standard deviation over that of an average patch."""
         # An exponent beyond 3 would be a factor of 20: patches unlike any that was measured are not believed that far.
-        return torch.exp((inputs[:, :self.architecture.amplitude] @ self.parameters["amplitude"]).clamp(-3.0, 3.0))
+        count = self.architecture.amplitude
+        if not count:
+            return torch.ones(len(inputs), dtype=inputs.dtype, device=inputs.device)
+        return torch.exp((inputs[:, -count:] @ self.parameters["amplitude"]).clamp(-3.0, 3.0))
 
     def correlation(self, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
         """Correlation (left, right) of places."""

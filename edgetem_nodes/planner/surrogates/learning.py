@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from scipy.spatial import cKDTree
 
 from edgetem_nodes.planner.observations import LARGEST_VALUE
 from edgetem_nodes.planner.surrogates.deep_kernel import Architecture, DeepKernel, first_guess, outputs_of, prior_of
@@ -19,6 +20,8 @@ from edgetem_nodes.planner.surrogates.settings import SurrogateSettings, one_det
 
 LARGEST_ERROR = 1e3
 """Standard error over the values' spread above which a measurement "knows nothing": keeps the matrix well scaled."""
+NEIGHBOURS = 8
+"""Measurements over which variances of counting statistics are averaged."""
 MEMBER_SHARE = 0.8
 """Share of the rows that each member of an ensemble is trained on, drawn at random; its posterior sees all."""
 
@@ -149,7 +152,9 @@ class Surrogate:
         if not np.isfinite(values).any():
             raise ValueError("a surrogate needs at least one valid measurement")
         scales = [_scale(column[np.isfinite(column)]) for column in values.T]
-        rows = self._rows(np.asarray(measured, np.int64), np.asarray(settings, np.int64), values, errors, scales)
+        measured = np.asarray(measured, np.int64)
+        settings = np.asarray(settings, np.int64)
+        rows = self._rows(measured, settings, values, self._expected_errors(measured, settings, errors), scales)
         architecture = self._architecture(values.shape[1], plain)
         generator = torch.Generator().manual_seed(seed & (2**63 - 1))
         members = [self._train(architecture, rows, generator) for _ in range(self.settings.members)]
@@ -158,12 +163,32 @@ class Surrogate:
             rows = Rows(*(tensor.to(device) for tensor in (rows.inputs, rows.outputs, rows.values, rows.noise)))
         return TrainedSurrogate(members, rows, self.inputs, scales, self.settings, seed)
 
+    def _expected_errors(self, measured: np.ndarray, settings: np.ndarray, errors: np.ndarray) -> np.ndarray:
+        """Standard errors (measurements, outputs) as they are on average around each measurement.
+
+        The error that goes with a count is the count's own square root: low readings call themselves precise, and taken at
+        their word they pull the map down. The mean variance of NEIGHBOURS alike in patch and position, measured with the same
+        setting, hardly depends on the reading itself.
+        """
+        known = np.isfinite(errors) & (errors > 0)
+        result = errors.copy()
+        for setting in np.unique(settings):
+            rows = np.flatnonzero(settings == setting)
+            if not known[rows].any() or len(rows) <= NEIGHBOURS:
+                continue
+            places = self.inputs.places(measured[rows])
+            nearest = rows[cKDTree(places).query(places, NEIGHBOURS)[1]]
+            variances = np.where(known, np.square(np.where(known, np.minimum(errors, LARGEST_VALUE), 0.0)), 0.0)
+            mean = variances[nearest].sum(axis=1) / np.maximum(known[nearest].sum(axis=1), 1)
+            result[rows] = np.where(known[rows], np.sqrt(mean), errors[rows])
+        return result
+
     def _architecture(self, outputs: int, plain: bool) -> Architecture:
         s, components = self.settings, self.inputs.components
         deep = s.surrogate == "deep_kernel_learning" and components > 0 and not plain
         embedded = min(s.embedding, components) if deep else components
         return Architecture(components, self.inputs.others, embedded, s.hidden if deep else 0,
-                            min(s.amplitude, components), outputs)
+                            self.inputs.traits if s.amplitude else 0, outputs)
 
     def _rows(self, measured: np.ndarray, settings: np.ndarray, values: np.ndarray, errors: np.ndarray,
               scales: list[Scale]) -> Rows:

@@ -70,7 +70,7 @@ class Objective:
         hidden = torch.tanh(patch @ p["first"].T + p["bias"]) if a.hidden else None
         lengths = torch.exp(p["lengths"])
         embedded = patch @ p["linear"].T + hidden @ p["second"].T if a.hidden else patch
-        place = torch.cat([embedded, rows.inputs[:, a.components:]], dim=1) / lengths
+        place = torch.cat([embedded, rows.inputs[:, a.components:a.components + a.others]], dim=1) / lengths
         amplitude = kernel.amplitude(rows.inputs)
         scale = self._scale(kernel, amplitude)
         like, steepness = correlation(squared_distances(place, place), self._form)
@@ -116,7 +116,7 @@ class Objective:
         a, rows = self._architecture, self._rows
         if a.amplitude:
             inside = (amplitude.log().abs() < 3.0).to(by_signal.dtype)
-            slope["amplitude"].copy_(2.0 * rows.inputs[:, :a.amplitude].T @ (by_signal.sum(1) * inside))
+            slope["amplitude"].copy_(2.0 * rows.inputs[:, -a.amplitude:].T @ (by_signal.sum(1) * inside))
         if self._single:
             slope["coregionalisation"].fill_(by_signal.sum())
             return

@@ -23,8 +23,8 @@ class SurrogateSettings:
     """Dimensions that the network maps a patch to."""
     hidden: int = 16
     """Units of the network's one hidden layer."""
-    amplitude: int = 2
-    """Patch components that the prior standard deviation depends on; 0: it is the same everywhere."""
+    amplitude: bool = True
+    """Whether the prior standard deviation follows brightness and local contrast of the patch."""
     training_steps: int = 40
     """Evaluations of the objective at most."""
     members: int = 1
