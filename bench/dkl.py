@@ -149,7 +149,7 @@ def planner_step(specimen: Specimen, measured: np.ndarray, seed: int) -> Step:
     from edgetem_nodes.planner.experiment import ActiveExperiment
     from edgetem_nodes.planner.parameters import Model, Parameters
 
-    parameters = Parameters(model=Model(patch_size=1, use_position=False), acquisition_function="expected_improvement",
+    parameters = Parameters(model=Model("deep_kernel_learning", patch_size=1, use_position=False), acquisition_function="expected_improvement",
                             batch_points=1)
     survey = specimen.patches.T.reshape(-1, specimen.rows, specimen.rows)
     begun = time.perf_counter()

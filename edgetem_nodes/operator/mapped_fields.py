@@ -23,6 +23,7 @@ from edgetem_nodes.microscope.drivers import initial_exposure, make_driver
 from edgetem_nodes.operator.evaluation import CHUNK, REFERENCE_SEQUENCE, at_rest
 from edgetem_nodes.operator.experiment import SCHEMAS, load_experiment
 from edgetem_nodes.physics.scan import ScanField
+from edgetem_nodes.planner.parameters import Model
 from edgetem_nodes.planner.simulation import smoothed
 
 SMOOTHING = 1.0
@@ -60,7 +61,7 @@ FIELDS: dict[str, FieldDefinition] = {
     "MoS2 dilation": FieldDefinition("default", localised=True, related=True),
     "gold low loss": FieldDefinition("edge_mode", localised=True, related=True, overrides={
         _SIMULATED + "specimen": "gold", _SIMULATED + "structure.film_nm": 5.0, _SIMULATED + "structure.thickness_nm": 20.0,
-        _SIMULATED + "field_nm": 60.0, "/**.instrument.high_tension_kV": 200.0,
+        "planner.model.patch_size": 5, "planner.model.patch_components": 6, _SIMULATED + "field_nm": 60.0, "/**.instrument.high_tension_kV": 200.0,
         "/**.instrument.semi_convergence_mrad": 10.0, "featurizer.eels_band_ratio.low_eV": [2.0, 6.0],
         "featurizer.eels_band_ratio.high_eV": [-1.0, 1.0]}),
 }
@@ -78,6 +79,7 @@ class MappedField:
     truth : (rows, columns) [scalar], what is judged by; truth_kind says what it is.
     noise_floor : root-mean-square noise that the truth itself holds [scalar]; 0 for a simulated one.
     survey_dose : in units of one position's dose.
+    model : the surrogate of the field's configuration.
     """
 
     name: str
@@ -90,6 +92,7 @@ class MappedField:
     truth_kind: str
     noise_floor: float
     survey_dose: float
+    model: Model
 
 
 def mapped_field(name: str) -> MappedField:
@@ -124,7 +127,8 @@ def mapped_field(name: str) -> MappedField:
         truth, kind = smoothed(values, SMOOTHING), "measured map, smoothed by a Gaussian of one pixel"
         # Squares of a Gaussian's weights sum to 1 / (4 pi scale^2).
         floor = float(np.sqrt(np.nanmean(np.square(errors)) / (4 * np.pi * SMOOTHING**2)))
-    return MappedField(name, definition, driver.field, arrays["survey"], values, errors, truth, kind, floor, dose)
+    return MappedField(name, definition, driver.field, arrays["survey"], values, errors, truth, kind, floor, dose,
+                       configuration.parameters("planner", SCHEMAS["planner"]).model)
 
 
 def _configuration(definition: FieldDefinition) -> Configuration:

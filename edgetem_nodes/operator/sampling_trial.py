@@ -16,10 +16,11 @@ from edgetem_nodes.planner.simulation import found_fraction, map_error, simulate
 
 GOALS = ("discovery", "mapping")
 SETTINGS: dict[str, dict[str, Any]] = {
-    "discovery": {"acquisition_function": "expected_improvement", "target_fraction": 0.02},
+    "discovery": {"acquisition_function": "expected_improvement", "target_fraction": 0.02, "initial_points": 10,
+                  "initial_design": "survey", "batch_points": 5},
     "mapping": {"acquisition_function": "integrated_posterior_variance"},
 }
-"""What each goal changes in the planner's defaults."""
+"""What each goal changes in the planner's defaults; the surrogate is that of the field's configuration."""
 TOP, SHARE = 0.02, 0.9
 """Discovery: this share of this fraction of the positions, those with the largest truth, is to be measured."""
 MAP_DOSE = 0.1
@@ -93,7 +94,8 @@ def trial(field: MappedField, method: str, goal: str, seed: int, parameters: Par
     # A survey without contrast tells a model nothing: it is left with the position alone.
     survey = field.survey if goal in chosen.survey else np.zeros_like(field.survey)
     run = _discover if goal == "discovery" else _map
-    result = run(field, chosen.strategy, survey, survey_dose, parameters or settings(goal), seed)
+    parameters = parameters or replace(settings(goal), model=field.model)
+    result = run(field, chosen.strategy, survey, survey_dose, parameters, seed)
     return {**result, "seconds": time.process_time() - started}
 
 
@@ -119,8 +121,8 @@ def _map(field: MappedField, strategy: str, survey: np.ndarray, survey_dose: flo
     budget = max(1, int(MAP_DOSE * size - survey_dose))
     made = simulate(survey, field.values, field.standard_errors, field.field, replace(parameters, point_budget=budget), seed,
                     strategy, allowed=~reserved.reshape(field.values.shape))
-    judged = [array.ravel()[reserved] for array in (made.mean, made.standard_deviation, field.values,
-                                                    field.standard_errors, segment(field.truth))]
+    judged = [array.ravel()[reserved] for array in (made.mean, made.measurement_deviation, field.values,
+                                                    segment(field.truth))]
     return {"error": map_error(made.mean, field.truth), "error_single": map_error(made.mean, field.values),
             "calibration": {region: asdict(found) for region, found in calibrate(*judged).items()},
             "points": len(made.candidates)}

@@ -36,7 +36,10 @@ class Setting:
 
     def __str__(self) -> str:
         parts = [f"dwell time {self.dwell_time * 1e3:.4g} ms"] if self.dwell_time else []
-        parts += [f"{name} {value:.4g}" for name, value in (*self.optics.items(), *self.stage.items())]
+        for parameter, (name, unit) in (*OPTICS.items(), *STAGE.items()):
+            held = self.optics if parameter in OPTICS else self.stage
+            if name in held:
+                parts.append(f"{name.replace('_', ' ')} {held[name] / unit:.4g} {parameter.rsplit('_', 1)[1]}")
         return ", ".join(parts) or "as configured"
 
 
@@ -78,6 +81,10 @@ class ActionSpace:
     def relative_dose(self, setting: int) -> float:
         """Electrons a position, over those with setting 0: what the variance of counting statistics is divided by."""
         return float(self._doses[setting] / self._doses[0])
+
+    def counts(self, setting: int) -> float:
+        """What readings with a setting are divided by, so that those of all settings measure one quantity."""
+        return self.relative_dose(setting) if self.parameters.scalar_counts else 1.0
 
     def alike(self, setting: int) -> np.ndarray:
         """(settings,) bool: which measure the same quantity, more or less precisely."""

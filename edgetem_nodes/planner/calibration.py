@@ -59,23 +59,22 @@ def gaussian_crps(mean: np.ndarray, deviation: np.ndarray, values: np.ndarray) -
     return np.where(deviation > 0, score, np.abs(values - mean))
 
 
-def calibrate(mean: np.ndarray, deviation: np.ndarray, values: np.ndarray, standard_errors: np.ndarray,
-              labels: np.ndarray | None = None, level: float = 0.9) -> dict[str, Calibration]:
+def calibrate(mean: np.ndarray, deviation: np.ndarray, values: np.ndarray, labels: np.ndarray | None = None,
+              level: float = 0.9) -> dict[str, Calibration]:
     """Judge predictions of measured values, all together ("all") and in each of `REGIONS` where labels are given.
 
     Parameters
     ----------
-    mean, deviation : (n,) predicted latent scalar and its standard deviation [scalar].
-    values, standard_errors : (n,) measured; positions whose value is not finite are left out.
+    mean, deviation : (n,) predicted reading and its standard deviation, the measurement's own noise included [scalar].
+    values : (n,) measured; positions whose value is not finite are left out.
     labels : (n,) int, index into `REGIONS`.
     level : of the central interval.
     """
-    total = np.sqrt(np.square(deviation) + np.square(standard_errors))
-    known = np.isfinite(values) & np.isfinite(total)
+    known = np.isfinite(values) & np.isfinite(deviation)
     sets = {"all": known}
     if labels is not None:
         sets.update({name: known & (labels == number) for number, name in enumerate(REGIONS)})
-    return {name: _judged(mean[chosen], total[chosen], values[chosen], level) for name, chosen in sets.items()}
+    return {name: _judged(mean[chosen], deviation[chosen], values[chosen], level) for name, chosen in sets.items()}
 
 
 def _judged(mean: np.ndarray, deviation: np.ndarray, values: np.ndarray, level: float) -> Calibration:

@@ -15,18 +15,19 @@ FUNCTIONS = ("expected_improvement", "probability_of_improvement", "upper_confid
 class Model:
     """The surrogate: what the planner believes between the points that it measured."""
 
-    surrogate: str = parameter("deep_kernel_learning", "Surrogate model",
+    surrogate: str = parameter("gaussian_process", "Surrogate model: a Gaussian process on patch components and position, or "
+                                                   "the same behind a network",
                                choices=("deep_kernel_learning", "gaussian_process"))
     kernel: str = parameter("matern", "Covariance: Matern with nu = 5/2, or squared exponential", choices=("matern", "rbf"))
     use_survey: bool = parameter(True, "Whether the model sees the survey's patch around each position")
     patch_size: int = parameter(5, "Edge of the survey patch around each position", unit="pixels", minimum=1, maximum=256)
-    patch_components: int = parameter(8, "Principal components of the patches that the model sees", minimum=1, maximum=64)
+    patch_components: int = parameter(6, "Principal components of the patches that the model sees", minimum=1, maximum=64)
     use_position: bool = parameter(True, "Whether the model knows the position besides the patch")
     embedding: int = parameter(8, "Dimensions that the network maps a patch to", minimum=1, maximum=16)
     hidden: int = parameter(16, "Units of the network's hidden layer", minimum=1, maximum=1024)
     amplitude: bool = parameter(True, "Whether the scalar's variability may follow brightness and local contrast of the "
                                       "survey")
-    training_steps: int = parameter(40, "Evaluations of the objective at every decision, at most", minimum=0, maximum=10000)
+    training_steps: int = parameter(30, "Evaluations of the objective at every decision, at most", minimum=0, maximum=10000)
     members: int = parameter(1, "Models of an ensemble: more of them tell better what is not known", minimum=1, maximum=32)
     exact_points: int = parameter(600, "Measurements up to which the posterior is exact", minimum=10, maximum=5000)
     inducing_points: int = parameter(512, "Inducing points where there are more measurements", minimum=10, maximum=4000)
@@ -52,6 +53,8 @@ class Actions:
     settling_ms: float = parameter(0.0, "Time that the probe takes to settle at a position", unit="ms", minimum=0.0,
                                    maximum=1e5)
     travel_ms_per_um: float = parameter(0.0, "Time that the probe takes to travel", unit="ms/um", minimum=0.0, maximum=1e5)
+    scalar_counts: bool = parameter(False, "Whether the scalar is a number of counts, which grows with dwell time and current: "
+                                           "readings are then divided by the dose of their setting over the first one's")
     cost: str = parameter("none", "What acquisition values are divided by: what a measurement costs in time (dwell, "
                                   "settling, travel, change of setting) or in dose", choices=("none", "time", "dose"))
 

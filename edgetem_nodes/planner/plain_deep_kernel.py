@@ -69,6 +69,11 @@ class PlainDeepKernel:
         return ((self._level + self._spread * self._mean.numpy()).reshape(self._shape),
                 (self._spread * deviation.numpy()).reshape(self._shape))
 
+    def predict_measurement(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation of a further measurement [scalar], two (rows, columns) arrays."""
+        mean, deviation = self.predict()
+        return mean, np.sqrt(np.square(deviation) + float(self._noise) * self._spread**2)
+
     def _take(self, candidate: int, value: float) -> None:
         """Condition on one more measurement: one more row of the whitened covariance (chained conditioning)."""
         # What is known of the candidate is in the rows so far: its covariance with everything else, and its variance.

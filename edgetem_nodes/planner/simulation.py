@@ -27,6 +27,8 @@ class SimulatedRun:
     """(rows, columns) predicted map at the end [scalar]."""
     standard_deviation: np.ndarray
     """(rows, columns) [scalar]."""
+    measurement_deviation: np.ndarray
+    """(rows, columns) [scalar] of what a further measurement would read."""
     learning_curve: list[tuple[int, float, float]]
     """After every batch where asked for: points, correlation and root-mean-square error [scalar] of the predicted map."""
 
@@ -76,9 +78,10 @@ def simulate(survey: np.ndarray, truth: np.ndarray, standard_errors: np.ndarray,
         if until is not None and until(experiment.measured):
             break
     mean, deviation = model.predict() if learn else np.full((2, *field.shape), np.nan)
+    spread = model.predict_measurement()[1] if learn else np.full(field.shape, np.nan)
     if not curve and learn:
         points.append((experiment.points, map_correlation(mean, truth), map_error(mean, truth)))
-    return SimulatedRun(strategy, experiment.measured, mean, deviation, points)
+    return SimulatedRun(strategy, experiment.measured, mean, deviation, spread, points)
 
 
 def _chooser(experiment: ActiveExperiment, strategy: str) -> tuple[Callable[[int], np.ndarray], object]:

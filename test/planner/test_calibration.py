@@ -50,18 +50,18 @@ def test_the_measurement_s_own_noise_counts():
     latent = 0.3 * generator.standard_normal(50_000)
     errors = generator.uniform(0.1, 2.0, latent.size)
     values = latent + errors * generator.standard_normal(latent.size)
-    judged = calibrate(np.zeros_like(latent), np.full_like(latent, 0.3), values, errors)
+    judged = calibrate(np.zeros_like(latent), np.hypot(0.3, errors), values)
     assert judged["all"].coverage == pytest.approx(0.9, abs=5e-3)
     assert judged["all"].count == 50_000
 
 
 def test_regions_are_told_apart_and_failures_left_out():
-    mean, deviation, errors = np.zeros(6), np.ones(6), np.zeros(6)
+    mean, deviation = np.zeros(6), np.ones(6)
     values = np.array([0.0, 5.0, 0.5, np.nan, 9.0, 0.1])
-    judged = calibrate(mean, deviation, values, errors, np.array([0, 0, 1, 1, 2, 2]))
+    judged = calibrate(mean, deviation, values, np.array([0, 0, 1, 1, 2, 2]))
     assert {name: (one.coverage, one.count) for name, one in judged.items()} == {
         "all": (0.6, 5), "field": (0.5, 2), "interface": (1.0, 1), "particle": (0.5, 2)}
-    empty = calibrate(mean[:1], deviation[:1], values[:1], errors[:1], np.array([0]))["particle"]
+    empty = calibrate(mean[:1], deviation[:1], values[:1], np.array([0]))["particle"]
     assert empty.count == 0
     assert np.isnan(empty.coverage)
 

@@ -9,6 +9,7 @@ from measured_maps import particles
 from edgetem_nodes.operator.mapped_fields import FieldDefinition, MappedField
 from edgetem_nodes.operator.sampling_trial import METHODS, dose_to_find, pooled, random_dose, settings, trial
 from edgetem_nodes.physics.scan import ScanField
+from edgetem_nodes.planner.parameters import Model
 from edgetem_nodes.planner.calibration import REGIONS
 from edgetem_nodes.planner.simulation import top_positions
 
@@ -17,7 +18,7 @@ from edgetem_nodes.planner.simulation import top_positions
 def field():
     survey, values, errors = particles(hidden=0.0)
     return MappedField("particles", FieldDefinition("none", True, True), ScanField((0.0, 0.0), (1e-9, 1e-9), values.shape),
-                       survey, values, errors, values, "measured map", 0.0, 10.24)
+                       survey, values, errors, values, "measured map", 0.0, 10.24, Model())
 
 
 def test_dose_to_find_counts_every_position_and_the_survey():

@@ -19,6 +19,8 @@ import torch
 DOUBLE = torch.float64
 WEIGHT_SPREAD = 0.1
 """Prior standard deviation of the network's weights, at unit input."""
+LENGTH_GROWTH = 0.5
+"""Rise, from one patch component to the next, of the prior's median length scale: the first ones matter most."""
 AMPLITUDE_SPREAD = 0.5
 """Prior standard deviation of the amplitude's weights."""
 NOISE_LEVEL, NOISE_SPREAD = -3.0, 1.5
@@ -89,6 +91,7 @@ def prior_of(architecture: Architecture, other_length: torch.Tensor, generator: 
     """
     centre, spread = torch.zeros(architecture.size, dtype=DOUBLE), torch.ones(architecture.size, dtype=DOUBLE)
     mid, wide = architecture.split(centre), architecture.split(spread)
+    mid["lengths"][:architecture.embedded] = torch.log(1.0 + LENGTH_GROWTH * torch.arange(architecture.embedded, dtype=DOUBLE))
     mid["lengths"][architecture.embedded:] = torch.log(other_length)
     # Lower triangle, logarithms on its diagonal: B = L L', outputs independent in the prior.
     wide["coregionalisation"].fill_(0.5).fill_diagonal_(1.0)

@@ -170,18 +170,29 @@ class Surrogate:
         their word they pull the map down. The mean variance of NEIGHBOURS alike in patch and position, measured with the same
         setting, hardly depends on the reading itself.
         """
-        known = np.isfinite(errors) & (errors > 0)
         result = errors.copy()
         for setting in np.unique(settings):
             rows = np.flatnonzero(settings == setting)
-            if not known[rows].any() or len(rows) <= NEIGHBOURS:
-                continue
-            places = self.inputs.places(measured[rows])
-            nearest = rows[cKDTree(places).query(places, NEIGHBOURS)[1]]
-            variances = np.where(known, np.square(np.where(known, np.minimum(errors, LARGEST_VALUE), 0.0)), 0.0)
-            mean = variances[nearest].sum(axis=1) / np.maximum(known[nearest].sum(axis=1), 1)
-            result[rows] = np.where(known[rows], np.sqrt(mean), errors[rows])
+            for output in range(errors.shape[1]):
+                column = errors[rows, output]
+                known = np.isfinite(column) & (column > 0)
+                if known.sum() > NEIGHBOURS:
+                    mean = self.counting_variance(measured[rows], measured[rows[known]], column[known])
+                    result[rows[known], output] = np.sqrt(mean[known])
         return result
+
+    def counting_variance(self, candidates: np.ndarray, measured: np.ndarray, errors: np.ndarray) -> np.ndarray:
+        """Variance (candidates,) that a measurement's own statistics will have: the mean of the NEIGHBOURS most alike.
+
+        Parameters
+        ----------
+        measured : (measurements,) candidates whose errors are known. errors : (measurements,) [scalar], positive.
+        """
+        count = min(NEIGHBOURS, len(errors))
+        if not count:
+            return np.zeros(len(candidates))
+        nearest = cKDTree(self.inputs.places(measured)).query(self.inputs.places(candidates), [*range(1, count + 1)])[1]
+        return np.square(np.minimum(errors, LARGEST_VALUE))[nearest].mean(axis=1)
 
     def _architecture(self, outputs: int, plain: bool) -> Architecture:
         s, components = self.settings, self.inputs.components

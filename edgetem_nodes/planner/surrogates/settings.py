@@ -14,7 +14,7 @@ KERNELS = ("matern", "rbf")
 class SurrogateSettings:
     """What a surrogate is made of; all of it is recorded with every decision."""
 
-    surrogate: str = "deep_kernel_learning"
+    surrogate: str = "gaussian_process"
     kernel: str = "matern"
     """"matern" (nu = 5/2) or "rbf"."""
     use_survey: bool = True
@@ -25,7 +25,7 @@ class SurrogateSettings:
     """Units of the network's one hidden layer."""
     amplitude: bool = True
     """Whether the prior standard deviation follows brightness and local contrast of the patch."""
-    training_steps: int = 40
+    training_steps: int = 30
     """Evaluations of the objective at most."""
     members: int = 1
     """Models of an ensemble, which differ in their initial weights and in the rows that they weigh."""
