@@ -116,6 +116,9 @@ def run(quick: bool = False) -> dict:
         with threadpool_limits(1):
             cases = [_case(n, ROWS, seeds) for n in small]
             cases += [_case(n, rows, range(1 if quick else 3)) for n, rows in grown]
+            if torch.cuda.is_available():
+                # Training stays on the processor; the posterior over all candidates moves.
+                cases += [_case(n, rows, range(3), "cuda") for n, rows in grown]
     finally:
         torch.set_num_threads(threads)
         torch.use_deterministic_algorithms(deterministic)
@@ -124,22 +127,22 @@ def run(quick: bool = False) -> dict:
     return {"cases": cases, "peer": [_peer(python, n, some) for n, some in peers] if python else None}
 
 
-def _case(n: int, rows: int, seeds: range) -> dict:
+def _case(n: int, rows: int, seeds: range, device: str = "cpu") -> dict:
     """The planner's steps with n measurements of rows x rows candidates."""
-    print(f"{n} of {rows * rows}", file=sys.stderr, flush=True)
-    planner_step(make_specimen(0, 20), measured_candidates(0, 400, 20), 0)
+    print(f"{n} of {rows * rows} on {device}", file=sys.stderr, flush=True)
+    planner_step(make_specimen(0, 20), measured_candidates(0, 400, 20), 0, device)
     steps, scores = [], []
     for seed in seeds:
         specimen = make_specimen(seed, rows)
         measured = measured_candidates(seed, len(specimen.truth), n)
-        steps.append(planner_step(specimen, measured, seed))
+        steps.append(planner_step(specimen, measured, seed, device))
         scores.append(_scores(steps[-1], specimen.truth, measured))
         steps[-1] = steps[-1]._replace(mean=None, deviation=None)
     record = _record(n, rows * rows, steps, scores)
-    return record | {"setup_seconds": round(float(np.median([step.setup_seconds for step in steps])), 4)}
+    return record | {"device": device, "setup_seconds": round(float(np.median([step.setup_seconds for step in steps])), 4)}
 
 
-def planner_step(specimen: Specimen, measured: np.ndarray, seed: int) -> Step:
+def planner_step(specimen: Specimen, measured: np.ndarray, seed: int, device: str = "cpu") -> Step:
     """Tell the planner what was measured, ask it for the next position, and for its map.
 
     A patch's pixels are told as channels of a survey with one pixel a candidate: so candidates may lie further apart than
@@ -149,8 +152,8 @@ def planner_step(specimen: Specimen, measured: np.ndarray, seed: int) -> Step:
     from edgetem_nodes.planner.experiment import ActiveExperiment
     from edgetem_nodes.planner.parameters import Model, Parameters
 
-    parameters = Parameters(model=Model("deep_kernel_learning", patch_size=1, use_position=False), acquisition_function="expected_improvement",
-                            batch_points=1)
+    model = Model("deep_kernel_learning", patch_size=1, use_position=False, device=device)
+    parameters = Parameters(model=model, acquisition_function="expected_improvement", batch_points=1)
     survey = specimen.patches.T.reshape(-1, specimen.rows, specimen.rows)
     begun = time.perf_counter()
     experiment = ActiveExperiment(survey, ScanField((0.0, 0.0), (1e-9, 1e-9), (specimen.rows,) * 2), parameters, seed)

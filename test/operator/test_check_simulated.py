@@ -92,4 +92,4 @@ def test_settings_that_the_column_cannot_do(check, actions, words):
 def test_measured_data_has_no_settings_but_its_own():
     from command_line import SYNTHETIC
     result = CliRunner().invoke(app, ["check", str(SYNTHETIC), "--set", "planner.actions.camera_length_mm=[100.0]"])
-    refused(result, "'camera_length 0.1' is not possible", "was measured as it was")
+    refused(result, "'camera length 100 mm' is not possible", "was measured as it was")

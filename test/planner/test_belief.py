@@ -17,7 +17,7 @@ from edgetem_nodes.planner.surrogates import TrainedSurrogate
 SURVEY, TRUTH, ERROR = particles()
 FIELD = ScanField((0.0, 0.0), (1e-9, 1e-9), TRUTH.shape)
 PARAMETERS = Parameters(point_budget=400, initial_points=30, batch_points=10, acquisition_function="expected_improvement",
-                        model=Model(training_steps=5))
+                        model=Model("deep_kernel_learning", training_steps=5))
 
 
 def rows(values, predicted, deviations, errors=0.0, candidates=None):

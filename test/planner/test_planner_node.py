@@ -35,7 +35,7 @@ def test_an_experiment_runs_to_its_budget_and_says_what_it_did(laboratory, tmp_p
         np.testing.assert_array_equal(numbers(decision.positions, (-1, 2)), FIELD.positions(candidates))
         assert len(decision.acquisition_values) == len(candidates)
         assert json.loads(decision.generator_state)["bit_generator"] == "PCG64"
-    assert json.loads(lab.decisions[1].model)["surrogate"] == "deep_kernel_learning"
+    assert json.loads(lab.decisions[1].model)["surrogate"] == "gaussian_process"
     assert np.isnan(lab.decisions[0].best_value)
     assert lab.decisions[-1].best_value == max(TRUTH.ravel()[np.concatenate([c for _, c in lab.acquired])])
     lab.wait(lambda: lab.maps and lab.maps[-1].decision_index == 4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 import torch
@@ -44,5 +45,7 @@ class SurrogateSettings:
 
 def one_deterministic_thread() -> None:
     """Make torch in this process repeat itself bit for bit: one thread, deterministic algorithms."""
+    # Read by CUDA's matrix library when it starts: without it the library refuses to be deterministic.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
