@@ -1,5 +1,6 @@
 """The edge-plasmon experiment and its control, whole: what is found lies at the rim, and only where there is a mode."""
 
+import json
 import subprocess
 
 import numpy as np
@@ -15,11 +16,14 @@ pytestmark = pytest.mark.slow
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("edge_mode", [True, False])
-def test_the_strongest_ratios_lie_at_the_rim_only_where_there_is_an_edge_mode(tmp_path, edge_mode):
+def test_a_discovery_is_reported_at_the_rim_and_only_where_there_is_an_edge_mode(tmp_path, edge_mode):
     setting = f"/**.instrument.simulated.structure.edge_mode={str(edge_mode).lower()}"
     done = subprocess.run([COMMAND, "run", "edge_mode.yaml", "--set", setting, "--set", "planner.point_budget=160",
                            "--output", str(tmp_path / "run")], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+    verdict = json.loads((tmp_path / "run" / "summary.json").read_text())["discovery"]
+    assert verdict.startswith("discovery: " if edge_mode else "no discovery: 0 of 160"), verdict
+    assert verdict in done.stdout
     candidates, values, _ = read_outcome(tmp_path / "run").measured()
     from edgetem_nodes.microscope.parameters import Parameters
 
