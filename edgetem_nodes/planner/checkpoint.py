@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgetem_nodes.physics.scan import ScanField
-from edgetem_nodes.planner.observations import Observations
+from edgetem_nodes.planner.observations import ExperimentError, Observations
 from edgetem_nodes.planner.parameters import Actions, Discovery, Energetics, Model, Parameters
 from edgetem_nodes.planner.regions import Region
 
@@ -21,10 +21,6 @@ BUDGET_KEYS = ("output", "point_budget", "dose_budget", "time_budget_s", "target
                "convergence_target", "convergence_batches", "stop_when", "measurement_timeout_s", "energetics")
 """Parameters that may differ between a checkpoint and the experiment that goes on from it."""
 _ROWS = "rows_"
-
-
-class ExperimentError(ValueError):
-    """An experiment that cannot go on; the message says why and what to do."""
 
 
 def state_of(experiment: ActiveExperiment) -> dict[str, np.ndarray]:

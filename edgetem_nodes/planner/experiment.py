@@ -16,10 +16,10 @@ import numpy as np
 
 from edgetem_nodes.planner import checkpoint, stopping
 from edgetem_nodes.planner.actions import short_tour
-from edgetem_nodes.planner.checkpoint import ExperimentError
 from edgetem_nodes.planner.discovery import verdict
 from edgetem_nodes.planner.initial_design import best_candidate_design
 from edgetem_nodes.planner.measured_field import MeasuredField
+from edgetem_nodes.planner.observations import ExperimentError
 from edgetem_nodes.planner.parameters import Parameters
 from edgetem_nodes.planner.proposal import Proposal
 from edgetem_nodes.planner.regions import allowed_by

@@ -11,8 +11,7 @@ import numpy as np
 
 from edgetem_nodes.physics.scan import ScanField
 from edgetem_nodes.planner.actions import ActionSpace
-from edgetem_nodes.planner.checkpoint import ExperimentError
-from edgetem_nodes.planner.observations import LARGEST_VALUE, Observations
+from edgetem_nodes.planner.observations import LARGEST_VALUE, ExperimentError, Observations
 from edgetem_nodes.planner.parameters import Parameters
 from edgetem_nodes.planner.patches import grid_coordinates, patch_components
 from edgetem_nodes.planner.regions import ADD, Region, allowed_by

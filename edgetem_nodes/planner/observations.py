@@ -11,6 +11,10 @@ LARGEST_VALUE = 1e60
 """Magnitude beyond which a number counts as not finite: squares of its squares are still far from overflowing."""
 
 
+class ExperimentError(ValueError):
+    """An experiment that cannot go on; the message says why and what to do."""
+
+
 @dataclass(frozen=True)
 class Observations:
     """Measurements as parallel arrays; adding rows makes a new object.
