@@ -21,6 +21,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "mapping": {"acquisition_function": "integrated_posterior_variance"},
 }
 """What each goal changes in the planner's defaults; the surrogate is that of the field's configuration."""
+AMPLITUDE = {"discovery": False, "mapping": True}
+"""Whether the variability follows the survey: it says where a map needs points, but extremes may hide where it is small."""
 TOP, SHARE = 0.02, 0.9
 """Discovery: this share of this fraction of the positions, those with the largest truth, is to be measured."""
 MAP_DOSE = 0.1
@@ -94,7 +96,7 @@ def trial(field: MappedField, method: str, goal: str, seed: int, parameters: Par
     # A survey without contrast tells a model nothing: it is left with the position alone.
     survey = field.survey if goal in chosen.survey else np.zeros_like(field.survey)
     run = _discover if goal == "discovery" else _map
-    parameters = parameters or replace(settings(goal), model=field.model)
+    parameters = parameters or replace(settings(goal), model=replace(field.model, amplitude=AMPLITUDE[goal]))
     result = run(field, chosen.strategy, survey, survey_dose, parameters, seed)
     return {**result, "seconds": time.process_time() - started}
 
