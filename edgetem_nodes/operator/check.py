@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from edgetem_nodes.detector.sources import make_source
-from edgetem_nodes.featurizer.scalarizers import build
+from edgetem_nodes.featurizer.scalarizers import Bound, build
 from edgetem_nodes.graph.configuration import Configuration, nearest
 from edgetem_nodes.graph.instrument import Instrument
 from edgetem_nodes.microscope.drift_tracking import SOONEST, DriftTracker
 from edgetem_nodes.microscope.drivers import MicroscopeDriver, Survey, initial_exposure, make_driver
 from edgetem_nodes.microscope.parameters import Parameters as MicroscopeParameters
 from edgetem_nodes.operator.experiment import SCHEMAS
-from edgetem_nodes.operator.settings import possible_settings
+from edgetem_nodes.operator.settings import Settings, possible_settings
 from edgetem_nodes.physics.counting import SURVEY
 from edgetem_nodes.physics.scan import Axis, ScanField
 from edgetem_nodes.physics.summary import summary
@@ -23,6 +24,8 @@ from edgetem_nodes.planner.patches import patches
 
 ANGSTROM2 = 1e-20
 """[m²]."""
+MANY_CANDIDATES = 65536
+"""Positions beyond which a decision takes long: the model's covariance with every one of them is worked out."""
 ELECTRONVOLT = 1.602176634e-19
 """[J], exact (SI)."""
 
@@ -115,6 +118,9 @@ class Plan:
             + (" at most" if self.settings else ""),
         ]
         result += [self.settings] if self.settings else []
+        if self.candidates > MANY_CANDIDATES:
+            result.append(f"decisions      will take long: the model predicts {self.candidates} positions for each, more than "
+                          f"{MANY_CANDIDATES}; a field of fewer positions is decided on faster")
         if self.tracking is not None:
             result.append(self.tracking.line(electrons))
         return result + ([f"energies       {self.energies} structures"] if self.energies else [])
@@ -126,7 +132,8 @@ def check(configuration: Configuration) -> Plan:
     Raises
     ------
     CheckError : a file is missing, truncated or of an unknown kind, the survey has another shape, the scalarizer is
-        unknown or does not fit the axes, the plan does not fit the field or the dose limit.
+        unknown or does not fit the axes, the plan does not fit the field or a dose limit, or the planner asks for what there
+        is not: a column, a device, a verdict without confidence.
     """
     microscope = configuration.parameters("microscope", SCHEMAS["microscope"])
     planner = configuration.parameters("planner", SCHEMAS["planner"])
@@ -141,9 +148,11 @@ def check(configuration: Configuration) -> Plan:
         scalarizer = build(configuration.parameters("featurizer", SCHEMAS["featurizer"]), tuple(source.axes))
         field = driver.field
         survey = _survey(instrument, driver)
-        settings = possible_settings(planner.actions, instrument, driver, source)
+        _has_columns(planner.outputs, scalarizer)
+        settings = possible_settings(planner.actions, instrument, driver, source, scalarizer.definition)
         period = settings.dwell + instrument.settling_us * 1e-6
         patches(survey.data, planner.model.patch_size)
+        _position_is_paid_for(planner.position_dose_limit, survey.dose / int(np.prod(field.shape)), settings)
         points = affordable_points(planner, settings.kinds * int(np.prod(field.shape)), survey.dose, settings.electrons,
                                    period)
         plan = Plan(source=str(configuration.source), driver=instrument.driver, field=field, axes=tuple(source.axes),
@@ -228,14 +237,15 @@ def consistent(configuration: Configuration) -> None:
     Raises
     ------
     CheckError : nodes disagree about the instrument, a dwell time is outside its limits, energies are asked for of data
-        that gives no structure, or a node to bring up does not exist.
+        that gives no structure, a discovery has a level but no confidence, the model's device is not there, or a node to
+        bring up does not exist.
     """
     name, nodes = configuration.source.name, configuration.nodes
     for key, value in nodes["microscope"].items():
         for other in ("detector", "featurizer"):
             if key.startswith("instrument.") and nodes[other].get(key, value) != value:
-                raise CheckError(f"{name}: {key} is {value!r} for microscope and {nodes[other][key]!r} for {other}: set it once, "
-                                 "under '/**'")
+                raise CheckError(f"{name}: {key} is {value!r} for microscope and {nodes[other][key]!r} for {other}: set it "
+                                 "once, under '/**'")
     instrument = configuration.parameters("microscope", SCHEMAS["microscope"]).instrument
     if not instrument.limits.shortest_dwell_ms <= instrument.dwell_ms <= instrument.limits.longest_dwell_ms:
         raise CheckError(f"{name}: instrument.dwell_ms {instrument.dwell_ms:g} ms is outside instrument.limits, "
@@ -243,9 +253,44 @@ def consistent(configuration: Configuration) -> None:
     if nodes["planner"]["energetics.points"] and nodes["featurizer"]["scalarizer"] != "lattice":
         raise CheckError(f"{name}: planner.energetics.points asks for energies, but scalarizer "
                          f"{nodes['featurizer']['scalarizer']!r} gives no structure: only 'lattice' does")
+    _verdict_and_device(nodes["planner"], name)
     for node in nodes["operator"]["nodes"]:
         if node not in nodes:
             raise CheckError(f"{name}: operator.nodes names {node!r}, which is no node" + nearest(node, nodes))
+
+
+def _verdict_and_device(planner: dict[str, Any], name: str) -> None:
+    """Refuse a level of discovery that nothing would be tested against, and a device that is not there (CheckError)."""
+    level, device = planner["discovery.level"], planner["model.device"]
+    if level and not planner["discovery.confidence"]:
+        raise CheckError(f"{name}: planner.discovery.level {level:g} is set but planner.discovery.confidence is 0, so nothing "
+                         "would be tested: set the confidence, e.g. 0.95, or take the level back to 0")
+    if device == "cuda":
+        # Torch takes seconds to import: only where its answer matters.
+        import torch
+
+        if not torch.cuda.is_available():
+            raise CheckError(f"{name}: planner.model.device is 'cuda', but PyTorch finds no CUDA device on this machine: set "
+                             "it to 'cpu', or run where there is one")
+
+
+def _has_columns(outputs: list[str], scalarizer: Bound) -> None:
+    """Refuse outputs that are no column of the scalarizer (CheckError)."""
+    for output in outputs:
+        if output not in scalarizer.names:
+            raise CheckError(f"planner.outputs names {output!r}, which is no column of scalarizer "
+                             f"{scalarizer.definition.name!r}; it has {', '.join(scalarizer.names)}"
+                             + nearest(output, scalarizer.names))
+
+
+def _position_is_paid_for(limit: float, survey: float, settings: Settings) -> None:
+    """Refuse a dose limit of a position that no visit, or no visit of the initial scan, keeps (CheckError); 0: no limit."""
+    for electrons, which in ((settings.cheapest, "the cheapest setting"),
+                             (settings.first, "the first setting, which the initial scan is measured with")):
+        if 0 < limit * (1 + 1e-9) < survey + electrons:
+            raise CheckError(f"planner.position_dose_limit {limit:.4g} electrons is less than the survey's share of a "
+                             f"position, {survey:.4g}, and one visit with {which}, {electrons:.4g}: raise it, or lower the "
+                             "dwell time, the probe current or instrument.survey_dwell_us")
 
 
 def affordable_points(planner: PlannerParameters, candidates: int, survey_dose: float, point_dose: float,

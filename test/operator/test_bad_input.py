@@ -93,6 +93,9 @@ def test_a_file_that_is_not_yaml(configuration):
 @pytest.mark.parametrize(("setting", "words"), [
     ("planner.model.patch_size=41", ["patch size 41 does not fit a survey of 24 x 20"]),
     ("planner.dose_budget=3e6", ["planner.dose_budget", "does not pay", "16 initial points"]),
+    ("planner.position_dose_limit=1e5", ["planner.position_dose_limit 1e+05", "the survey's share", "the cheapest setting"]),
+    ("planner.outputs=[backgrund]", ["'backgrund'", "no column of scalarizer 'eels_edge'", "did you mean"]),
+    ("planner.discovery.level=3.0", ["planner.discovery.level 3", "confidence is 0", "nothing would be tested"]),
     ("planner.energetics.points=2", ["energetics.points", "'eels_edge'", "only 'lattice'"]),
     ("/**.instrument.limits.areal_dose_e_per_A2=0.001", ["areal_dose_e_per_A2", "one point costs"]),
     ("/**.instrument.dwell_ms=50000", ["dwell_ms 50000 ms is outside"]),
@@ -105,6 +108,16 @@ def test_settings_that_contradict_each_other(setting, words):
     assert result.exit_code == 2, result.output
     for word in ("error:", *words):
         assert word in result.output
+
+
+def test_a_model_on_a_device_that_is_not_there(monkeypatch):
+    import torch
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    arguments = ["check", str(SYNTHETIC), "--set", "planner.model.device=cuda"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 2 and "planner.model.device is 'cuda'" in result.output, result.output
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert CliRunner().invoke(app, arguments).exit_code == 0
 
 
 def test_a_dose_budget_limits_the_plan():

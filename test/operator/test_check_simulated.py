@@ -12,13 +12,13 @@ from edgetem_nodes.operator.cli import app
 @pytest.fixture
 def check(tmp_path):
     """Run `edgetem check` on a simulated experiment with some settings of the instrument, the microscope and the planner."""
-    def run(microscope=None, planner=None, **instrument):
+    def run(microscope=None, planner=None, featurizer=None, **instrument):
         simulated = {"rows": 16, "columns": 16, "field_nm": 8.0, **instrument.pop("simulated", {})}
         content = {"/**": {"ros__parameters": {"instrument": {"high_tension_kV": 200.0, "semi_convergence_mrad": 10.0,
                                                               "simulated": simulated, **instrument}}},
                    "microscope": {"ros__parameters": microscope or {}},
                    "planner": {"ros__parameters": planner or {}},
-                   "featurizer": {"ros__parameters": {"scalarizer": "virtual_detector"}}}
+                   "featurizer": {"ros__parameters": {"scalarizer": "virtual_detector", **(featurizer or {})}}}
         path = tmp_path / "simulated.yaml"
         path.write_text(yaml.safe_dump(content))
         return CliRunner().invoke(app, ["check", str(path)])
@@ -87,6 +87,29 @@ def test_what_is_free_besides_the_position_is_shown_and_paid_for(check):
     ({"dwell_ms": [float(n) for n in range(1, 100)]}, ["99 settings, at most 64"])])
 def test_settings_that_the_column_cannot_do(check, actions, words):
     refused(check(planner={"actions": actions}), "actions", *words)
+
+
+def test_a_camera_length_at_which_the_scalarizer_finds_nothing(check):
+    """A pixel's angle is as many times smaller as the camera length is larger: at 20 times, the ring is off the camera."""
+    ring = {"virtual_detector": {"inner_mrad": 15.0, "outer_mrad": 30.0}}
+    assert check(featurizer=ring).exit_code == 0
+    refused(check(featurizer=ring, planner={"actions": {"camera_length_mm": [100.0, 2000.0]}}, semi_convergence_mrad=0.5),
+            "planner.actions: the setting 'camera length 2000 mm' is not possible", "no pixel lies between 15 and 30 mrad")
+
+
+def test_a_position_that_may_not_even_receive_the_initial_scan(check):
+    """100 pA for 8 ms are 5e6 electrons, for 1 ms 6.2e5."""
+    limit = {"position_dose_limit": 2e6}
+    assert check(planner={**limit, "actions": {"dwell_ms": [1.0, 8.0]}}, probe_current_pA=100.0).exit_code == 0
+    refused(check(planner={**limit, "actions": {"dwell_ms": [8.0, 1.0]}}, probe_current_pA=100.0),
+            "planner.position_dose_limit 2e+06", "which the initial scan is measured with")
+
+
+def test_a_field_of_very_many_positions_is_said_to_take_long(check):
+    result = check(simulated={"rows": 512, "columns": 512, "field_nm": 8.0})
+    assert result.exit_code == 0, result.output
+    assert "will take long: the model predicts 262144 positions" in " ".join(result.output.split())
+    assert "will take long" not in check().output
 
 
 def test_measured_data_has_no_settings_but_its_own():
