@@ -100,12 +100,12 @@ class Waiting:
                     seen, deadline = sign(), time.monotonic() + silence
             self._check()
 
-    def ask(self, client: Any, request: Any, code: str, who: str) -> Any:
-        """The answer of a service; raises Failed with `code` where `who` does not give one in time."""
+    def ask(self, client: Any, request: Any, code: str, who: str, patience: float = ANSWER_TIMEOUT) -> Any:
+        """The answer of a service; raises Failed with `code` where `who` does not give one within `patience` [s]."""
         call = self.call(client.call_async(request))
-        self.until(lambda: call.done, ANSWER_TIMEOUT)
+        self.until(lambda: call.done, patience)
         if not call.done:
-            raise Failed(code, f"the {who} did not answer {client.srv_name} within {ANSWER_TIMEOUT:g} s")
+            raise Failed(code, f"the {who} did not answer {client.srv_name} within {patience:g} s")
         return call.result()
 
     def check(self) -> None:

@@ -57,6 +57,8 @@ class Laboratory:
         self.dwell_times: list[float] = []
         self.withhold_rows = self.withhold_path = self.hold_acquisition = self.hold_overview = False
         self.shuffle = False
+        self.dwell_counts = False
+        """Whether dose and time of a position follow its dwell time."""
         self.hold_from = 10**6
         """Acquisitions from this number on do not end."""
         self.failing: set[int] = set()
@@ -161,6 +163,14 @@ class Laboratory:
         response.overview.dose = SURVEY_DOSE
         return response
 
+    def electrons(self, dwell):
+        """Of a position."""
+        return ELECTRONS * dwell / 1e-3 if self.dwell_counts else ELECTRONS
+
+    def period(self, dwell):
+        """[s] of a position."""
+        return PERIOD - 1e-3 + dwell if self.dwell_counts else PERIOD
+
     async def _acquire(self, goal):
         result, request = Acquire.Result(), goal.request
         candidates = FIELD.candidates(positions_array(request.positions))
@@ -173,7 +183,7 @@ class Laboratory:
             return result
         if not self.withhold_path:
             self._paths.publish(ProbePath(acquisition_id=request.acquisition_id, positions=request.positions,
-                                          dwell_time=1e-3, position_period=PERIOD))
+                                          dwell_time=1e-3, position_period=self.period(request.dwell_time)))
         while self.hold_acquisition or number >= self.hold_from:
             await self._moment()
             if goal.is_cancel_requested:
@@ -186,7 +196,7 @@ class Laboratory:
         if not self.withhold_rows:
             for part in np.array_split(order, 3):
                 self._publish(request.acquisition_id, part, candidates[part])
-        result.frames_delivered, result.dose = len(candidates), ELECTRONS * len(candidates)
+        result.frames_delivered, result.dose = len(candidates), self.electrons(request.dwell_time) * len(candidates)
         goal.succeed()
         return result
 

@@ -19,6 +19,7 @@ from edgetem_nodes.graph.node import GraphNode, Peer
 from edgetem_nodes.graph.operating import as_text
 from edgetem_nodes.physics.scan import ScanField
 from edgetem_nodes.planner import stopping
+from edgetem_nodes.planner.affordability import affordable_batch, affordable_with
 from edgetem_nodes.planner.experiment import ActiveExperiment, ExperimentError
 from edgetem_nodes.planner.ledger import Pending
 from edgetem_nodes.planner.node.announcing import Announcer, decision_of, describe
@@ -74,7 +75,7 @@ class Conductor:
         progress = self._begin(request)
         budget = self._budget(progress, request)
         before = progress.experiment.points
-        self._goal = goal
+        self._goal, self._scalarizer.config = goal, request.config
         self._rate = lambda: (progress.experiment.points - before) / (time.monotonic() - began)
         self.announcer.experiment(progress, request.config)
         energies = ""
@@ -142,8 +143,8 @@ class Conductor:
             self._attend(progress)
             reason = progress.experiment.stop_reason(progress.spent, budget)
             if not reason:
-                self._turn(progress, budget, result)
-            elif self.operation.close():
+                reason = self._turn(progress, budget, result)
+            if reason and self.operation.close():
                 return reason
 
     def _attend(self, progress: Progress) -> None:
@@ -166,26 +167,35 @@ class Conductor:
         self._publish(progress, decision_of(progress, Decision.OPERATOR, reason=done, request=as_text(request)))
         self._save(progress)
 
-    def _turn(self, progress: Progress, budget: stopping.Budget, result: RunExperiment.Result) -> None:
-        """One turn: checkpoint, decide, publish, acquire, wait for every row, learn of them."""
+    def _turn(self, progress: Progress, budget: stopping.Budget, result: RunExperiment.Result) -> str:
+        """One turn: checkpoint, decide, publish, acquire, wait for every row, learn of them.
+
+        Returns the reason to stop where the budgets do not pay for one position with the setting that was chosen; empty: go
+        on.
+        """
         p, experiment, began = self._parameters, progress.experiment, time.monotonic()
         self._save(progress)
         initial = experiment.points == 0
         action = Decision.INITIAL if initial else Decision.ACQUIRE
         count = p.initial_points if initial else experiment.parameters.batch_points
         decision = decision_of(progress, action)
-        proposal = experiment.ask(int(min(count, stopping.affordable(budget, progress.spent)[0])))
+        rows, actions = experiment.observations, experiment.actions
+        proposal = experiment.ask(min(count, affordable_batch(budget, progress.spent, rows, actions)))
+        if affordable_with(budget, progress.spent, rows, actions, proposal.setting_index) < 1:
+            experiment.withdraw()
+            return stopping.affordable(budget, progress.spent)[1]
         describe(decision, proposal)
         decision.model_duration = time.monotonic() - began
         if progress.approve_batches:
             approval = self._approval(progress, decision, proposal)
             if approval is None:
-                return
+                return ""
             decision.index, decision.action, decision.request = progress.decisions, action, as_text(approval)
         acquisition_id = progress.acquisition_id()
         decision.acquisition_id = from_uuid(acquisition_id)
         self._acquire(progress, decision, proposal, Pending(acquisition_id, len(proposal.candidates), 0), result)
         self._goal.publish_feedback(RunExperiment.Feedback(decision=decision, rate=self._rate()))
+        return ""
 
     def _approval(self, progress: Progress, decision: Decision, proposal: Proposal) -> Request | None:
         """The operator's approval of a batch; None where something else was asked for, and the batch is withdrawn."""

@@ -18,7 +18,10 @@ from edgetem_nodes.planner.actions import ActionSpace, Setting
 from edgetem_nodes.planner.ledger import Pending
 from edgetem_nodes.planner.node.inbox import Inbox
 from edgetem_nodes.planner.proposal import Proposal
-from edgetem_nodes.planner.waiting import Call, Failed, Waiting
+from edgetem_nodes.planner.waiting import ANSWER_TIMEOUT, Call, Failed, Waiting
+
+OVERVIEW_PATIENCE = 4.0
+"""Of an overview, over that of any other answer: it scans, or computes, the whole field and gives no sign of life before."""
 
 
 class InstrumentClient:
@@ -50,9 +53,10 @@ class InstrumentClient:
         return peers
 
     def survey(self, acquisition_id: uuid.UUID) -> Overview:
-        """An image of the whole field."""
+        """An image of the whole field; raises Failed where the microscope gives none in time."""
+        patience = OVERVIEW_PATIENCE * max(ANSWER_TIMEOUT, self._node.parameters.measurement_timeout_s)
         answer = self._waiting.ask(self._overview, AcquireOverview.Request(acquisition_id=from_uuid(acquisition_id)),
-                                   "OVERVIEW_FAILED", "microscope")
+                                   "OVERVIEW_FAILED", "microscope", patience)
         if answer.error_code:
             raise Failed("OVERVIEW_FAILED", f"the microscope gave no overview: {answer.error_msg}")
         return answer.overview
