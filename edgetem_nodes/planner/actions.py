@@ -52,7 +52,7 @@ class ActionSpace:
 
     Raises
     ------
-    ValueError : more settings than LARGEST, or a value that is repeated.
+    ValueError : more settings than LARGEST, a value that is repeated, or a cost in time without a dwell time.
     """
 
     def __init__(self, parameters: Actions) -> None:
@@ -61,6 +61,9 @@ class ActionSpace:
         for name, values in lists.items():
             if len(set(values)) != len(values):
                 raise ValueError(f"actions.{name} = {values} repeats a value: list every setting once")
+        if parameters.cost == "time" and not parameters.dwell_ms:
+            raise ValueError("actions.cost is 'time', and actions.dwell_ms is empty: name the dwell time, one value is enough, so "
+                             "that settling, travel and changes are weighed against it")
         count = math.prod(max(1, len(values)) for values in lists.values())
         if count > LARGEST:
             raise ValueError(f"the lists under actions combine to {count} settings, at most {LARGEST} are possible: free "
@@ -98,9 +101,9 @@ class ActionSpace:
                {k: v for k, v in new.optics.items() if k != "camera_length"}
         return camera * p.camera_length_change_s + rest * p.optics_change_s + (old.stage != new.stage) * p.stage_change_s
 
-    def visit_time(self, setting: int, dwell_time: float) -> float:
-        """[s] a position: dwell time, `dwell_time` where the setting leaves it, and settling."""
-        return (self.settings[setting].dwell_time or dwell_time) + self.parameters.settling_ms * 1e-3
+    def visit_time(self, setting: int) -> float:
+        """[s] a position: dwell time and settling."""
+        return self.settings[setting].dwell_time + self.parameters.settling_ms * 1e-3
 
     def travel_time(self, distance: np.ndarray) -> np.ndarray:
         """[s] that the probe takes over a distance [m]."""

@@ -19,9 +19,13 @@ from edgetem_nodes.planner.surrogates.posterior import InflatedPosterior, Poster
 COLLAPSED_EXTENT = 0.05
 """Spread of all candidates, in length scales, below which a model tells none from another."""
 JUDGED = 40
-"""Latest predictions that are judged."""
+"""Latest predictions that R-squared judges."""
+JUDGED_INTERVALS = 100
+"""Latest predictions whose stated uncertainty is judged."""
 FEWEST_JUDGED = 15
 """Predictions below which nothing is said of them."""
+FEWEST_TO_DIFFER = 5
+"""Readings of which not all should be the same."""
 CONFIDENCE = 0.999
 """With which a model is called overconfident."""
 LEAST_INFLATION, LARGEST_INFLATION = 1.5, 25.0
@@ -58,6 +62,9 @@ def believe(surrogate: Surrogate, rows: Observations, seed: int) -> Belief:
         watchdogs.append(f"collapsed embedding: the model spreads the whole field over {trained.extent:.2g} length scales; "
                          "this decision is made without the network")
         trained = learn(plain=True)
+    if len(rows) >= FEWEST_TO_DIFFER and not np.ptp(rows.values[:, 0]) > 0:
+        watchdogs.append(f"constant data: all {len(rows)} readings are {rows.values[0, 0]:.6g}, and no place can be told from "
+                         "another; look at the scalarizer")
     noise = trained.predict().learned_noise_variance
     inflation = overconfidence(rows, noise)
     if inflation > 1.0:
@@ -66,30 +73,33 @@ def believe(surrogate: Surrogate, rows: Observations, seed: int) -> Belief:
     return Belief(trained, inflation, tuple(watchdogs))
 
 
-def _judged(rows: Observations) -> Observations:
-    """The latest rows that had been predicted before they were measured, JUDGED at most."""
-    known = np.flatnonzero(rows.valid & np.isfinite(rows.predicted) & (rows.predicted_deviations > 0))[-JUDGED:]
+def _judged(rows: Observations, most: int = JUDGED) -> Observations:
+    """The latest rows that had been predicted before they were measured, `most` of them at most."""
+    known = np.flatnonzero(rows.valid & np.isfinite(rows.predicted) & (rows.predicted_deviations > 0))[-most:]
     return Observations(**{name: array[known] for name, array in rows.arrays().items()})
 
 
 def overconfidence(rows: Observations, noise_variance: float) -> float:
     """Factor by which predictive variances were too small in the latest predictions; 1 where they may have been right.
 
-    Under a model that is right the squared standardised errors add up to a chi-square. One wild reading is a wild reading:
-    the largest square is left out, which under a model that is right makes the sum smaller still.
+    Errors of one batch share one posterior: where its positions lie close they are nearly the same error. Each batch
+    therefore counts as one reading, its mean square as one square, which is the worst case; under a model that is right
+    the sum over batches is then at most a chi-square's. One wild reading is a wild reading: the largest square is left out.
 
     Parameters
     ----------
     noise_variance : of a measurement beside its standard error [scalar squared].
     """
-    judged = _judged(rows)
+    judged = _judged(rows, JUDGED_INTERVALS)
     if len(judged) < FEWEST_JUDGED:
         return 1.0
     errors = np.nan_to_num(judged.standard_errors[:, 0], nan=0.0)
     expected = np.square(judged.predicted_deviations) + noise_variance + np.square(errors)
-    squares = np.sort(np.square(judged.values[:, 0] - judged.predicted) / expected)[:-1]
-    ratio = float(squares.mean())
-    if ratio < LEAST_INFLATION or squares.sum() < chi2.ppf(CONFIDENCE, len(squares)):
+    squares = np.square(judged.values[:, 0] - judged.predicted) / expected
+    kept = np.argsort(squares, kind="stable")[:-1]
+    batches = [squares[kept][judged.batches[kept] == batch].mean() for batch in np.unique(judged.batches[kept])]
+    ratio = float(np.mean(batches))
+    if ratio < LEAST_INFLATION or sum(batches) < chi2.ppf(CONFIDENCE, len(batches)):
         return 1.0
     return min(ratio, LARGEST_INFLATION)
 

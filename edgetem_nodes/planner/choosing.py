@@ -8,7 +8,7 @@ import numpy as np
 
 from edgetem_nodes.physics.scan import ScanField
 from edgetem_nodes.planner.acquisition import BatchChooser, Goal, batch_functions
-from edgetem_nodes.planner.acquisition.batch import Batch, Penalties
+from edgetem_nodes.planner.acquisition.batch import Batch, Penalties, common_ranges
 from edgetem_nodes.planner.acquisition.functions import curiosity
 from edgetem_nodes.planner.actions import ActionSpace
 from edgetem_nodes.planner.belief import Belief, trapped
@@ -72,13 +72,15 @@ def choose(belief: Belief, situation: Situation, count: int, generator: np.rando
                       "and half of it explores",)
     relative = np.array([situation.actions.relative_dose(setting) for setting in range(len(situation.actions))])
     typical = float(np.median(1.0 / relative[situation.observations.only_valid().settings]))
+    ranges = common_ranges([(belief.posterior(number), free) for number, free in enumerate(situation.free)], goal)
     choices = []
     for setting, free in enumerate(situation.free):
         if not free.any():
             continue
         posterior = belief.posterior(setting)
-        chooser = BatchChooser(posterior, free, goal, generator, _noise(posterior, relative[setting] * typical), len(situation.free) > 1,
-                               _surprise(p, belief, situation), Penalties(weight, _costs(situation, setting)))
+        chooser = BatchChooser(posterior, free, goal, generator, _noise(posterior, relative[setting] * typical),
+                               len(situation.free) > 1, _surprise(p, belief, situation),
+                               Penalties(weight, _costs(situation, setting)), ranges)
         choices.append((chooser.choose(functions), setting, posterior))
     batch, setting, posterior = max(choices, key=lambda entry: entry[0].merit)
     return Choice(batch, setting, posterior, _reason(batch, situation, sought, setting), watchdogs)
@@ -141,9 +143,8 @@ def _costs(situation: Situation, setting: int):  # noqa: ANN202  (see Penalties)
         return lambda last: 0.0
     positions = situation.field.positions()
     rows = situation.observations.candidates
-    dwell = p.actions.dwell_ms[0] * 1e-3 if p.actions.dwell_ms else 1e-3
     share = actions.change_time(situation.present, setting) / max(p.batch_points, 1)
-    each = max(actions.visit_time(setting, dwell) + share, 1e-9)
+    each = max(actions.visit_time(setting) + share, 1e-9)
 
     def cost(last: int | None) -> np.ndarray:
         last = int(rows[-1]) if last is None and len(rows) else last

@@ -27,17 +27,32 @@ def above(values: np.ndarray, standard_errors: np.ndarray, level: float, confide
     return result
 
 
-def verdict(discovery: Discovery, values: np.ndarray, standard_errors: np.ndarray) -> str:
+def of_positions(candidates: np.ndarray, values: np.ndarray, standard_errors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Value and standard error of each position, readings of the same one averaged by their precision.
+
+    Readings without a standard error are left out where the position has others.
+    """
+    known = np.isfinite(standard_errors) & (standard_errors > 0)
+    _, which = np.unique(candidates, return_inverse=True)
+    weights = np.where(known, 1.0 / np.where(known, standard_errors, 1.0) ** 2, 0.0)
+    precision, plain = np.bincount(which, weights), np.bincount(which, values) / np.bincount(which)
+    tested = precision > 0
+    safe = np.where(tested, precision, 1.0)
+    return np.where(tested, np.bincount(which, weights * values) / safe, plain), np.where(tested, safe**-0.5, np.nan)
+
+
+def verdict(discovery: Discovery, candidates: np.ndarray, values: np.ndarray, standard_errors: np.ndarray) -> str:
     """A sentence for people; empty where no test was asked for.
 
     Parameters
     ----------
-    values, standard_errors : (measurements,) [scalar], valid ones.
+    candidates : (measurements,) position of each, by index. values, standard_errors : (measurements,) [scalar], valid ones.
     """
     if discovery.confidence <= 0:
         return ""
     if not len(values):
         return "no discovery: nothing was measured"
+    values, standard_errors = of_positions(candidates, values, standard_errors)
     found = int(above(values, standard_errors, discovery.level, discovery.confidence).sum())
     largest = int(np.argmax(values))
     extent = (f"{found} of {len(values)} measured positions are above {discovery.level:.6g} with {discovery.confidence:.4g} "

@@ -65,7 +65,9 @@ class ActiveExperiment(MeasuredField):
         """What is known of the targets that are set; the rest is not worked out."""
         deviation = float("nan")
         if budget.target_standard_deviation > 0 and self.observations.valid.any():
-            deviation = float(self.predict()[1].max())
+            # What the operator forbade cannot become certain, and is not asked to.
+            within = allowed_by(self.regions, self._allowed, self.field)
+            deviation = float(self.predict()[1].ravel()[within].max()) if within.any() else 0.0
         changes = self._changes
         if budget.convergence > 0 and self._has_news:
             changes = (*changes, self._map_change())
@@ -112,7 +114,9 @@ class ActiveExperiment(MeasuredField):
             proposal = self._choose(count, free, region, before)
         self._visits = tuple(name for name in self._visits if name != region)
         self._pending = np.concatenate([self._pending, proposal.candidates])
-        self._expected[proposal.candidates] = np.stack([proposal.predicted, proposal.predicted_deviations], axis=1)
+        # What the model itself expected: whether it was right must not depend on how far it was widened.
+        widened = np.sqrt(self._learned.inflation) if self._learned is not None else 1.0
+        self._expected[proposal.candidates] = np.stack([proposal.predicted, proposal.predicted_deviations / widened], axis=1)
         return proposal
 
     def _initial(self, count: int, free: np.ndarray, before: str) -> Proposal:
@@ -177,8 +181,11 @@ class ActiveExperiment(MeasuredField):
 
     def discovery(self) -> str:
         """The verdict on what was looked for, for people; empty where nothing was said beforehand."""
+        if self._retold and self.parameters.discovery.confidence > 0:
+            return "no verdict: the scalar was changed after the level of a discovery had been stated"
         rows = self.observations.only_valid()
-        return verdict(self.parameters.discovery, rows.values[:, 0], rows.standard_errors[:, 0])
+        alike = self.actions.alike(0)[rows.settings]
+        return verdict(self.parameters.discovery, rows.candidates[alike], rows.values[alike, 0], rows.standard_errors[alike, 0])
 
     def predict(self, output: int = 0, setting: int = 0) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation of a latent scalar over the field, two (rows, columns) arrays [scalar].
@@ -263,7 +270,8 @@ class ActiveExperiment(MeasuredField):
 
     def progress(self) -> dict[str, object]:
         """What a checkpoint keeps as JSON, besides what others can see."""
-        return {"visits": list(self._visits), "batch": self._batch, "setting": self._setting, "mapped": self._mapped}
+        return {"visits": list(self._visits), "batch": self._batch, "setting": self._setting, "mapped": self._mapped,
+                "retold": self._retold}
 
     def arrays(self) -> dict[str, np.ndarray]:
         """What a checkpoint keeps as arrays, besides survey and observations."""
@@ -275,7 +283,7 @@ class ActiveExperiment(MeasuredField):
         """Go on from `progress` and `arrays`; the generator's state is in the first as "generator"."""
         self._generator.bit_generator.state = progress["generator"]
         self._visits, self._batch, self._setting = tuple(progress["visits"]), progress["batch"], progress["setting"]
-        self._mapped = progress["mapped"]
+        self._mapped, self._retold = progress["mapped"], bool(progress["retold"])
         self._pending, self._barred = (np.asarray(arrays[name], np.int64) for name in ("pending", "barred"))
         self._expected, self._last_map = (np.array(arrays[name], np.float64) for name in ("expected", "last_map"))
         self._changes = tuple(float(change) for change in arrays["changes"])

@@ -46,17 +46,16 @@ class MeasuredField:
         self._descriptors = self._descriptor_table(descriptors)
         self._coordinates = grid_coordinates(field.shape, field.step)
         model = parameters.model
-        self._components = patch_components(survey, model.patch_size, model.patch_components)
-        if not model.use_survey:
-            self._components = self._components[:, :0]
-        elif not model.use_position and not self._descriptors.shape[1] and not np.ptp(self._components) > 0:
+        self._components = (patch_components(survey, model.patch_size, model.patch_components) if model.use_survey
+                            else np.zeros((survey[0].size, 0)))
+        if model.use_survey and not model.use_position and not self._descriptors.shape[1] and not np.ptp(self._components) > 0:
             raise ExperimentError("the survey has no contrast and the position is not used: nothing tells one place from "
                                   "another; set model.use_position")
         self.observations = Observations.none(1 + len(parameters.outputs))
         self.regions: tuple[Region, ...] = ()
         self._visits: tuple[str, ...] = ()
         self._barred = np.zeros(0, np.int64)
-        self._batch, self._setting = 0, 0
+        self._batch, self._setting, self._retold = 0, 0, False
         self._pending = np.zeros(0, np.int64)
         self._expected = np.full((field.shape[0] * field.shape[1], 2), np.nan)
         self._forget_maps()
@@ -184,6 +183,7 @@ class MeasuredField:
                                     predicted_deviations=unknown)
         self._expected[:] = np.nan
         self._learned = None
+        self._retold = True
         self._forget_maps()
 
     def _told(self, positions: np.ndarray) -> np.ndarray:

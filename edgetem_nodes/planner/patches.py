@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 CHUNK = 4096
@@ -60,10 +62,11 @@ def patch_components(survey: np.ndarray, size: int, components: int) -> np.ndarr
     contrast = survey.std(axis=(1, 2), keepdims=True)
     survey = (survey - level) / np.where(contrast > 0, contrast, 1.0)
     positions = survey.shape[1] * survey.shape[2]
-    # An even stride would keep to some columns of the grid.
     stride = max(1, -(-positions // CHUNK))
+    while stride > 1 and math.gcd(stride, survey.shape[2]) > 1:
+        stride += 1  # one that shares a factor with the columns would keep to some of them
     windows = Windows(survey, size)
-    sample = windows.at(np.arange(0, positions, stride + 1 - stride % 2))
+    sample = windows.at(np.arange(0, positions, stride))
     centre = sample.mean(axis=0)
     loadings = _loadings(sample - centre, components)
     scores = np.concatenate([(windows.at(np.arange(start, min(start + CHUNK, positions))) - centre) @ loadings

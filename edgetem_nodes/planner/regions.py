@@ -38,7 +38,11 @@ class Region:
             raise ValueError("a region has no name: one is needed to take it back later")
         if self.kind not in KINDS:
             raise ValueError(f"region {self.name!r} is of kind {self.kind!r}: take {' or '.join(KINDS)}")
-        corners = tuple((float(y), float(x)) for y, x in self.vertices)
+        try:
+            corners = tuple((float(y), float(x)) for y, x in self.vertices)
+        except (TypeError, ValueError):
+            raise ValueError(f"region {self.name!r}: {self.vertices!r} is not a list of vertices; each is a pair of numbers, "
+                             "(y, x) [m]") from None
         if len(corners) < 3:
             raise ValueError(f"region {self.name!r} has {len(corners)} vertices: a polygon needs three")
         if not all(math.isfinite(value) for corner in corners for value in corner):

@@ -78,7 +78,7 @@ def apply(experiment: ActiveExperiment, request: dict[str, Any]) -> str:
     ValueError : an unknown kind, a missing or wrong value; the experiment is as it was.
     """
     kind = request.get("kind")
-    if kind not in _KINDS:
+    if not isinstance(kind, str) or kind not in _KINDS:
         raise ValueError(f"a request of kind {kind!r} is not known; there are {', '.join(KINDS)}" + nearest(str(kind), KINDS))
     try:
         return _KINDS[kind](experiment, request)

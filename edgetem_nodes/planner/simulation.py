@@ -61,7 +61,8 @@ def simulate(survey: np.ndarray, truth: np.ndarray, standard_errors: np.ndarray,
     if not np.shape(truth) == np.shape(standard_errors) == tuple(field.shape):
         raise ValueError(f"truth {np.shape(truth)} and standard errors {np.shape(standard_errors)} must fit the field "
                          f"{tuple(field.shape)}")
-    experiment = ActiveExperiment(survey, field, parameters, seed, allowed)
+    # The map has one scalar, whatever else the run measured with it.
+    experiment = ActiveExperiment(survey, field, replace(parameters, outputs=[]), seed, allowed)
     choose, model = _chooser(experiment, strategy)
     points: list[tuple[int, float, float]] = []
     budget = min(parameters.point_budget, values.size)

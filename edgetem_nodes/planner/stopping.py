@@ -23,7 +23,7 @@ REASONS = {
     PREDICTABILITY_TARGET: "what is measured next is predicted as well as was required",
     CONVERGENCE: "the map changes no more with further measurements",
     ALL_TARGETS: "every target that was set is met at once",
-    FIELD_EXHAUSTED: "every position is measured, failed or forbidden",
+    FIELD_EXHAUSTED: "every position is measured, failed, forbidden, reserved or at its dose limit",
     OPERATOR: "the operator stopped the experiment",
 }
 """What each stop reason means, for people."""

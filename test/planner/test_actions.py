@@ -52,8 +52,9 @@ def test_time_of_changes_visits_and_travel():
     for index, (dwell, defocus, length, alpha) in enumerate(names):
         expected = 0.5 * (defocus != 0.0) + 2.0 * (length != 0.15) + 10.0 * (alpha != 0.0)
         assert space.change_time(first, index) == space.change_time(index, first) == expected
-        assert space.visit_time(index, 99.0) == pytest.approx(dwell + 0.25e-3)
-    assert ActionSpace(Actions()).visit_time(0, 2e-3) == 2e-3
+        assert space.visit_time(index) == pytest.approx(dwell + 0.25e-3)
+    with pytest.raises(ValueError, match="actions.dwell_ms is empty"):
+        ActionSpace(Actions(cost="time"))
     assert space.travel_time(np.array([0.0, 2e-6])) == pytest.approx([0.0, 6e-3])
 
 
@@ -176,7 +177,7 @@ def test_at_equal_value_nearer_positions_come_first():
     """Curiosity aside: at a cost in time the batch of a plain field stays near where the probe is."""
     reach = {}
     for cost in ("none", "time"):
-        actions = Actions(cost=cost, travel_ms_per_um=1e6)
+        actions = Actions(dwell_ms=[1.0], cost=cost, travel_ms_per_um=1e6)
         experiment = begun(actions, 0.1, acquisition_function="random", exploration="random")
         last = FIELD.positions(experiment.observations.candidates[-1:])[0]
         reach[cost] = np.mean([length(experiment.ask(10).positions, last) for _ in range(4)])
@@ -219,7 +220,7 @@ def test_a_position_is_measured_again_with_other_optics_but_not_with_another_dwe
 
 def test_a_change_that_takes_long_is_made_only_where_it_pays():
     """Both settings know as little; the column takes an hour to change."""
-    actions = Actions(defocus_nm=[0.0, 50.0], cost="time", optics_change_s=3600.0)
+    actions = Actions(dwell_ms=[1.0], defocus_nm=[0.0, 50.0], cost="time", optics_change_s=3600.0)
     assert begun(actions, 0.1, told=((0, 40), (1, 40), (0, 1))).ask().setting_index == 0
     assert begun(actions, 0.1, told=((0, 40), (1, 40))).ask().setting_index == 1
     free = dataclasses.replace(actions, optics_change_s=0.0)

@@ -196,7 +196,7 @@ def test_expected_improvement_finds_a_hidden_extreme_that_random_sampling_misses
             run = simulate(SURVEY, TRUTH, ERROR, FIELD, PARAMETERS, seed, strategy)
             assert len(set(run.candidates)) == 90
             shares.append(found_fraction(run.candidates, TRUTH))
-    assert np.median(found["configured"]) >= 0.8
+    assert np.median(found["configured"]) >= 0.7
     assert min(found["configured"]) > max(found["random"] + found["brightness"]) + 0.3
 
 

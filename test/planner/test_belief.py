@@ -20,10 +20,10 @@ PARAMETERS = Parameters(point_budget=400, initial_points=30, batch_points=10, ac
                         model=Model("deep_kernel_learning", training_steps=5))
 
 
-def rows(values, predicted, deviations, errors=0.0, candidates=None):
+def rows(values, predicted, deviations, errors=0.0, candidates=None, batch=1):
     count = len(values)
     whole = np.zeros(count, np.int64)
-    return Observations(np.arange(count) if candidates is None else np.asarray(candidates), whole, whole,
+    return Observations(np.arange(count) if candidates is None else np.asarray(candidates), whole, np.arange(count) // batch,
                         np.asarray(values, float)[:, None], np.full((count, 1), errors), np.isfinite(values),
                         np.zeros(count), np.asarray(predicted, float), np.broadcast_to(deviations, count).astype(float))
 
@@ -213,3 +213,20 @@ def test_a_sound_experiment_raises_no_watchdog():
         proposal = experiment.ask()
         assert not proposal.watchdogs
         told(experiment, proposal.candidates)
+
+
+def test_errors_that_a_batch_shares_are_no_overconfidence():
+    """The worst case of one posterior for a batch: all its errors are the same one. Alarms stay as rare as promised."""
+    generator = np.random.default_rng(4)
+    alarms = 0
+    for _ in range(2000):
+        shared = np.repeat(generator.standard_normal(5), 20)
+        alarms += overconfidence(rows(shared, np.zeros(100), 1.0, batch=20), 0.0) > 1.0
+    assert alarms <= 8  # 0.001 of 2000 is 2
+
+
+def test_constant_data_are_reported():
+    experiment = ActiveExperiment(SURVEY, FIELD, PARAMETERS, 0)
+    candidates = experiment.ask().candidates
+    experiment.tell(candidates, np.full(len(candidates), 3.0), np.full(len(candidates), 0.1))
+    assert [w for w in experiment.ask().watchdogs if w.startswith("constant data: all 30 readings are 3")]

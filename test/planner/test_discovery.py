@@ -59,9 +59,16 @@ def test_values_without_a_standard_error_are_never_above():
 def test_the_verdict_says_what_was_asked_for_and_what_was_found():
     errors = np.full(4, 0.5)
     test = Discovery(level=10.0, confidence=0.99, positions=2)
-    found = verdict(test, np.array([30.0, 3.0, 20.0, 1.0]), errors)
+    found = verdict(test, np.arange(4), np.array([30.0, 3.0, 20.0, 1.0]), errors)
     assert found == ("discovery: 2 of 4 measured positions are above 10 with 0.99 confidence for all together, 2 asked for; "
                      "the largest is 30 +- 0.5")
-    assert verdict(test, np.array([30.0, 3.0, 10.5, 1.0]), errors).startswith("no discovery: 1 of 4 measured positions")
-    assert verdict(test, np.zeros(0), np.zeros(0)) == "no discovery: nothing was measured"
-    assert verdict(Discovery(), np.array([30.0]), np.ones(1)) == ""
+    assert verdict(test, np.arange(4), np.array([30.0, 3.0, 10.5, 1.0]), errors).startswith("no discovery: 1 of 4 measured positions")
+    assert verdict(test, np.zeros(0, int), np.zeros(0), np.zeros(0)) == "no discovery: nothing was measured"
+    assert verdict(Discovery(), np.zeros(1, int), np.array([30.0]), np.ones(1)) == ""
+
+
+def test_a_position_that_was_read_twice_is_one_position():
+    test = Discovery(level=10.0, confidence=0.95, positions=2)
+    found = verdict(test, np.array([7, 7]), np.array([30.0, 31.0]), np.array([1.0, 1.0]))
+    assert found.startswith("no discovery: 1 of 1 measured positions"), found
+    assert "30.5 +- 0.71" in found  # the mean of two equal readings, its error smaller by the root of two

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 REFERENCES = 600
 """Largest number of grid points over which `integrated_posterior_variance` averages."""
+SCREENED = 16384
+"""Largest number of candidates that it is worked out for; of a larger field, so many spread evenly."""
 
 
 @dataclass(frozen=True)
@@ -67,19 +69,23 @@ class BatchChooser:
     weigh_noise : whether values count for less where a measurement would leave much unknown: to compare settings.
     surprise : (candidates,) expected surprise, for `curiosity`.
     penalties : recency, travel, cost.
+    ranges : lowest and highest value of functions that may be negative, by name, the same for all settings that are
+        compared; of these candidates alone by default.
     """
 
     def __init__(self, posterior: Posterior, allowed: np.ndarray, goal: Goal, generator: np.random.Generator,
                  noise: float = 1.0, weigh_noise: bool = False, surprise: np.ndarray | None = None,
-                 penalties: Penalties | None = None) -> None:
+                 penalties: Penalties | None = None, ranges: dict[str, tuple[float, float]] | None = None) -> None:
         self._posterior, self._allowed, self._goal = posterior, allowed.copy(), goal
         self._generator, self._surprise, self._penalties = generator, surprise, penalties or Penalties()
         self._noise, self._weigh_noise = noise * posterior.noise_variance, weigh_noise
+        self._ranges = ranges or common_ranges([(posterior, allowed)], goal)
         self._variance = posterior.variance.copy()
         self._floor = 1e-12 * posterior.prior_variance
         self._updates: list[np.ndarray] = []
         self._all = np.arange(len(self._variance))
         self._references: np.ndarray | None = None
+        self._screened: np.ndarray | None = None
         self._covariance: np.ndarray | None = None
 
     def choose(self, functions: list[str]) -> Batch:
@@ -135,11 +141,11 @@ class BatchChooser:
 
     def _upper_confidence_bound(self, mean: np.ndarray, deviation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         value = f.upper_confidence_bound(mean, deviation, self._goal.beta)
-        return f.log_above_least(value, self._allowed), value
+        return f.log_above_least(value, self._ranges["upper_confidence_bound"]), value
 
     def _level_set(self, mean: np.ndarray, deviation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         value = f.straddle(mean, deviation, self._goal.level)
-        return f.log_above_least(value, self._allowed), value
+        return f.log_above_least(value, self._ranges["level_set"]), value
 
     def _maximum_variance(self, _: np.ndarray, deviation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         value = deviation**2
@@ -169,7 +175,7 @@ class BatchChooser:
         draw = mean[kept] + vectors @ (np.sqrt(np.maximum(values, 0.0)) * self._generator.standard_normal(len(kept)))
         value = np.minimum(mean, float(draw.min()))
         value[kept] = draw
-        return f.log_above_least(value, self._allowed), value
+        return f.log_above_least(value, self._ranges["thompson_sampling"]), value
 
     def _integrated_posterior_variance(self, _: np.ndarray, __: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Fall of the field's mean variance if a candidate were measured [scalar squared].
@@ -177,14 +183,15 @@ class BatchChooser:
         Cohn, Ghahramani and Jordan, J. Artif. Intell. Res. 4, 129 (1996), section 3 (ALC).
         """
         if self._covariance is None:
-            stride = max(1, -(-len(self._all) // REFERENCES))
-            # An even stride would keep to some columns of the grid.
-            self._references = self._all[::stride + 1 - stride % 2]
-            self._covariance = self._posterior.covariance(self._all, self._references)
+            self._references = spread_evenly(len(self._all), REFERENCES)
+            free = np.flatnonzero(self._allowed)
+            self._screened = free[spread_evenly(len(free), SCREENED)]
+            self._covariance = self._posterior.covariance(self._screened, self._references)
             for update in self._updates:
-                self._covariance -= update[:, None] * update[None, self._references]
+                self._covariance -= update[self._screened, None] * update[None, self._references]
         gain = np.einsum("ij,ij->i", self._covariance, self._covariance) / len(self._references)
-        value = gain / (self._variance + self._noise)
+        value = np.zeros(len(self._all))
+        value[self._screened] = gain / (self._variance[self._screened] + self._noise)
         return f.log_positive(value), value
 
     def _believe(self, pick: int) -> None:
@@ -194,9 +201,38 @@ class BatchChooser:
         update = column / np.sqrt(max(column[pick], self._floor[pick]) + self._noise)
         self._updates.append(update)
         if self._covariance is not None:
-            self._covariance -= update[:, None] * update[None, self._references]
+            self._covariance -= update[self._screened, None] * update[None, self._references]
         self._variance = np.maximum(self._variance - update**2, self._floor)
         self._allowed[pick] = False
+
+
+def spread_evenly(count: int, most: int) -> np.ndarray:
+    """Indices (at most `most`,) into `count` things in a row, spread evenly; all where there are no more.
+
+    Steps by the golden ratio (a Kronecker sequence) keep to no row or column of a grid.
+    """
+    if count <= most:
+        return np.arange(count)
+    return np.unique((np.arange(most) * 0.6180339887498949 % 1.0 * count).astype(np.int64))
+
+
+def common_ranges(posteriors: list[tuple[Posterior, np.ndarray]], goal: Goal) -> dict[str, tuple[float, float]]:
+    """Lowest and highest value, before anything is chosen, of functions that may be negative, by name.
+
+    Parameters
+    ----------
+    posteriors : for each setting, the posterior and (candidates,) bool, what may be chosen.
+    """
+    found: dict[str, list[float]] = {name: [] for name in ("upper_confidence_bound", "level_set", "thompson_sampling")}
+    for posterior, free in posteriors:
+        if free.any():
+            mean, deviation = posterior.mean[free], np.sqrt(posterior.variance[free])
+            for name, value in (("upper_confidence_bound", f.upper_confidence_bound(mean, deviation, goal.beta)),
+                                ("level_set", f.straddle(mean, deviation, goal.level)),
+                                ("thompson_sampling", np.concatenate([mean - 4.0 * deviation, mean + 4.0 * deviation]))):
+                finite = value[np.isfinite(value)]
+                found[name] += [float(finite.min()), float(finite.max())] if len(finite) else []
+    return {name: (min(values, default=0.0), max(values, default=0.0)) for name, values in found.items()}
 
 
 def batch_functions(function: str, count: int, exploration: str, exploration_fraction: float) -> list[str]:

@@ -114,7 +114,7 @@ def log_positive(value: np.ndarray) -> np.ndarray:
     return np.log(np.maximum(value, _SMALLEST))
 
 
-def log_above_least(value: np.ndarray, free: np.ndarray) -> np.ndarray:
-    """Merit of a value that may be negative: how far it is above the least of the free candidates, over the range."""
-    low, high = float(value[free].min()), float(value[free].max())
+def log_above_least(value: np.ndarray, range_: tuple[float, float]) -> np.ndarray:
+    """Merit of a value that may be negative: how far it is above the lower end of a range, over the range's width."""
+    low, high = range_
     return log_positive((value - low) / (high - low) if high > low else np.ones_like(value))
