@@ -62,8 +62,8 @@ class ActionSpace:
             if len(set(values)) != len(values):
                 raise ValueError(f"actions.{name} = {values} repeats a value: list every setting once")
         if parameters.cost == "time" and not parameters.dwell_ms:
-            raise ValueError("actions.cost is 'time', and actions.dwell_ms is empty: name the dwell time, one value is enough, so "
-                             "that settling, travel and changes are weighed against it")
+            raise ValueError("actions.cost is 'time', and actions.dwell_ms is empty: name the dwell time, one value is enough, "
+                             "so that settling, travel and changes are weighed against it")
         count = math.prod(max(1, len(values)) for values in lists.values())
         if count > LARGEST:
             raise ValueError(f"the lists under actions combine to {count} settings, at most {LARGEST} are possible: free "

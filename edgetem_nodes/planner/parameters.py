@@ -29,7 +29,8 @@ class Model:
                                       "survey")
     training_steps: int = parameter(30, "Evaluations of the objective at every decision, at most", minimum=0, maximum=10000)
     members: int = parameter(1, "Models of an ensemble: more of them tell better what is not known", minimum=1, maximum=32)
-    exact_points: int = parameter(600, "Measured values, outputs counted each, up to which the posterior is exact", minimum=10, maximum=5000)
+    exact_points: int = parameter(600, "Measured values, outputs counted each, up to which the posterior is exact", minimum=10,
+                                  maximum=5000)
     inducing_points: int = parameter(512, "Inducing points where there are more measurements", minimum=10, maximum=4000)
     device: str = parameter("cpu", "Where the posterior is computed", choices=("cpu", "cuda"))
 

@@ -37,7 +37,8 @@ class Architecture:
     ----------
     components : patch components that the network sees. others : further inputs, taken as they are.
     embedded : dimensions that patches are mapped to. hidden : units of the network; 0: no network.
-    amplitude : traits that the prior standard deviation follows, the last columns of the inputs; 0: none. outputs : scalars modelled together.
+    amplitude : traits that the prior standard deviation follows, the last columns of the inputs; 0: none.
+    outputs : scalars modelled together.
     """
 
     components: int
