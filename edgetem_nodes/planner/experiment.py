@@ -112,7 +112,7 @@ class ActiveExperiment(MeasuredField):
             proposal = self._initial(count, free[0], before)
         else:
             proposal = self._choose(count, free, region, before)
-        self._visits = tuple(name for name in self._visits if name != region)
+        self._visits, self._visiting = tuple(name for name in self._visits if name != region), region
         self._pending = np.concatenate([self._pending, proposal.candidates])
         # What the model itself expected: whether it was right must not depend on how far it was widened.
         widened = np.sqrt(self._learned.inflation) if self._learned is not None else 1.0
@@ -271,7 +271,7 @@ class ActiveExperiment(MeasuredField):
     def progress(self) -> dict[str, object]:
         """What a checkpoint keeps as JSON, besides what others can see."""
         return {"visits": list(self._visits), "batch": self._batch, "setting": self._setting, "mapped": self._mapped,
-                "retold": self._retold}
+                "retold": self._retold, "visiting": self._visiting}
 
     def arrays(self) -> dict[str, np.ndarray]:
         """What a checkpoint keeps as arrays, besides survey and observations."""
@@ -283,7 +283,7 @@ class ActiveExperiment(MeasuredField):
         """Go on from `progress` and `arrays`; the generator's state is in the first as "generator"."""
         self._generator.bit_generator.state = progress["generator"]
         self._visits, self._batch, self._setting = tuple(progress["visits"]), progress["batch"], progress["setting"]
-        self._mapped, self._retold = progress["mapped"], bool(progress["retold"])
+        self._mapped, self._retold, self._visiting = progress["mapped"], bool(progress["retold"]), progress["visiting"]
         self._pending, self._barred = (np.asarray(arrays[name], np.int64) for name in ("pending", "barred"))
         self._expected, self._last_map = (np.array(arrays[name], np.float64) for name in ("expected", "last_map"))
         self._changes = tuple(float(change) for change in arrays["changes"])

@@ -54,6 +54,7 @@ class MeasuredField:
         self.observations = Observations.none(1 + len(parameters.outputs))
         self.regions: tuple[Region, ...] = ()
         self._visits: tuple[str, ...] = ()
+        self._visiting = ""
         self._barred = np.zeros(0, np.int64)
         self._batch, self._setting, self._retold = 0, 0, False
         self._pending = np.zeros(0, np.int64)
@@ -156,7 +157,7 @@ class MeasuredField:
             valid=valid, doses=np.broadcast_to(doses, candidates.shape),
             predicted=self._expected[candidates, 0], predicted_deviations=self._expected[candidates, 1])
         self._pending = self._pending[~np.isin(self._pending, candidates)]
-        self._batch, self._setting = self._batch + 1, setting
+        self._batch, self._setting, self._visiting = self._batch + 1, setting, ""
         self._expected[:] = np.nan
         self._learned = None
 
@@ -258,6 +259,7 @@ class MeasuredField:
     def reject(self) -> np.ndarray:
         """Forget the batch that was asked for; its positions, which are returned, are never proposed again."""
         rejected, self._pending = self._pending, np.zeros(0, np.int64)
+        self._visit_again()
         self._barred = np.union1d(self._barred, rejected).astype(np.int64)
         return rejected
 
@@ -265,6 +267,13 @@ class MeasuredField:
         """Forget the batch that was asked for; its positions may be proposed again."""
         self._pending = np.zeros(0, np.int64)
         self._expected[:] = np.nan
+        self._visit_again()
+
+    def _visit_again(self) -> None:
+        """The region of a batch that was not measured is still to be looked at."""
+        if self._visiting in [region.name for region in self.regions]:
+            self._visits = (self._visiting, *(name for name in self._visits if name != self._visiting))
+        self._visiting = ""
 
 
 def _known(values: np.ndarray) -> np.ndarray:

@@ -167,3 +167,17 @@ def test_a_wrong_request_says_what_is_wrong_and_changes_nothing(request_, messag
 
 def test_every_kind_is_described():
     assert set(KINDS) == {"set_region", "remove_region", "change_acquisition", "reject_batch"}
+
+
+@pytest.mark.parametrize("dismiss", ["reject", "withdraw"])
+def test_a_region_whose_batch_was_not_measured_is_still_looked_at(dismiss):
+    experiment = started()
+    apply(experiment, ADD)
+    assert "inside region 'hole'" in experiment.ask().reason
+    getattr(experiment, dismiss)()
+    again = ActiveExperiment.load_state(experiment.state_dict()).ask()
+    assert inside(again.candidates).all()
+    proposal = experiment.ask()
+    assert proposal.reason == again.reason
+    tell(experiment, proposal)
+    assert "inside region" not in experiment.ask().reason
