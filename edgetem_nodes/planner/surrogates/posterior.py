@@ -6,6 +6,7 @@ units of the scalar. Nothing stops at a matrix that is not positive definite.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,7 +50,7 @@ def robust_cholesky(matrix: torch.Tensor) -> tuple[torch.Tensor, float]:
                      f"{JITTERS[-1]:.0%} of its largest entry added to the diagonal")
 
 
-class Posterior:
+class Posterior(ABC):
     """What all posteriors share.
 
     Attributes
@@ -72,9 +73,9 @@ class Posterior:
         """(candidates,) [scalar] of the latent scalar, measurement noise not included."""
         return np.sqrt(self.variance)
 
+    @abstractmethod
     def covariance(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
         """Posterior covariance (rows, columns) [scalar squared] between candidates given by index."""
-        raise NotImplementedError
 
 
 class _Gaussian(Posterior):
