@@ -1,6 +1,5 @@
 """What the node does with settings, watchdogs, verdicts and further columns of the core."""
 
-import json
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +12,6 @@ from edgetem.srv import MoveStage, SetOptics
 from edgetem_nodes.graph.messages import numbers
 from edgetem_nodes.planner.affordability import affordable_with
 from edgetem_nodes.planner.experiment import ActiveExperiment
-from edgetem_nodes.planner.node.scalarizer_change import changes
 from edgetem_nodes.planner.parameters import Actions, Model, Parameters
 from edgetem_nodes.planner.stopping import Budget, Spent
 
@@ -128,14 +126,3 @@ def test_an_overview_is_waited_for_longer_than_an_answer(laboratory, monkeypatch
     lab.hold_overview = False
     assert result.error_code == RunExperiment.Result.OVERVIEW_FAILED
     assert "did not answer" in result.error_msg and "within 2 s" in result.error_msg
-
-
-def test_a_changed_window_is_told_with_what_it_was():
-    config = ("featurizer:\n  ros__parameters:\n    label: Cu-L\n    eels_edge.signal_eV: [930.0, 1010.0]\n"
-              "    eels_edge.edge_eV: 931.0\n")
-    moved = json.dumps({"eels_edge.signal_eV": [1020.0, 1080.0]})
-    assert changes(config, "", moved) == "eels_edge.signal_eV [930.0, 1010.0] -> [1020.0, 1080.0]"
-    assert changes(config, moved, "{}") == "eels_edge.signal_eV [1020.0, 1080.0] -> [930.0, 1010.0]"
-    assert changes(config, moved, json.dumps({**json.loads(moved), "label": "Zn-L"})) == 'label "Cu-L" -> "Zn-L"'
-    assert changes("a: 1\n", "", moved) == "eels_edge.signal_eV as configured -> [1020.0, 1080.0]"
-    assert changes(config, "", "") == ""

@@ -75,7 +75,7 @@ class Conductor:
         progress = self._begin(request)
         budget = self._budget(progress, request)
         before = progress.experiment.points
-        self._goal, self._scalarizer.config = goal, request.config
+        self._goal = goal
         self._rate = lambda: (progress.experiment.points - before) / (time.monotonic() - began)
         self.announcer.experiment(progress, request.config)
         energies = ""

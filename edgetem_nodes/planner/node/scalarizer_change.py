@@ -6,7 +6,6 @@ import json
 import time
 from typing import Any
 
-import yaml
 from rclpy.callback_groups import CallbackGroup
 
 from edgetem.srv import SetScalarizer
@@ -21,11 +20,10 @@ LOOK = 0.05
 
 
 class ScalarizerClient:
-    """Calls `set_scalarizer`. Attributes: `config`, YAML of the experiment's complete configuration."""
+    """Calls `set_scalarizer`."""
 
     def __init__(self, node: GraphNode, waiting: Waiting, inbox: Inbox, group: CallbackGroup) -> None:
         self._node, self._waiting, self._inbox = node, waiting, inbox
-        self.config = ""
         self._client = node.create_client(SetScalarizer, "set_scalarizer", callback_group=group)
 
     def close(self) -> None:
@@ -62,12 +60,13 @@ class ScalarizerClient:
         else:
             progress.scalar = Scalar(*(names[0] if names else "" for names in (answer.names, answer.units)),
                                      answer.scalarizer_version)
-        differences = changes(self.config, progress.scalarizer_settings, answer.settings)
+        # Of the request alone, which a replay has too: a label does not follow the windows it was given for.
+        asked = ", ".join(f"{name} = {json.dumps(value)}" for name, value in sorted(request["settings"].items()))
         progress.scalarizer, progress.scalarizer_settings = answer.scalarizer, answer.settings
         old, new = (f"{scalar.name} [{scalar.unit}]" if scalar.unit else scalar.name for scalar in (before, progress.scalar))
         return request, (f"scalarizer {answer.scalarizer}, version {progress.scalar.version}: {new or 'another scalar'} in "
                          f"place of {old or 'the configured one'}, {len(recomputed.wanted)} measurements read anew"
-                         + (f"; {differences}" if differences else ""))
+                         + (f"; {asked}" if asked else ""))
 
     def restore(self, progress: Progress) -> None:
         """Give a featurizer that was started anew the scalarizer that the checkpoint's measurements were made with.
@@ -98,33 +97,3 @@ class ScalarizerClient:
             raise Failed("MEASUREMENTS_MISSING", f"the featurizer went silent: {recomputed.missing()} of "
                          f"{len(recomputed.wanted)} measurements did not come again with the new scalarizer within "
                          f"{silence:g} s")
-
-
-def changes(config: str, before: str, after: str) -> str:
-    """Settings of the scalarizer that a change changed, for people: "eels_edge.signal_eV [930, 1010] -> [1020, 1080]".
-
-    A label does not follow the windows it was given for, so that the scalar's name alone does not tell two of them apart.
-
-    Parameters
-    ----------
-    config : YAML of the complete configuration; where it does not say a value, "as configured" stands for it.
-    before, after : JSON objects, what differed and what differs from the configuration; empty: nothing.
-    """
-    configured = _featurizer_of(config)
-    old, new = (json.loads(text) if text else {} for text in (before, after))
-
-    def value(held: dict[str, Any], name: str) -> str:
-        return json.dumps(held.get(name, configured.get(name))) if name in held or name in configured else "as configured"
-    pairs = [(name, value(old, name), value(new, name)) for name in sorted({*old, *new})]
-    return ", ".join(f"{name} {was} -> {now}" for name, was, now in pairs if was != now)
-
-
-def _featurizer_of(config: str) -> dict[str, Any]:
-    """The featurizer's parameters by dotted name; none where the text holds no such thing."""
-    try:
-        held: Any = yaml.safe_load(config)
-    except yaml.YAMLError:
-        return {}
-    for key in ("featurizer", "ros__parameters"):
-        held = held.get(key) if isinstance(held, dict) else None
-    return held if isinstance(held, dict) else {}
