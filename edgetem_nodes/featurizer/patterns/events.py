@@ -74,7 +74,8 @@ class Events:
         flat = np.repeat(np.arange(len(self)) * size, np.diff(self.starts)) + self.pixels
         counts = np.bincount(flat, minlength=len(self) * size)
         if np.dtype(dtype).kind in "ui" and len(counts) and counts.max() > np.iinfo(dtype).max:
-            raise ValueError(f"a pixel holds {counts.max()} electrons, more than {np.dtype(dtype)} can say: ask for a wider type")
+            raise ValueError(f"a pixel holds {counts.max()} electrons, more than {np.dtype(dtype)} can say: ask for a wider "
+                             "type")
         return counts.astype(dtype).reshape(len(self), *self.shape)
 
 
