@@ -52,7 +52,7 @@ class Events:
         ------
         ValueError : a value is no whole number of electrons.
         """
-        flat = np.ascontiguousarray(frames).reshape(len(frames), -1)
+        flat = np.ascontiguousarray(frames).reshape(len(frames), frames.shape[1] * frames.shape[2])
         row, pixel = np.nonzero(flat)
         counts = flat[row, pixel]
         whole = counts.astype(np.int64)
