@@ -61,7 +61,7 @@ class DetectorNode(GraphNode):
 
     def setup(self) -> None:
         p = self.parameters
-        self._source = make_source(p.instrument, p.seed)
+        self._source = make_source(p.instrument, p.seed, p.stream.places)
         self._source.prepare()
         history = read_history(p.history)
         if history.exposures:

@@ -9,6 +9,15 @@ from edgetem_nodes.graph.instrument import Instrument
 
 
 @dataclass(frozen=True)
+class Stream:
+    """A simulated camera that is as fast as real ones."""
+
+    places: int = parameter(0, "places along each axis of the scan field at which patterns are computed before the first frame; "
+                               "electrons are drawn from that of the nearest place; 0: every position has a pattern of its own",
+                            minimum=0, maximum=256)
+
+
+@dataclass(frozen=True)
 class Parameters:
     """What the detector is, for whom it must hold back, and how it cuts frames into blocks."""
 
@@ -27,4 +36,5 @@ class Parameters:
                                    unit="s", minimum=0.1, maximum=3600.0)
     history: str = parameter("", "File of what was exposed before, when an experiment is resumed; 'edgetem run --resume' "
                                  "writes it", path=True)
+    stream: Stream = group(Stream)
     instrument: Instrument = group(Instrument)

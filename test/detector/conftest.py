@@ -186,7 +186,7 @@ def rig(monkeypatch):
 
     def make(*, pausable: bool = True, **parameters: object) -> Rig:
         source = KnownFrames(pausable)
-        monkeypatch.setattr(detector_node, "make_source", lambda _instrument, _seed: source)
+        monkeypatch.setattr(detector_node, "make_source", lambda *_: source)
         made.append(Rig(source, **parameters))
         return made[-1]
 

@@ -49,13 +49,19 @@ class DetectorSource(Protocol):
         """Release the detector."""
 
 
-def make_source(instrument: Instrument, seed: int) -> DetectorSource:
+def make_source(instrument: Instrument, seed: int, places: int = 0) -> DetectorSource:
     """The source that the configuration names, judged but not yet prepared: nothing is computed.
+
+    With `places` a simulated camera draws from patterns at so many places along each axis of the field, see `stream`.
 
     Raises
     ------
     ValueError, OSError : the configuration or a file it names cannot be used; the message says why.
     """
+    if places:
+        from edgetem_nodes.detector.sources.stream import StreamSource
+
+        return StreamSource(instrument, seed, places)
     if instrument.driver == "replay":
         from edgetem_nodes.detector.sources.replay import ReplaySource
 

@@ -65,5 +65,9 @@ class SimulatedSource:
         self._read = max(self._read, first + count)
         return frames
 
+    def point(self, exposure: Exposure) -> None:
+        """Take note of what was commanded: `axes` are those of this exposure from now on."""
+        self._optics = dict(exposure.optics)
+
     def close(self) -> None:
         """Nothing is held."""
