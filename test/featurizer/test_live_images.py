@@ -95,7 +95,7 @@ def test_events_make_the_images_of_frames():
 
 
 def test_a_sparse_scan_has_no_ptychography_and_goes_on_where_it_was():
-    frames, some = disks(saddle()), np.arange(0, 120, 7)
+    frames, some = disks(saddle()), np.arange(0, 119, 7)
     live = filled(frames, some, raster=False)
     assert set(live.refused) == {"icom", "div", "curl", "ssb"} and "sparse scan" in live.refused["ssb"]
     assert live.image("ssb") is None
