@@ -97,7 +97,7 @@ class Reduction:
             masks = {f"{a}{b}": inside * y**a * x**b for a, b in MOMENTS}
         self._plan(weights, masks, corrections)
         self._pool: ThreadPoolExecutor | None = None
-        self._by_type: dict[np.dtype, np.ndarray] = {}
+        self._by_width: dict[int, tuple[np.ndarray, ...]] = {}
 
     def _weights(self, name: str, mask: np.ndarray) -> np.ndarray:
         mask = np.asarray(mask)
@@ -124,8 +124,7 @@ class Reduction:
         binary = [name for name, weight in maps.items() if np.isin(weight, (0.0, 1.0)).all()]
         ones = {name: corrections.weights(weight) for name, weight in moments.items()}
         fused = bool(ones) and np.isin(ones["00"], (0.0, 1.0)).all()
-        self._masks = np.array([maps[name] for name in binary] + ([ones["00"]] if fused else [])).reshape(-1, *self.shape) != 0
-        self._moments_row = len(binary) if fused else -1
+        self._masks = np.array([maps[name] for name in binary]).reshape(-1, *self.shape) != 0
         columns: dict[object, np.ndarray] = {("sum", name): maps[name] for name in binary}
         if fused:
             columns |= {("moment", name): weight for name, weight in ones.items()}
@@ -143,6 +142,8 @@ class Reduction:
         self._areas = self._maps.sum(axis=(1, 2))
         self._floors = {name: float((maps[name]**4).sum() / (maps[name]**2).sum()) for name in maps}
         self._used = (self._maps != 0).any(axis=0)
+        self._inside = ones["00"] != 0 if fused else self._used
+        self._everything = bool(self._inside.all() and self._used.all())
         extra = self._maps[self._fused:] != 0
         self._spans = np.stack([extra.argmax(axis=2), self.shape[1] - extra[:, :, ::-1].argmax(axis=2)], axis=2)
         self._spans[~extra.any(axis=2)] = 0
@@ -210,32 +211,34 @@ class Reduction:
         return sums, failures
 
     def _part(self, frames: np.ndarray, sums: np.ndarray, top: np.ndarray) -> None:
-        from edgetem_nodes.featurizer.patterns.kernels import integer_sums, real_sums, weighted_sums
+        """Fill the sums (frames, columns) and the largest values (frames,) of a few frames."""
+        from edgetem_nodes.featurizer.patterns.kernels import GROUP, masked_sums, weighted_sums
+        from edgetem_nodes.featurizer.patterns.strips import lanes
 
-        whole = frames.dtype.kind in "ui"
-        masks, used, cover = self._masks_of(frames.dtype)
-        scratch, most_rows = _scratch(frames.dtype, self.shape)
-        detectors = len(self._masks) - (self._moments_row >= 0)
-        binary, moments = np.zeros((len(frames), len(self._masks))), np.zeros((len(frames), len(MOMENTS)))
+        width, columns = lanes(frames.itemsize), self.shape[1]
+        masks, inside, used, spans = self._masks_of(frames.itemsize, width)
+        masked = not self._everything
+        running, most_rows = _running(frames.dtype, self.shape[0])
+        binary, moments = np.zeros((len(frames), len(masks))), np.zeros((len(frames), len(MOMENTS)))
         largest = np.zeros(len(frames), frames.dtype)
-        (integer_sums if whole else real_sums)(
-            frames, masks, cover, self._moments_row, used, most_rows, np.zeros((3, self.shape[1]), scratch),
-            np.zeros((len(masks), self.shape[1]), scratch), binary, moments, largest)
-        sums[:, :detectors], top[:] = binary[:, :detectors], largest
-        if self._moments_row >= 0:
-            sums[:, detectors:self._fused] = moments
+        masked_sums(frames, masks, spans, inside, used, masked, width, most_rows,
+                    np.zeros((3, columns), running), np.zeros((len(masks), width), running),
+                    np.zeros((1, columns), frames.dtype), binary, moments, largest)
+        sums[:, :len(masks)], top[:] = binary, largest
+        if self._fused > len(masks):
+            sums[:, len(masks):self._fused] = moments
         if self._fused < len(self._maps):
             weighted = np.zeros((len(frames), len(self._maps) - self._fused))
-            weighted_sums(frames, self._maps[self._fused:], self._spans, self._used, np.zeros(self.shape[1]), weighted)
+            weighted_sums(frames, self._maps[self._fused:], self._spans, self._used, np.zeros((GROUP, columns)), weighted)
             sums[:, self._fused:] = weighted
 
-    def _masks_of(self, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        if dtype not in self._by_type:
-            full = np.array(-1 if dtype.kind == "i" else np.iinfo(dtype).max if dtype.kind == "u" else True,
-                            dtype if dtype.kind in "ui" else bool)
-            cover = np.where(self._masks.all(axis=2), 2, np.where(self._masks.any(axis=2), 1, 0)).astype(np.uint8)
-            self._by_type[dtype] = (self._masks * full).astype(full.dtype), (self._used * full).astype(full.dtype), cover
-        return self._by_type[dtype]
+    def _masks_of(self, item_bytes: int, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Masks of the detectors, the moments and all pixels in use, as bits as wide as a pixel; rows the first ones span."""
+        if item_bytes not in self._by_width:
+            bits = np.dtype(f"u{item_bytes}")
+            masks = [np.where(mask, np.iinfo(bits).max, 0).astype(bits) for mask in (self._masks, self._inside, self._used)]
+            self._by_width[item_bytes] = *masks, _row_spans(self._masks, width)
+        return self._by_width[item_bytes]
 
     def _reduced(self, sums: np.ndarray, failures: list[str], shifts: np.ndarray | None) -> Reduced:
         """Results from sums of raw values less dark (frames, columns)."""
@@ -294,7 +297,7 @@ class PatternSum:
 
     def add(self, frames: Frames) -> None:
         """Add frames (frames, rows, columns) or events."""
-        from edgetem_nodes.featurizer.patterns.kernels import frame_sums
+        from edgetem_nodes.featurizer.patterns.kernels import pattern_sums
 
         if tuple(frames.shape[-2:]) != self.shape:
             raise ValueError(f"frames of shape {tuple(frames.shape[-2:])} cannot be added to patterns of {self.shape}")
@@ -302,7 +305,7 @@ class PatternSum:
         for start in range(0, len(frames), step):
             part = frames[start:start + step]
             part = part.frames(np.uint32) if isinstance(part, Events) else native(np.asarray(part))
-            frame_sums(part, self.sum, self.squares, self.maximum)
+            pattern_sums(part, self.sum, self.squares, self.maximum)
         self.count += len(frames)
 
     @property
@@ -330,16 +333,26 @@ def native(frames: np.ndarray) -> np.ndarray:
         dtype = np.dtype(np.float64)
     elif dtype.kind == "f" and dtype.itemsize not in (4, 8):
         dtype = np.dtype(np.float32 if dtype.itemsize == 2 else np.float64)
-    return np.ascontiguousarray(frames, dtype)
+    frames = np.require(frames, dtype, "CA").view()
+    frames.flags.writeable = False
+    return frames
 
 
-def _scratch(dtype: np.dtype, shape: tuple[int, int]) -> tuple[np.dtype, int]:
+def _running(dtype: np.dtype, rows: int) -> tuple[np.dtype, int]:
     """Type of running sums of running sums of running sums, and how many rows they hold without overflow."""
     if dtype.kind == "f":
-        return np.dtype(np.float64), shape[0]
+        return np.dtype(np.float64), rows
     wide = np.dtype(f"{dtype.kind}{4 if dtype.itemsize < 4 else 8}")
     limit, largest = int(np.iinfo(wide).max), int(np.iinfo(dtype).max) + (dtype.kind == "i")
-    rows = 1
-    while rows < shape[0] and (rows + 1) * (rows + 2) * (rows + 3) // 6 * largest <= limit:
-        rows += 1
-    return wide, rows
+    most = 1
+    while most < rows and (most + 1) * (most + 2) * (most + 3) // 6 * largest <= limit:
+        most += 1
+    return wide, most
+
+
+def _row_spans(masks: np.ndarray, width: int) -> np.ndarray:
+    """First row and one past the last that masks (masks, rows, columns) have in strips of columns: (masks, strips, 2)."""
+    strips = masks.shape[2] // width
+    some = masks[:, :, :strips * width].reshape(*masks.shape[:2], strips, width).any(axis=3)
+    spans = np.stack([some.argmax(axis=1), masks.shape[1] - some[:, ::-1].argmax(axis=1)], axis=2)
+    return np.where(some.any(axis=1)[..., None], spans, 0)

@@ -1,0 +1,171 @@
+"""Vector loops down a strip of columns, written in LLVM's vector types: running sums stay in registers for all rows.
+
+A compiler makes no such loop of plain code: there running sums over rows live in memory, and every row loads and stores them.
+A strip is `lanes(type)` columns wide. Masks are unsigned integers as wide as the pixels, all bits set inside: what a mask
+leaves out becomes zero, NaN as well. Sums wrap or round like the type that holds them; the caller bounds the rows.
+"""
+
+from __future__ import annotations
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+INDEX = ir.IntType(64)
+CACHE_LINE = 64
+NEXT_LEVEL_CACHE = 2
+
+
+def lanes(item_bytes: int) -> int:
+    """Columns of a strip of numbers of so many bytes: a cache line of them, 16 at least."""
+    return max(16, CACHE_LINE // item_bytes)
+
+
+class Matrix:
+    """A two-dimensional array argument of an intrinsic, read and written a vector at a time."""
+
+    def __init__(self, context, builder, kind, value, width: int) -> None:
+        array = context.make_array(kind)(context, builder, value)
+        self.builder, self.kind, self.item = builder, kind, kind.dtype.bitwidth // 8
+        self.step = cgutils.unpack_tuple(builder, array.strides)[0]
+        self.start = builder.ptrtoint(array.data, INDEX)
+        element = ir.IntType(kind.dtype.bitwidth)
+        self.bits = ir.VectorType(element, width)
+        if isinstance(kind.dtype, types.Float):
+            element = ir.FloatType() if kind.dtype.bitwidth == 32 else ir.DoubleType()
+        self.vector = ir.VectorType(element, width)
+
+    def address(self, row, column):
+        """Of an element."""
+        b = self.builder
+        offset = b.add(b.mul(row, self.step), b.mul(column, ir.Constant(INDEX, self.item)))
+        return b.add(self.start, offset)
+
+    def load(self, address, as_bits: bool = False):
+        """The vector that begins at an address."""
+        vector = self.bits if as_bits else self.vector
+        return self.builder.load(self.builder.inttoptr(address, vector.as_pointer()), align=self.item)
+
+    def store(self, value, address) -> None:
+        """Write a vector."""
+        self.builder.store(value, self.builder.inttoptr(address, self.vector.as_pointer()), align=self.item)
+
+    def masked(self, value, mask):
+        """The vector where the mask's bits are set, else zero."""
+        return self.builder.bitcast(self.builder.and_(self.builder.bitcast(value, self.bits), mask), self.vector)
+
+    def larger(self, value, other):
+        """The larger of two vectors, number by number; `other` where the value is NaN."""
+        if isinstance(self.kind.dtype, types.Float):
+            above = self.builder.fcmp_ordered(">", value, other)
+        elif self.kind.dtype.signed:
+            above = self.builder.icmp_signed(">", value, other)
+        else:
+            above = self.builder.icmp_unsigned(">", value, other)
+        return self.builder.select(above, value, other)
+
+    def wide(self, value, target: Matrix):
+        """The vector in another array's type."""
+        if isinstance(self.kind.dtype, types.Float):
+            return value if self.item == target.item else self.builder.fpext(value, target.vector)
+        return (self.builder.sext if self.kind.dtype.signed else self.builder.zext)(value, target.vector)
+
+    def sum(self, one, other):
+        """one + other."""
+        return (self.builder.fadd if isinstance(self.kind.dtype, types.Float) else self.builder.add)(one, other)
+
+
+def _down(builder, first, last, walked, carried, step) -> list:
+    """A loop over rows first <= row < last. `walked` are (address, step) pairs that move on with the row; `step(addresses,
+    values)` returns the next values of those carried. Returns the last ones."""
+    entry = builder.block
+    head, body, done = (builder.append_basic_block(name) for name in ("rows", "row", "done"))
+    builder.branch(head)
+    builder.position_at_end(head)
+    phis = [builder.phi(value.type) for value in (first, *(address for address, _ in walked), *carried)]
+    for phi, value in zip(phis, (first, *(address for address, _ in walked), *carried), strict=True):
+        phi.add_incoming(value, entry)
+    row, addresses, values = phis[0], phis[1:1 + len(walked)], phis[1 + len(walked):]
+    builder.cbranch(builder.icmp_signed("<", row, last), body, done)
+    builder.position_at_end(body)
+    following = [builder.add(row, ir.Constant(INDEX, 1))]
+    results = step(addresses, values)
+    following += [builder.add(address, by) for address, (_, by) in zip(addresses, walked, strict=True)]
+    for phi, value in zip(phis, following + list(results), strict=True):
+        phi.add_incoming(value, builder.block)
+    builder.branch(head)
+    builder.position_at_end(done)
+    return values
+
+
+def _prefetch(builder, address) -> None:
+    """Ask for the cache line of an address; one that does not exist does no harm."""
+    pointer, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+    function = builder.module.declare_intrinsic("llvm.prefetch", [pointer],
+                                                ir.FunctionType(ir.VoidType(), [pointer, number, number, number]))
+    read, data = ir.Constant(number, 0), ir.Constant(number, 1)
+    builder.call(function, [builder.inttoptr(address, pointer), read, ir.Constant(number, NEXT_LEVEL_CACHE), data])
+
+
+@intrinsic
+def moment_strip(typing_context, frame, inside, used, masked, first, last, column, running, top, ahead):
+    """Go down rows first to last - 1 of the strip that begins at a column.
+
+    To running (3, columns) add, row by row, the values to the first line, the first line to the second, the second to the
+    third; to top (1, columns) the largest value. With `masked`, sums are of the pixels inside, `top` of those used; else both
+    of all. Lines `ahead` bytes further on are asked for: the next frame, which no hardware prefetches in strips.
+    """
+    def generate(context, builder, signature, arguments):
+        width = lanes(frame.dtype.bitwidth // 8)
+        first, last, column, ahead = (arguments[k] for k in (4, 5, 6, 9))
+        pixels, sums, counted, kept, largest = (
+            Matrix(context, builder, kind, arguments[k], width)
+            for k, kind in ((0, frame), (7, running), (1, inside), (2, used), (8, top)))
+        zero = ir.Constant(INDEX, 0)
+        homes = [sums.address(ir.Constant(INDEX, k), column) for k in range(3)] + [largest.address(zero, column)]
+        walked = [(matrix.address(first, column), matrix.step) for matrix in (pixels, counted, kept)]
+
+        def loop(with_mask: bool) -> None:
+            def step(addresses, values):
+                value = seen = pixels.load(addresses[0])
+                for line in range(0, width * pixels.item, CACHE_LINE):
+                    _prefetch(builder, builder.add(addresses[0], builder.add(ahead, ir.Constant(INDEX, line))))
+                if with_mask:
+                    seen = pixels.masked(value, kept.load(addresses[2], as_bits=True))
+                    value = pixels.masked(value, counted.load(addresses[1], as_bits=True))
+                once = sums.sum(values[0], pixels.wide(value, sums))
+                twice = sums.sum(values[1], once)
+                return once, twice, sums.sum(values[2], twice), pixels.larger(seen, values[3])
+            carried = [*(sums.load(home) for home in homes[:3]), largest.load(homes[3])]
+            results = _down(builder, first, last, walked, carried, step)
+            for matrix, value, home in zip((sums, sums, sums, largest), results, homes, strict=True):
+                matrix.store(value, home)
+
+        with builder.if_else(builder.icmp_signed("!=", arguments[3], ir.Constant(arguments[3].type, 0))) as (yes, no):
+            with yes:
+                loop(True)
+            with no:
+                loop(False)
+        return context.get_dummy_value()
+    return types.void(frame, inside, used, masked, first, last, column, running, top, ahead), generate
+
+
+@intrinsic
+def mask_strip(typing_context, frame, mask, first, last, column, region):
+    """Add the values under a mask in rows first to last - 1 of the strip that begins at a column to region (1, lanes)."""
+    def generate(context, builder, signature, arguments):
+        width = lanes(frame.dtype.bitwidth // 8)
+        first, last, column = arguments[2:5]
+        pixels, inside, sums = (Matrix(context, builder, kind, arguments[k], width)
+                                for k, kind in ((0, frame), (1, mask), (5, region)))
+        zero = ir.Constant(INDEX, 0)
+        home = sums.address(zero, zero)
+
+        def step(addresses, values):
+            value = pixels.masked(pixels.load(addresses[0]), inside.load(addresses[1], as_bits=True))
+            return [sums.sum(values[0], pixels.wide(value, sums))]
+        walked = [(matrix.address(first, column), matrix.step) for matrix in (pixels, inside)]
+        sums.store(_down(builder, first, last, walked, [sums.load(home)], step)[0], home)
+        return context.get_dummy_value()
+    return types.void(frame, mask, first, last, column, region), generate
