@@ -25,6 +25,8 @@ SMALL_CHUNK = 64 * 1024
 """Bytes below which a chunk waits for more frames: each costs about 1 KiB of headers and index."""
 SMALL_TABLE = 256
 """Entries by which the small tables of an acquisition grow."""
+TOGETHER = 16
+"""Blocks that are made safe at once, at most, where more follow: tables and flush cost as much for one as for all."""
 
 BLOCKS = np.dtype([("first_row", "<u8"), ("rows", "<u8"), ("raw_size", "<u8"), ("stored_size", "<u8"),
                    ("time_ns", "<i8"), ("sha256", "u1", 32)])
@@ -102,7 +104,7 @@ class AcquisitionWriter:
         self._write_facts()
 
     def append(self, first_index: int, frames: np.ndarray, positions: np.ndarray, axes: tuple[Axis, ...] = (),
-               time_ns: int = 0) -> list[BlockReference]:
+               time_ns: int = 0, *, crc32: int | None = None, more: bool = False) -> list[BlockReference]:
         """Take in consecutive frames.
 
         Parameters
@@ -112,10 +114,12 @@ class AcquisitionWriter:
         positions : (rows, 2), (y, x) [m].
         axes : of the signal dimensions; none: uncalibrated.
         time_ns : acquisition time of the first frame, ns since the epoch.
+        crc32 : of the frames' bytes, where it is known; it is not computed again then.
+        more : the next block is there already: up to `TOGETHER` blocks become safe at once.
 
         Returns
         -------
-        The blocks that have become safe: this one, earlier ones, or none as long as a chunk is not full.
+        The blocks that have become safe: this one, earlier ones, or none as long as a chunk is not full or more follow.
 
         Raises
         ------
@@ -144,14 +148,15 @@ class AcquisitionWriter:
         self.received += rows
         with self.archive.writing(self.name):
             self._unlisted.append((np.arange(first_index, first_index + rows, dtype=np.int64), positions))
-            self._distribute(frames)
-            if self.facts.count and self.received >= self.facts.count:
+            self._distribute(frames, crc32)
+            last = bool(self.facts.count) and self.received >= self.facts.count
+            if last:
                 self._write_tail()
-            return self._safe()
+            return [] if more and not last and len(self._waiting) < TOGETHER else self._safe()
 
     def settle(self) -> list[BlockReference]:
-        """Write what waits for a full chunk; returns the blocks that have become safe."""
-        if self._tail_rows == self._tail_stored:
+        """Write what waits for a full chunk or for more blocks; returns the blocks that have become safe."""
+        if self._tail_rows == self._tail_stored and self.stored == self._listed:
             return []
         with self.archive.writing(self.name):
             self._write_tail()
@@ -191,14 +196,14 @@ class AcquisitionWriter:
                                                          self.archive.encoder.dataset_options)
         self._tail = np.zeros((chunk_rows, *description.signal), description.dtype)
 
-    def _distribute(self, frames: np.ndarray) -> None:
+    def _distribute(self, frames: np.ndarray, crc32: int | None) -> None:
         size, start = len(self._tail), 0
         while start < len(frames):
             take = min(size - self._tail_rows, len(frames) - start)
             part = frames[start:start + take]
             start += take
             if take == size:
-                self._write_chunk(self.stored, part, size)
+                self._write_chunk(self.stored, part, size, crc32 if take == len(frames) else None)
                 continue
             self._tail[self._tail_rows:self._tail_rows + take] = part
             self._tail_rows += take
@@ -213,10 +218,12 @@ class AcquisitionWriter:
         self._write_chunk(self.stored - self._tail_stored, self._tail, rows)
         self._tail_rows, self._tail_stored = (0, 0) if rows == len(self._tail) else (rows, rows)
 
-    def _write_chunk(self, first: int, values: np.ndarray, rows: int) -> None:
+    def _write_chunk(self, first: int, values: np.ndarray, rows: int, crc32: int | None = None) -> None:
         indices, positions = self._rows(first, rows)
-        note = ChunkNote(self.archive.archive_id, self.name, first, rows, values.shape, values.dtype.str,
-                         zlib.crc32(memoryview(values[:rows]).cast("B")), self._recovery_facts(), indices, positions)
+        if crc32 is None:
+            crc32 = zlib.crc32(memoryview(values[:rows]).cast("B"))
+        note = ChunkNote(self.archive.archive_id, self.name, first, rows, values.shape, values.dtype.str, crc32,
+                         self._recovery_facts(), indices, positions)
         encoded = self.archive.encoder.encode(values, note.to_bytes())
         place_frames(self._tables, note, encoded)
         self.stored = first + rows
@@ -301,10 +308,11 @@ def make_tables(group: h5py.Group, description: FramesDescription, chunk_rows: i
 
 def place_frames(tables: Tables, note: ChunkNote, encoded: bytes) -> None:
     """Put an encoded chunk of frames where it belongs, growing the dataset."""
-    end, frames = note.first_row + note.rows, tables.frames
-    if frames.shape[0] < end:
-        frames.resize(end, axis=0)
-    frames.id.write_direct_chunk((note.first_row,) + (0,) * (frames.ndim - 1), encoded)
+    end, frames = note.first_row + note.rows, tables.frames.id
+    shape = frames.shape
+    if shape[0] < end:
+        frames.set_extent((end, *shape[1:]))
+    frames.write_direct_chunk((note.first_row,) + (0,) * (len(shape) - 1), encoded)
 
 
 def place_rows(tables: Tables, first: int, indices: np.ndarray, positions: np.ndarray) -> None:

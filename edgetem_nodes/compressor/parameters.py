@@ -23,8 +23,8 @@ class Parameters:
 
     output: str = parameter("", "the experiment's folder; the archive is archive.h5 in it", path=True)
     window_MiB: int = parameter(32, "detector data that may be in flight to this node", unit="MiB", minimum=1, maximum=4096)
-    chunk_KiB: int = parameter(1024, "decoded size of a chunk of frames in the archive, at most", unit="KiB",
-                               minimum=16, maximum=65536)
+    chunk_KiB: int = parameter(2048, "decoded size of a chunk of frames in the archive, at most; fastest where it is a block's",
+                               unit="KiB", minimum=16, maximum=65536)
     reserve_MiB: int = parameter(128, "disk space that stays free: below it nothing more is archived", unit="MiB",
                                  minimum=16, maximum=1 << 24)
     publish_compressed: bool = parameter(False, "publish every block, encoded, on compressed_block")

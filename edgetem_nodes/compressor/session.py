@@ -100,8 +100,14 @@ class ArchivingSession:
         self._running = _Running(self.archive.begin(facts), True)
         return safe
 
-    def block(self, head: BlockHead, frames: np.ndarray, positions: np.ndarray) -> list[BlockReference]:
+    def block(self, head: BlockHead, frames: np.ndarray, positions: np.ndarray, *, crc32: int | None = None,
+              more: bool = False) -> list[BlockReference]:
         """Archive the frames of a block; returns the blocks that have become safe by it.
+
+        Parameters
+        ----------
+        crc32 : of the frames' bytes, where it is known.
+        more : the next block is there already: this one may become safe together with it.
 
         Raises
         ------
@@ -115,7 +121,7 @@ class ArchivingSession:
         if head.block_index > running.next_block or head.first_index != running.next_frame:
             self._gap(head)
         try:
-            safe += running.writer.append(head.first_index, frames, positions, head.axes, head.time_ns)
+            safe += running.writer.append(head.first_index, frames, positions, head.axes, head.time_ns, crc32=crc32, more=more)
         except ArchiveFull as error:
             self.lost_frames += head.count
             self._problem(f"frames from {head.first_index} on are not archived: {error}")

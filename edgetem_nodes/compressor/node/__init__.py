@@ -194,7 +194,7 @@ class CompressorNode(GraphNode):
         except (ValueError, TypeError) as error:
             safe = self._session.damaged(head, str(error))
         else:
-            safe = self._session.block(head, frames, positions)
+            safe = self._session.block(head, frames, positions, crc32=message.crc32, more=not self._work.empty())
             if self._compressed is not None:
                 self._publish_compressed(message, frames)
         self._say(safe)
