@@ -6,12 +6,14 @@ raster; asked for of a sparse scan it is refused with that reason, and the other
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from edgetem_nodes.featurizer.features import CountingNoise
+from edgetem_nodes.featurizer.features import CountingNoise, centre
+from edgetem_nodes.featurizer.parameters import Parameters
 from edgetem_nodes.featurizer.patterns import detectors, fields, vector_field
 from edgetem_nodes.featurizer.patterns.events import Frames, dense
 from edgetem_nodes.featurizer.patterns.geometry import DetectorGeometry
@@ -46,6 +48,14 @@ class LiveOptions:
     flipped: bool = False
     center: tuple[float, float] = (0.0, 0.0)
     defocus: float = 0.0
+
+    @classmethod
+    def of(cls, parameters: Parameters) -> LiveOptions:
+        """What the featurizer's parameters say; raises ValueError where `live.center_mrad` is not two numbers."""
+        live, beam = parameters.live, parameters.instrument
+        y, x = centre(live.center_mrad, "live.center_mrad")
+        return cls(beam.high_tension_kV * 1e3, beam.semi_convergence_mrad * 1e-3, math.radians(live.rotation_deg), live.flipped,
+                   (y * 1e-3, x * 1e-3), live.defocus_nm * 1e-9)
 
     def geometry(self, axes: tuple[Axis, ...]) -> DetectorGeometry:
         """Of frames with these axes; raises ValueError where they are no patterns in angles."""
@@ -153,8 +163,8 @@ class LiveImages:
             masks |= parts
         for name in (*DERIVED, "ssb"):
             if name in self.names and not self.raster:
-                self.refused[name] = (f"{name} needs a raster: each place is compared with its neighbours, and a sparse scan "
-                                      "has none")
+                self.refused[name] = ("a raster is needed: each place is compared with its neighbours, and a sparse scan has "
+                                      "none")
         if "ssb" in self.names and self.raster:
             self._set_up_ptychography(shape, geometry)
         self._geometry, self._turn, self._axes = geometry, geometry.to_scan(), axes

@@ -152,6 +152,23 @@ class Structure:
 
 
 @dataclass
+class Live:
+    """Images of the running scan, beside the scalar."""
+
+    images: list[str] = parameter(["bf", "adf", "com_magnitude"], "maps of diffraction patterns that are published on "
+                                  "images/NAME: sum, bf, abf, adf, haadf, com_y, com_x, com_magnitude, com_angle, dpc_y, dpc_x; "
+                                  "of a raster also icom, div, curl and ssb; empty: none")
+    period_s: float = parameter(1.0, "shortest time between two images of a name; 0: only after each acquisition", unit="s",
+                                minimum=0.0)
+    rotation_deg: float = parameter(0.0, "of the scan's axes as seen on the detector, from x towards y", unit="deg",
+                                    minimum=-360.0, maximum=360.0)
+    flipped: bool = parameter(False, "the detector's y axis runs against the scan's")
+    center_mrad: list[float] = parameter([0.0, 0.0], "undeflected beam on the detector, (y, x)", unit="mrad")
+    defocus_nm: float = parameter(0.0, "defocus that ptychography corrects, positive: underfocus", unit="nm", minimum=-1e5,
+                                  maximum=1e5)
+
+
+@dataclass
 class Parameters:
     """All parameters of the featurizer."""
 
@@ -177,6 +194,7 @@ class Parameters:
     strain_energy: StrainEnergy = group(StrainEnergy)
     descriptor: Descriptor = group(Descriptor)
     structure: Structure = group(Structure)
+    live: Live = group(Live)
     output: str = parameter("", "the experiment's folder: archive.h5 in it is read where the scalarizer is changed in mid-run",
                             path=True)
     archive_timeout_s: float = parameter(15.0, "where the scalarizer is changed in mid-run: how long the compressor may say "

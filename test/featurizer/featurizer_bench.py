@@ -71,7 +71,9 @@ class Bench:
             self.executor.spin_once(timeout_sec=0.05)
 
     def path(self, acquisition_id: uuid.UUID, count: int) -> np.ndarray:
-        positions = np.stack([np.arange(count), 10 + np.arange(count)], axis=1) * 1e-9
+        return self.raster(acquisition_id, np.stack([np.arange(count), 10 + np.arange(count)], axis=1) * 1e-9)
+
+    def raster(self, acquisition_id: uuid.UUID, positions: np.ndarray) -> np.ndarray:
         message = ProbePath(acquisition_id=from_uuid(acquisition_id), positions=number_array(positions), dwell_time=1e-3,
                             position_period=2e-3)
         message.header.stamp.sec = 100

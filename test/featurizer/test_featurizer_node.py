@@ -11,10 +11,14 @@ import rclpy
 from edgetem.msg import Overview, ScanField
 from edgetem.srv import GetStructure
 from featurizer_bench import AXES, Bench, patterns
+from sensor_msgs.msg import Image
 
 from edgetem_nodes.featurizer import scalarizers
+from edgetem_nodes.featurizer.live_images import LiveImages, LiveOptions
 from edgetem_nodes.featurizer.parameters import Parameters
 from edgetem_nodes.graph.messages import numbers, to_uuid
+from edgetem_nodes.graph.quality_of_service import STATE
+from edgetem_nodes.physics import scan
 
 
 @pytest.fixture
@@ -146,3 +150,45 @@ def test_without_torch():
     import sys
     code = "import sys, edgetem_nodes.featurizer.node; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("bench", [{"live__images": ["bf", "com_y", "icom", "ssb"], "scalarizer": "total_counts",
+                                    "instrument__semi_convergence_mrad": 3.0}], indirect=True)
+def test_a_raster_becomes_images_and_the_last_ones_are_those_of_the_whole_scan(bench):
+    field = scan.ScanField((0.0, 0.0), (0.3e-9, 0.3e-9), (5, 6))
+    frames, name, seen = patterns(30), uuid.uuid4(), {}
+    for image in ("bf", "com_y", "icom", "ssb"):
+        bench.outside.create_subscription(Image, f"images/{image}", lambda m, image=image: seen.__setitem__(image, m), STATE)
+    # Block 0 is heard before its probe path.
+    bench.block(name, 0, 0, frames[:11], field.positions())
+    bench.until(lambda: bench.rows)
+    bench.raster(name, field.positions())
+    bench.block(name, 1, 11, frames[11:], field.positions())
+    bench.end(name, 30, 30)
+    whole = LiveImages(("bf", "com_y", "icom", "ssb"), LiveOptions(80e3, 3e-3))
+    whole.begin(field, True)
+    whole.add(AXES, field.positions(), frames)
+    assert not whole.refused
+
+    def last(image):
+        shown = np.frombuffer(seen[image].data, np.float32).reshape(5, 6)
+        return shown if shown.tobytes() == whole.image(image).astype(np.float32).tobytes() else None
+
+    bench.until(lambda: set(seen) == {"bf", "com_y", "icom", "ssb"} and all(last(image) is not None for image in seen))
+    assert (seen["bf"].encoding, seen["bf"].header.frame_id) == ("32FC1", "scan")
+
+
+@pytest.mark.parametrize("bench", [{"live__images": ["bf", "ssb"], "scalarizer": "total_counts"}], indirect=True)
+def test_a_sparse_scan_fills_the_images_of_its_field_and_says_why_there_is_no_ptychography(bench):
+    frames, seen = patterns(10), []
+    bench.outside.create_subscription(Image, "images/bf", seen.append, STATE)
+    bench.overviews.publish(Overview(field=ScanField(origin=[0.0, 0.0], step=[1e-9, 1e-9], shape=[12, 24])))
+    bench.until(lambda: bench.node._preview.field is not None)
+    for _ in range(2):
+        name = uuid.uuid4()
+        positions = bench.path(name, 10)
+        bench.block(name, 0, 0, frames, positions)
+        bench.end(name, 10, 10)
+    bench.until(lambda: seen and np.isfinite(np.frombuffer(seen[-1].data, np.float32)).sum() == 10)
+    assert (seen[-1].height, seen[-1].width) == (12, 24)
+    bench.until(lambda: "no live image ssb: a raster is needed" in bench.node._message)

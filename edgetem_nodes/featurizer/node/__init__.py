@@ -14,6 +14,7 @@ from edgetem_nodes.featurizer import scalarizers
 from edgetem_nodes.featurizer.bookkeeping import Gap, Ledger, Memory, Remembered
 from edgetem_nodes.featurizer.features import Features, failed
 from edgetem_nodes.featurizer.journal import Segment
+from edgetem_nodes.featurizer.node.live import LivePublishing
 from edgetem_nodes.featurizer.node.scalarizer_change import ScalarizerChange
 from edgetem_nodes.featurizer.parameters import Parameters
 from edgetem_nodes.featurizer.preview import Preview
@@ -58,6 +59,7 @@ class FeaturizerNode(GraphNode):
         ]
         self._service = self.create_service(GetStructure, "get_structure", self._on_get_structure)
         self._change = ScalarizerChange(self)
+        self._live = LivePublishing(self)
 
     def start(self) -> None:
         self._change.start()
@@ -73,6 +75,7 @@ class FeaturizerNode(GraphNode):
 
     def teardown(self) -> None:
         self._change.destroy()
+        self._live.destroy()
         self._credit.destroy()
         for subscription in self._entities:
             self.destroy_subscription(subscription)
@@ -83,14 +86,17 @@ class FeaturizerNode(GraphNode):
     # ---- what arrives -----------------------------------------------------------------------------------------
 
     def _on_overview(self, message: Overview) -> None:
-        field = message.field
-        self._preview.set_field(ScanField(tuple(map(float, field.origin)), tuple(map(float, field.step)),
-                                          tuple(map(int, field.shape))))
+        told = message.field
+        field = ScanField(tuple(map(float, told.origin)), tuple(map(float, told.step)), tuple(map(int, told.shape)))
+        self._preview.set_field(field)
+        self._live.on_overview(field)
 
     def _on_path(self, message: ProbePath) -> None:
         if self.active:
-            self._ledger.path(to_uuid(message.acquisition_id), positions_array(message.positions).copy(),
-                              stamp_nanoseconds(message.header.stamp), message.position_period)
+            positions = positions_array(message.positions).copy()
+            self._ledger.path(to_uuid(message.acquisition_id), positions, stamp_nanoseconds(message.header.stamp),
+                              message.position_period)
+            self._live.on_path(to_uuid(message.acquisition_id), positions)
 
     def _on_block(self, block: DetectorBlock) -> None:
         received_ns = time.monotonic_ns()
@@ -107,6 +113,7 @@ class FeaturizerNode(GraphNode):
         self._credit.consumed(acquisition_id, self._ledger[acquisition_id].next_index)
         self._settle(acquisition_id)
         self._show()
+        self._live.show()
 
     def _on_end(self, message: AcquisitionEnd) -> None:
         if not self.active:
@@ -125,6 +132,8 @@ class FeaturizerNode(GraphNode):
             self._mark(acquisition_id, gap, time.monotonic_ns())
         if not self._ledger.waiting(acquisition_id) and acquisition_id in self._stragglers:
             self.destroy_timer(self._stragglers.pop(acquisition_id))
+        if self._ledger[acquisition_id].complete:
+            self._live.finish(acquisition_id)
 
     # ---- rows -------------------------------------------------------------------------------------------------
 
@@ -155,6 +164,8 @@ class FeaturizerNode(GraphNode):
             self.warn(trouble, **self._counts)
         self._change.journal.add(segment, acquisition)
         self._enter(segment, features, frames)
+        if frames is not None:
+            self._live.add(segment, frames)
         self._publish(segment, features, self.columns(), received_ns, block.source_duration)
 
     def _rows(self, frames: np.ndarray) -> Features:
