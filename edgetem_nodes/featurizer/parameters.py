@@ -156,8 +156,8 @@ class Live:
     """Images of the running scan, beside the scalar."""
 
     images: list[str] = parameter(["bf", "adf", "com_magnitude"], "maps of diffraction patterns that are published on "
-                                  "images/NAME: sum, bf, abf, adf, haadf, com_y, com_x, com_magnitude, com_angle, dpc_y, dpc_x; "
-                                  "of a raster also icom, div, curl and ssb; empty: none")
+                                  "images/NAME: sum, bf, abf, adf, haadf, com_y, com_x, com_magnitude, com_angle, dpc_y, "
+                                  "dpc_x; of a raster also icom, div, curl and ssb; empty: none")
     period_s: float = parameter(1.0, "shortest time between two images of a name; 0: only after each acquisition", unit="s",
                                 minimum=0.0)
     rotation_deg: float = parameter(0.0, "of the scan's axes as seen on the detector, from x towards y", unit="deg",

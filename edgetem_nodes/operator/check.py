@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from edgetem_nodes.detector.sources import make_source
+from edgetem_nodes.featurizer.live_images import LiveImages, LiveOptions
 from edgetem_nodes.featurizer.scalarizers import Bound, build
 from edgetem_nodes.graph.configuration import Configuration, nearest
 from edgetem_nodes.graph.instrument import Instrument
@@ -145,7 +146,9 @@ def check(configuration: Configuration) -> Plan:
         source = make_source(instrument, microscope.seed)
         dwell = instrument.dwell_ms * 1e-3
         source.check_dwell(dwell)
-        scalarizer = build(configuration.parameters("featurizer", SCHEMAS["featurizer"]), tuple(source.axes))
+        featurizer = configuration.parameters("featurizer", SCHEMAS["featurizer"])
+        scalarizer = build(featurizer, tuple(source.axes))
+        LiveImages(featurizer.live.images, LiveOptions.of(featurizer))
         field = driver.field
         survey = _survey(instrument, driver)
         _has_columns(planner.outputs, scalarizer)
