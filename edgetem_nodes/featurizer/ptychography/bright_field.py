@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from edgetem_nodes.featurizer.features import CountingNoise
@@ -13,6 +15,8 @@ LEAST_RADIUS = 2.0
 """[stored pixels] Radius of the disk below which its overlaps have no shape."""
 _MOVED = 0.02
 """[pixel] Shift of the pattern over the field below which descan is left alone."""
+_TOGETHER = 2**20
+"""Values of scan images that are transformed together, so that they stay in the cache."""
 _EMPTY = 20.0
 """Mean electrons a frame from which on a frame without any is none that the beam made (probability exp(-20))."""
 _DARK, _DARK_COUNTS = 0.1, 100.0
@@ -141,10 +145,10 @@ class BrightField:
         ------
         ValueError : pixels well inside the disk are dark.
         """
+        from edgetem_nodes.featurizer.ptychography import kernels
+
         sums = np.zeros(len(self.angles))
-        for first in range(0, len(good), 4096):
-            part = slice(first, first + 4096)
-            sums += good[part].astype(np.float64) @ self._counts[part]
+        kernels.sums(self._counts, good, sums)
         inside = self.coverage == 1
         median = np.median(sums[inside])
         dark = np.count_nonzero(sums[inside] < _DARK * median)
@@ -154,13 +158,32 @@ class BrightField:
                              "calibrate the disk")
         return sums / np.count_nonzero(good)
 
-    def unfold(self, first: int, means: np.ndarray, good: np.ndarray, images: np.ndarray) -> None:
-        """Write scan images of stored pixels `first` and on into `images` (pixels, rows, columns) float32, less their mean.
+    def variance(self, means: np.ndarray) -> np.ndarray:
+        """Variance (pixels,) of the counts of a stored pixel in one frame, from its mean; at least that of a percent of the
+        brightest, so that a dark pixel does not count for certain."""
+        noise = self.noise
+        return (noise.counts_per_electron * np.maximum(means, 0.01 * means.max())
+                + self.pixels_together * noise.readout_noise**2)
 
-        A position that is not good becomes 0: it adds nothing but its mean.
+    def spectra(self, means: np.ndarray, good: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+        """Stored pixels, a slice, and the transforms over the scan of their counts less their mean, piece by piece.
+
+        A position that is not good adds nothing but the mean. A piece is (pixels, rows, columns // 2 + 1, 2) float32, real and
+        imaginary part; pieces come in one order, so that the same counts give the same bits.
         """
+        import torch
+
         from edgetem_nodes.featurizer.ptychography.kernels import unfold
-        unfold(self._counts, first, means.astype(np.float32), good, images.reshape(len(images), -1))
+
+        rows, columns = self.field.shape
+        together = max(1, min(_TOGETHER // (rows * columns), len(means)))
+        images = torch.empty((together, rows, columns), dtype=torch.float32)
+        centred = means.astype(np.float32)
+        for first in range(0, len(means), together):
+            part = slice(first, min(first + together, len(means)))
+            piece = images[:part.stop - first]
+            unfold(self._counts, first, centred, good, piece.numpy().reshape(len(piece), -1))
+            yield part, torch.view_as_real(torch.fft.rfft2(piece)).numpy()
 
     def _descan(self) -> np.ndarray | None:
         """Shift (positions, 2) [pixel] of every pattern; None where it does not matter. Refuses a disk off the detector."""

@@ -69,6 +69,15 @@ def gather_events(starts, pixels, slots, indices, counts, totals):
 
 
 @njit(cache=True, nogil=True)
+def sums(counts, good, total):
+    """Add to total (pixels,) the counts (positions, pixels) of the good positions."""
+    for position in range(len(counts)):
+        if good[position]:
+            for k in range(len(total)):
+                total[k] += counts[position, k]
+
+
+@njit(cache=True, nogil=True)
 def unfold(counts, first, means, good, images):
     """Transpose columns `first` and on of counts (positions, pixels) into images (pixels, positions), less the means."""
     block = 64
@@ -80,6 +89,21 @@ def unfold(counts, first, means, good, images):
                 images[k, position] = np.float32(counts[position, first + k]) - mean if good[position] else np.float32(0)
 
 
+@njit(cache=True, nogil=True, inline="always")
+def _overlapping(y, x, row, edge, columns):
+    """First and last column, the latter excluded, in which frequency row `row` can shift the disk over pixel (y, x)."""
+    first, last = len(columns), 0
+    pitch = columns[1] - columns[0] if len(columns) > 1 else np.float32(1)
+    for sign in (1, -1):
+        off = y - sign * row
+        square = edge * edge - off * off
+        if square > 0:
+            reach = math.sqrt(square)
+            first = min(first, max(0, int(math.floor((sign * x - reach) / pitch))))
+            last = max(last, min(len(columns), int(math.ceil((sign * x + reach) / pitch)) + 1))
+    return first, last
+
+
 @njit(cache=True, nogil=True, fastmath=True)
 def trotter_norms(y, x, coverage, radius, qy, qx, positive, negative):
     """Add to positive and negative (rows, columns) the weights of the trotters of frequencies qy, qx, over pixels y, x."""
@@ -87,8 +111,9 @@ def trotter_norms(y, x, coverage, radius, qy, qx, positive, negative):
     zero, one = np.float32(0), np.float32(1)
     for k in range(len(y)):
         for i in range(len(qy)):
+            first, last = _overlapping(y[k], x[k], qy[i], edge, qx)
             before, after = (y[k] - qy[i]) ** 2, (y[k] + qy[i]) ** 2
-            for j in range(len(qx)):
+            for j in range(first, last):
                 plus = min(max(edge - np.sqrt(before + (x[k] - qx[j]) ** 2), zero), one)
                 minus = min(max(edge - np.sqrt(after + (x[k] + qx[j]) ** 2), zero), one)
                 positive[i, j] += coverage[k] * plus if minus == zero else zero
@@ -104,8 +129,9 @@ def trotter_power(y, x, coverage, radius, qy, qx, positive, negative, multiplici
     for k in range(len(y)):
         total = 0.0
         for i in range(len(qy)):
+            first, last = _overlapping(y[k], x[k], qy[i], edge, qx)
             before, after = (y[k] - qy[i]) ** 2, (y[k] + qy[i]) ** 2
-            for j in range(len(qx)):
+            for j in range(first, last):
                 plus = min(max(edge - np.sqrt(before + (x[k] - qx[j]) ** 2), zero), one)
                 minus = min(max(edge - np.sqrt(after + (x[k] + qx[j]) ** 2), zero), one)
                 weight = coverage[k] * ((plus * positive[i, j] if minus == zero else zero)
@@ -124,8 +150,9 @@ def add_trotters(spectra, y, x, coverage, radius, qy, qx, positive, negative, re
     zero, one = np.float32(0), np.float32(1)
     for k in range(len(y)):
         for i in range(len(qy)):
+            first, last = _overlapping(y[k], x[k], qy[i], edge, qx)
             before, after = (y[k] - qy[i]) ** 2, (y[k] + qy[i]) ** 2
-            for j in range(len(qx)):
+            for j in range(first, last):
                 plus = min(max(edge - np.sqrt(before + (x[k] - qx[j]) ** 2), zero), one)
                 minus = min(max(edge - np.sqrt(after + (x[k] + qx[j]) ** 2), zero), one)
                 weight = coverage[k] * ((plus * positive[i, j] if minus == zero else zero)
@@ -149,8 +176,9 @@ def add_aberrated_trotters(spectra, y, x, coverage, radius, qy, qx, positive, ne
     for k in range(len(y)):
         own = _aberration_phase(np.float64(y[k]), np.float64(x[k]), terms)
         for i in range(len(qy)):
+            first, last = _overlapping(y[k], x[k], qy[i], edge, qx)
             before, after = y[k] - qy[i], y[k] + qy[i]
-            for j in range(len(qx)):
+            for j in range(first, last):
                 left, right = x[k] - qx[j], x[k] + qx[j]
                 plus = min(max(edge - np.sqrt(before * before + left * left), zero), one)
                 minus = min(max(edge - np.sqrt(after * after + right * right), zero), one)
@@ -165,3 +193,79 @@ def add_aberrated_trotters(spectra, y, x, coverage, radius, qy, qx, positive, ne
                 cosine, sine = weight * np.float32(math.cos(phase)), weight * np.float32(math.sin(phase))
                 real[i, j] += cosine * spectra[k, i, j, 0] - sine * spectra[k, i, j, 1]
                 imaginary[i, j] += cosine * spectra[k, i, j, 1] + sine * spectra[k, i, j, 0]
+
+
+@njit(cache=True, nogil=True, fastmath=True, inline="always")
+def _transfer(y, x, coverage, own, qy, qx, edge, terms):
+    """Real and imaginary part of A*(k) A(k - Q) - A(k) A*(k + Q), A the wave in the aperture."""
+    real, imaginary = 0.0, 0.0
+    for sign in (1, -1):
+        beside_y, beside_x = y - sign * qy, x - sign * qx
+        overlap = coverage * min(max(edge - math.sqrt(beside_y * beside_y + beside_x * beside_x), 0.0), 1.0)
+        if overlap > 0.0:
+            phase = sign * (own - _aberration_phase(beside_y, beside_x, terms))
+            real += sign * overlap * math.cos(phase)
+            imaginary += sign * overlap * math.sin(phase)
+    return real, imaginary
+
+
+@njit(cache=True, nogil=True, fastmath=True)
+def explained_power(spectra, y, x, coverage, variance, radius, qy, qx, terms):
+    """Sum over frequencies (chosen,) of the squared projection of spectra (chosen, pixels) complex on the transfer of a weak
+    phase object, over its norm; pixels count by the reciprocal of their variance."""
+    edge = radius + 0.5
+    own = np.empty(len(y))
+    for k in range(len(y)):
+        own[k] = _aberration_phase(y[k], x[k], terms)
+    total = 0.0
+    for q in range(len(qy)):
+        real, imaginary, norm = 0.0, 0.0, 0.0
+        for k in range(len(y)):
+            a, b = _transfer(y[k], x[k], coverage[k], own[k], qy[q], qx[q], edge, terms)
+            value = spectra[q, k]
+            real += (a * value.real + b * value.imag) / variance[k]
+            imaginary += (a * value.imag - b * value.real) / variance[k]
+            norm += (a * a + b * b) / variance[k]
+        if norm > 0.0:
+            total += (real * real + imaginary * imaginary) / norm
+    return total
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _at(spectrum, row, column, columns):
+    """Value of a spectrum (rows, columns // 2 + 1, 2) of a real image at any frequency: it repeats beyond the raster's."""
+    row, column = row % len(spectrum), column % columns
+    if 2 * column <= columns:
+        return spectrum[row, column, 0], spectrum[row, column, 1]
+    return spectrum[-row % len(spectrum), columns - column, 0], -spectrum[-row % len(spectrum), columns - column, 1]
+
+
+@njit(cache=True, nogil=True, fastmath=True)
+def add_matched(spectra, columns, y, x, coverage, variance, radius, row, qy, qx, terms, real, imaginary, norm):
+    """Add to real, imaginary and norm the projection of spectra (pixels, rows, half, 2) on the transfer, and its square.
+
+    row : (rows,) int, frequencies [1/field] of qy; columns of qx count from 0.
+    """
+    edge = radius + 0.5
+    for k in range(len(y)):
+        own = _aberration_phase(y[k], x[k], terms)
+        for i in range(len(qy)):
+            for j in range(len(qx)):
+                a, b = _transfer(y[k], x[k], coverage[k], own, qy[i], qx[j], edge, terms)
+                re, im = _at(spectra[k], row[i], j, columns)
+                real[i, j] += (a * re + b * im) / variance[k]
+                imaginary[i, j] += (a * im - b * re) / variance[k]
+                norm[i, j] += (a * a + b * b) / variance[k]
+
+
+@njit(cache=True, nogil=True, fastmath=True)
+def add_aligned(spectra, columns, shift_y, shift_x, weight, row, qy, qx, real, imaginary):
+    """Add to real and imaginary the spectra (pixels, rows, half, 2), each shifted by exp(-i (qy shift_y + qx shift_x))."""
+    for k in range(len(weight)):
+        for i in range(len(qy)):
+            for j in range(len(qx)):
+                phase = -(qy[i] * shift_y[k] + qx[j] * shift_x[k])
+                cosine, sine = weight[k] * math.cos(phase), weight[k] * math.sin(phase)
+                re, im = _at(spectra[k], row[i], j, columns)
+                real[i, j] += cosine * re - sine * im
+                imaginary[i, j] += cosine * im + sine * re

@@ -144,9 +144,7 @@ class SingleSideBand:
         level = (self.disk.coverage * means).sum() / self.disk.coverage.sum()
         spectrum = self._trotters.spectrum(self.disk, means, good)
         phase = np.fft.irfft2(spectrum / (1j * level), self.field.shape)
-        noise = self.disk.noise
-        variance = noise.counts_per_electron * means + self.disk.pixels_together * noise.readout_noise**2
-        self.standard_error = float(np.sqrt((variance * self._power).sum() / len(good)) / level)
+        self.standard_error = float(np.sqrt((self.disk.variance(means) * self._power).sum() / len(good)) / level)
         self._note(good)
         phase.ravel()[~good] = np.nan
         return 1 + 1j * phase

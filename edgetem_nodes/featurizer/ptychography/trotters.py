@@ -10,15 +10,11 @@ Ultramicroscopy 48, 304, 1993; Pennycook et al., Ultramicroscopy 151, 160, 2015;
 from __future__ import annotations
 
 import numpy as np
-import torch
 
 from edgetem_nodes.featurizer.ptychography import kernels
 from edgetem_nodes.featurizer.ptychography.bright_field import BrightField
 from edgetem_nodes.physics.optics import Probe
 from edgetem_nodes.physics.scan import ScanField
-
-_TOGETHER = 2**20
-"""Values of scan images that are transformed together, so that they stay in the cache."""
 
 
 def aberration_terms(probe: Probe, pitch: float) -> np.ndarray:
@@ -70,19 +66,10 @@ class Trotters:
         return whole
 
     def spectrum(self, disk: BrightField, means: np.ndarray, good: np.ndarray) -> np.ndarray:
-        """Transform (rows, columns // 2 + 1) complex128 of i phi times the mean counts in a fully covered pixel.
-
-        Pixels are added in one order, so that the same counts give the same bits however they came.
-        """
-        rows, columns = self._shape
-        together = max(1, min(_TOGETHER // (rows * columns), len(means)))
-        images = torch.empty((together, rows, columns), dtype=torch.float32)
+        """Transform (rows, columns // 2 + 1) complex128 of i phi times the mean counts in a fully covered pixel."""
+        rows = self._shape[0]
         total = np.zeros((2, rows, self._kept))
-        for first in range(0, len(means), together):
-            part = slice(first, min(first + together, len(means)))
-            count = part.stop - part.start
-            disk.unfold(first, means, good, images.numpy()[:count])
-            spectra = torch.view_as_real(torch.fft.rfft2(images[:count])).numpy()
+        for part, spectra in disk.spectra(means, good):
             sums = np.zeros((2, rows, self._kept), np.float32)
             pixels = self._y[part], self._x[part], self._coverage[part], self._radius, self._qy, self._qx
             if self._terms.any():
