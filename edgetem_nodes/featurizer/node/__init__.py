@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from contextlib import suppress
 
 import numpy as np
 from edgetem.msg import AcquisitionEnd, AtomicStructure, DetectorBlock, Measurements, Overview, ProbePath
@@ -27,6 +28,8 @@ from edgetem_nodes.graph.node import GraphNode
 from edgetem_nodes.graph.quality_of_service import BLOCKS, EVENTS, PREVIEW, STATE
 from edgetem_nodes.physics.scan import Axis, ScanField
 
+REHEARSAL = tuple(Axis(name, "rad", 2e-3, -0.256, 256) for name in ("ky", "kx"))
+"""Axes of a pattern on which a scalarizer of patterns is tried before frames come."""
 FIRST_VERSION = 1
 """Of the scalarizer that the configuration names; a change in mid-run gives the next."""
 
@@ -82,6 +85,14 @@ class FeaturizerNode(GraphNode):
         self.destroy_service(self._service)
         for publisher in (self._measurements, self._structures, self._images):
             self.destroy_publisher(publisher)
+
+    def _rehearse(self) -> None:
+        """Let what the scalarizer computes with be compiled now.
+
+        That takes seconds the first time, and a consumer that says nothing for so long ends an acquisition.
+        """
+        with suppress(ValueError):  # it takes no patterns, or not these
+            self.definition.build(REHEARSAL)(np.ones((1, *(axis.size for axis in REHEARSAL)), np.uint16))
 
     # ---- what arrives -----------------------------------------------------------------------------------------
 
