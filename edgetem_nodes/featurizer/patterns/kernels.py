@@ -9,33 +9,33 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from edgetem_nodes.featurizer.patterns.strips import mask_strip, moment_strip
+from edgetem_nodes.featurizer.patterns.strips import mask_strip, moment_strip, weight_strip
 
-REORDERED = {"reassoc", "contract"}
+REORDERED = {"reassoc", "contract", "nsz"}
 """Sums of real numbers may be taken in another order (the same for every frame), so that they use vectors; NaN stays NaN."""
-GROUP = 8
-"""Frames that share one reading of weights."""
 
 
 @njit(cache=True, nogil=True)
-def masked_sums(frames, masks, spans, inside, used, masked, width, most_rows, running, regions, line, sums, moments, top):
+def masked_sums(frames, masks, spans, inside, used, masked, most_rows, edge, running, regions, line, sums, moments, top):
     """Sums of frames (frames, rows, columns) under masks, their moments and their largest values.
 
-    Masks are unsigned integers as wide as the pixels, all bits set inside.
+    Masks are unsigned integers as wide as the pixels, all bits set inside; their columns are padded with zeros to whole strips.
 
     Parameters
     ----------
-    masks : (masks, rows, columns) of the detectors.
-    spans : (masks, strips, 2), the first row and one past the last that a mask has in each strip of `width` columns.
-    inside, used : (rows, columns), pixels of the moments and of the largest value; looked at only where `masked`.
+    masks : (masks, rows, padded columns) of the detectors.
+    spans : (masks, strips, 2), the first row and one past the last that a mask has in each strip.
+    inside, used : (rows, padded columns), pixels of the moments and of the largest value; looked at only where `masked`.
     most_rows : so many rows fit into the running sums' type without overflow.
-    running : (3, columns), regions : (masks, width), line : (1, columns) of the frames' type; all scratch.
-    sums : (frames, masks), moments : (frames, 6), float64; top : (frames,) of the frames' type; all filled here.
+    edge : (rows, width), zeros of the frames' type, for the columns beyond whole strips of that width; scratch.
+    running : (3, padded columns), regions : (masks, width), line : (1, padded columns) of the frames' type; scratch.
+    sums : (frames, masks), moments : (frames, 6), float64; top : (frames,) of the frames' type, 0 at least; all filled here.
     """
     rows, columns = frames.shape[1:]
-    whole = columns // width * width
+    width = edge.shape[1]
     for index in range(len(frames)):
         frame = frames[index]
+        _copy_edge(frame, edge)
         sums[index] = 0.0
         moments[index] = 0.0
         line[:] = 0
@@ -43,15 +43,15 @@ def masked_sums(frames, masks, spans, inside, used, masked, width, most_rows, ru
             last = min(first + most_rows, rows)
             running[:] = 0
             regions[:] = 0
-            for column in range(0, whole, width):
-                moment_strip(frame, inside, used, masked, first, last, column, running, line, frames.strides[0])
+            for column in range(0, columns, width):
+                whole = column + width <= columns
+                source, place = (frame, column) if whole else (edge, 0)
+                ahead = frames.strides[0] if whole else 0
+                moment_strip(source, inside, used, masked, first, last, place, column, running, line, ahead)
                 for d in range(len(masks)):
                     start, stop = max(first, spans[d, column // width, 0]), min(last, spans[d, column // width, 1])
                     if start < stop:
-                        mask_strip(frame, masks[d], start, stop, column, regions[d:d + 1])
-            if whole < columns:
-                _edge_moments(frame, inside, used, masked, first, last, whole, running, line)
-                _edge_sums(frame, masks, first, last, whole, regions)
+                        mask_strip(source, masks[d], start, stop, place, column, regions[d:d + 1])
             _fold(last, running, moments[index])
             for d in range(len(masks)):
                 sums[index, d] += regions[d].sum()
@@ -59,26 +59,12 @@ def masked_sums(frames, masks, spans, inside, used, masked, width, most_rows, ru
 
 
 @njit(cache=True, nogil=True)
-def _edge_moments(frame, inside, used, masked, first, last, column, running, line):
-    """What `moment_strip` does, for the columns that no whole strip covers."""
-    for i in range(first, last):
-        for j in range(column, frame.shape[1]):
-            if not masked or inside[i, j]:
-                running[0, j] += frame[i, j]
-            running[1, j] += running[0, j]
-            running[2, j] += running[1, j]
-            if (not masked or used[i, j]) and frame[i, j] > line[0, j]:
-                line[0, j] = frame[i, j]
-
-
-@njit(cache=True, nogil=True)
-def _edge_sums(frame, masks, first, last, column, regions):
-    """What `mask_strip` does, for the columns that no whole strip covers."""
-    for d in range(len(masks)):
-        for i in range(first, last):
-            for j in range(column, frame.shape[1]):
-                if masks[d, i, j]:
-                    regions[d, j - column] += frame[i, j]
+def _copy_edge(frame, edge):
+    """The columns beyond whole strips."""
+    whole = frame.shape[1] // edge.shape[1] * edge.shape[1]
+    for i in range(len(frame)):
+        for j in range(whole, frame.shape[1]):
+            edge[i, j - whole] = frame[i, j]
 
 
 @njit(cache=True, nogil=True, fastmath=REORDERED)
@@ -106,33 +92,34 @@ def _fold(last, running, moments):
     moments[5] += s2
 
 
-@njit(cache=True, nogil=True, fastmath=REORDERED)
-def _product(values, weights, start, stop):
-    total = 0.0
-    for j in range(start, stop):
-        total += values[j] * weights[j]
-    return total
-
-
 @njit(cache=True, nogil=True)
-def weighted_sums(frames, weights, spans, used, lines, sums):
-    """sums (frames, maps) float64 of frames with weight maps (maps, rows, columns) float64.
+def weighted_sums(frames, weights, spans, used, edge, partial, sums):
+    """sums (frames, groups * maps) float64 of frames with weight maps, several in a group.
 
-    spans (maps, rows, 2) holds the first and one past the last column with a weight. `used` (rows, columns) bool is false where
-    a pixel counts as zero, whatever it holds. `lines` (`GROUP`, columns) float64 is scratch.
+    Parameters
+    ----------
+    weights : (groups, strips, rows, maps * width) float64, padded with zeros to whole strips.
+    spans : (groups, strips, 2), the first row and one past the last that a group has in each strip.
+    used : (rows, padded columns), as wide as the pixels, no bit set where a pixel counts as zero, whatever it holds.
+    edge : (rows, width) of the frames' type, partial : (frames, maps, width) float64; scratch.
     """
-    rows, columns = frames.shape[1:]
-    sums[:] = 0.0
-    for begin in range(0, len(frames), len(lines)):
-        group = min(len(lines), len(frames) - begin)
-        for i in range(rows):
-            for g in range(group):
-                for j in range(columns):
-                    lines[g, j] = frames[begin + g, i, j] if used[i, j] else 0.0
-            for k in range(len(weights)):
-                if spans[k, i, 0] < spans[k, i, 1]:
-                    for g in range(group):
-                        sums[begin + g, k] += _product(lines[g], weights[k, i], spans[k, i, 0], spans[k, i, 1])
+    columns = frames.shape[2]
+    maps, width = partial.shape[1:]
+    for group in range(len(weights)):
+        partial[:] = 0.0
+        # frames innermost: they and a strip of weights fit into the cache, all weights do not
+        for strip in range(weights.shape[1]):
+            column = strip * width
+            whole = column + width <= columns
+            start, stop = spans[group, strip, 0], spans[group, strip, 1]
+            for index in range(len(frames) if start < stop else 0):
+                if not whole:
+                    _copy_edge(frames[index], edge)
+                source, place = (frames[index], column) if whole else (edge, 0)
+                weight_strip(source, used, start, stop, place, column, weights[group, strip], partial[index])
+        for index in range(len(frames)):
+            for k in range(maps):
+                sums[index, group * maps + k] = partial[index, k].sum()
 
 
 @njit(cache=True, nogil=True)

@@ -14,6 +14,8 @@ from numba.extending import intrinsic
 
 INDEX = ir.IntType(64)
 CACHE_LINE = 64
+WEIGHTED_LANES, TOGETHER = 16, 4
+"""Columns of a strip of weighted sums, and weight maps that share one reading of it: as many sums as hide an addition's time."""
 NEXT_LEVEL_CACHE = 2
 
 
@@ -71,6 +73,12 @@ class Matrix:
             return value if self.item == target.item else self.builder.fpext(value, target.vector)
         return (self.builder.sext if self.kind.dtype.signed else self.builder.zext)(value, target.vector)
 
+    def real(self, value, target: Matrix):
+        """The vector in another array's type, which is real."""
+        if isinstance(self.kind.dtype, types.Float):
+            return self.wide(value, target)
+        return (self.builder.sitofp if self.kind.dtype.signed else self.builder.uitofp)(value, target.vector)
+
     def sum(self, one, other):
         """one + other."""
         return (self.builder.fadd if isinstance(self.kind.dtype, types.Float) else self.builder.add)(one, other)
@@ -109,8 +117,8 @@ def _prefetch(builder, address) -> None:
 
 
 @intrinsic
-def moment_strip(typing_context, frame, inside, used, masked, first, last, column, running, top, ahead):
-    """Go down rows first to last - 1 of the strip that begins at a column.
+def moment_strip(typing_context, frame, inside, used, masked, first, last, place, column, running, top, ahead):
+    """Go down rows first to last - 1 of the strip that begins at a column: at `place` in the frame, at `column` elsewhere.
 
     To running (3, columns) add, row by row, the values to the first line, the first line to the second, the second to the
     third; to top (1, columns) the largest value. With `masked`, sums are of the pixels inside, `top` of those used; else both
@@ -118,13 +126,13 @@ def moment_strip(typing_context, frame, inside, used, masked, first, last, colum
     """
     def generate(context, builder, signature, arguments):
         width = lanes(frame.dtype.bitwidth // 8)
-        first, last, column, ahead = (arguments[k] for k in (4, 5, 6, 9))
-        pixels, sums, counted, kept, largest = (
-            Matrix(context, builder, kind, arguments[k], width)
-            for k, kind in ((0, frame), (7, running), (1, inside), (2, used), (8, top)))
-        zero = ir.Constant(INDEX, 0)
-        homes = [sums.address(ir.Constant(INDEX, k), column) for k in range(3)] + [largest.address(zero, column)]
-        walked = [(matrix.address(first, column), matrix.step) for matrix in (pixels, counted, kept)]
+        masked, first, last, place, column, ahead = (arguments[k] for k in (3, 4, 5, 6, 7, 10))
+        pixels, counted, kept, sums, largest = (Matrix(context, builder, kind, arguments[k], width) for k, kind in (
+            (0, frame), (1, inside), (2, used), (8, running), (9, top)))
+        homes = [sums.address(ir.Constant(INDEX, k), column) for k in range(3)]
+        homes.append(largest.address(ir.Constant(INDEX, 0), column))
+        walked = [(matrix.address(first, at), matrix.step) for matrix, at in (
+            (pixels, place), (counted, column), (kept, column))]
 
         def loop(with_mask: bool) -> None:
             def step(addresses, values):
@@ -142,30 +150,61 @@ def moment_strip(typing_context, frame, inside, used, masked, first, last, colum
             for matrix, value, home in zip((sums, sums, sums, largest), results, homes, strict=True):
                 matrix.store(value, home)
 
-        with builder.if_else(builder.icmp_signed("!=", arguments[3], ir.Constant(arguments[3].type, 0))) as (yes, no):
+        with builder.if_else(builder.icmp_signed("!=", masked, ir.Constant(masked.type, 0))) as (yes, no):
             with yes:
                 loop(True)
             with no:
                 loop(False)
         return context.get_dummy_value()
-    return types.void(frame, inside, used, masked, first, last, column, running, top, ahead), generate
+    return types.void(frame, inside, used, masked, first, last, place, column, running, top, ahead), generate
 
 
 @intrinsic
-def mask_strip(typing_context, frame, mask, first, last, column, region):
-    """Add the values under a mask in rows first to last - 1 of the strip that begins at a column to region (1, lanes)."""
+def mask_strip(typing_context, frame, mask, first, last, place, column, region):
+    """Add the values under a mask in rows first to last - 1 of a strip to region (1, lanes); it begins at the column `place`
+    of the frame, `column` of the mask."""
     def generate(context, builder, signature, arguments):
         width = lanes(frame.dtype.bitwidth // 8)
-        first, last, column = arguments[2:5]
+        first, last, place, column = arguments[2:6]
         pixels, inside, sums = (Matrix(context, builder, kind, arguments[k], width)
-                                for k, kind in ((0, frame), (1, mask), (5, region)))
-        zero = ir.Constant(INDEX, 0)
-        home = sums.address(zero, zero)
+                                for k, kind in ((0, frame), (1, mask), (6, region)))
+        home = sums.address(ir.Constant(INDEX, 0), ir.Constant(INDEX, 0))
 
         def step(addresses, values):
             value = pixels.masked(pixels.load(addresses[0]), inside.load(addresses[1], as_bits=True))
             return [sums.sum(values[0], pixels.wide(value, sums))]
-        walked = [(matrix.address(first, column), matrix.step) for matrix in (pixels, inside)]
+        walked = [(pixels.address(first, place), pixels.step), (inside.address(first, column), inside.step)]
         sums.store(_down(builder, first, last, walked, [sums.load(home)], step)[0], home)
         return context.get_dummy_value()
-    return types.void(frame, mask, first, last, column, region), generate
+    return types.void(frame, mask, first, last, place, column, region), generate
+
+
+@intrinsic
+def weight_strip(typing_context, frame, used, first, last, place, column, weights, partial):
+    """Add values times weights in rows first to last - 1 of a strip to partial (`TOGETHER`, `WEIGHTED_LANES`) float64.
+
+    The strip begins at the column `place` of the frame, `column` of `used`, outside of which pixels count as zero. weights
+    (rows, TOGETHER * WEIGHTED_LANES) float64 are those of the strip alone, one map after the other.
+    """
+    def generate(context, builder, signature, arguments):
+        first, last, place, column = arguments[2:6]
+        pixels, kept, factors, sums = (Matrix(context, builder, kind, arguments[k], WEIGHTED_LANES)
+                                       for k, kind in ((0, frame), (1, used), (6, weights), (7, partial)))
+        zero = ir.Constant(INDEX, 0)
+        homes = [sums.address(ir.Constant(INDEX, k), zero) for k in range(TOGETHER)]
+
+        def step(addresses, values):
+            value = pixels.real(pixels.masked(pixels.load(addresses[0]), kept.load(addresses[1], as_bits=True)), sums)
+            products = []
+            for k, value_so_far in enumerate(values):
+                offset = ir.Constant(INDEX, k * WEIGHTED_LANES * factors.item)
+                product = builder.fmul(value, factors.load(builder.add(addresses[2], offset)), flags=("contract",))
+                products.append(builder.fadd(value_so_far, product, flags=("contract",)))
+            return products
+        walked = [(pixels.address(first, place), pixels.step), (kept.address(first, column), kept.step),
+                  (factors.address(first, zero), factors.step)]
+        for result, home in zip(_down(builder, first, last, walked, [sums.load(home) for home in homes], step), homes,
+                                strict=True):
+            sums.store(result, home)
+        return context.get_dummy_value()
+    return types.void(frame, used, first, last, place, column, weights, partial), generate
