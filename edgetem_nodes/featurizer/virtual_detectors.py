@@ -6,6 +6,7 @@ import numpy as np
 
 from edgetem_nodes.featurizer.features import CountingNoise, Features, angles, centre, finished, mark
 from edgetem_nodes.featurizer.parameters import CenterOfMass, VirtualDetector
+from edgetem_nodes.featurizer.patterns.reduction import Reduction
 from edgetem_nodes.physics.scan import Axis
 
 LARGEST_ANGLE_ERROR = 1 / 3
@@ -27,6 +28,18 @@ def ring(axes: tuple[Axis, ...], scalarizer: str, middle: tuple[float, float], i
                          f"{middle[1]:g}) mrad; the detector covers y {y.min():g} to {y.max():g}, x {x.min():g} to "
                          f"{x.max():g} mrad")
     return chosen
+
+
+def _mask(axes: tuple[Axis, ...], pixels: np.ndarray) -> np.ndarray:
+    """(rows, columns) bool, true at flat indices."""
+    mask = np.zeros((axes[0].size, axes[1].size), bool)
+    mask.flat[pixels] = True
+    return mask
+
+
+def _outer(vectors: np.ndarray) -> np.ndarray:
+    """Of every vector (rows, 2) with itself, (rows, 2, 2)."""
+    return vectors[:, :, None] * vectors[:, None, :]
 
 
 class VirtualDetectorScalarizer:
@@ -64,15 +77,15 @@ class VirtualDetectorScalarizer:
             "difference": (("difference", "counts", "opposite_counts"), ("counts",) * 3),
             "asymmetry": (("asymmetry", "counts", "opposite_counts"), ("", "counts", "counts")),
         }[settings.quantity]
+        masks = {name: _mask(axes, pixels) for name, pixels in (("chosen", self.chosen), ("other", self.other)) if len(pixels)}
+        self._reduction = Reduction((axes[0].size, axes[1].size), masks, moments=False, noise=noise)
 
     def __call__(self, frames: np.ndarray) -> Features:
-        pixels = np.take(frames.reshape(len(frames), -1), np.concatenate([self.chosen, self.other]), axis=1)
-        failures = self.noise.failures(pixels)
-        if pixels.dtype.kind == "f":
-            pixels = np.where(np.isfinite(pixels), pixels, 0)
-        split = len(self.chosen)
-        one, two = pixels[:, :split].sum(axis=1, dtype=float), pixels[:, split:].sum(axis=1, dtype=float)
-        variance, other = self.noise.variance(one, split), self.noise.variance(two, len(self.other))
+        reduced = self._reduction(frames)
+        failures = reduced.failures
+        one = reduced["chosen"]
+        two = reduced["other"] if len(self.other) else np.zeros(len(frames))
+        variance, other = self.noise.variance(one, len(self.chosen)), self.noise.variance(two, len(self.other))
         if self.quantity == "counts":
             return finished(one[:, None], variance[:, None], failures)
         if self.quantity == "difference":
@@ -120,25 +133,24 @@ class CenterOfMassScalarizer:
         self.units = tuple("deg" if columns[i] == "angle" else "mrad" for i in self.order)
         middle = centre(settings.center_mrad, "center_of_mass.center_mrad")
         self.chosen = ring(axes, "center_of_mass", middle, 0.0, settings.outer_mrad or np.inf)
-        y, x = angles(axes, "center_of_mass")
-        rows, columns_ = np.divmod(self.chosen, len(x))
-        self.y, self.x = y[rows] - middle[0], x[columns_] - middle[1]
+        mask = _mask(axes, self.chosen)
+        rows, columns_ = np.divmod(self.chosen, axes[1].size)
+        self._places = np.stack([rows, columns_], axis=1)
+        self._scale = np.array([axis.scale * 1e3 for axis in axes])
+        self._origin = np.array([axis.offset * 1e3 for axis in axes]) - middle
         self.noise = noise
+        self._reduction = Reduction(mask.shape, {}, moments_mask=mask, noise=noise)
 
     def __call__(self, frames: np.ndarray) -> Features:
-        pixels = np.take(frames.reshape(len(frames), -1), self.chosen, axis=1)
-        failures = self.noise.failures(pixels)
-        usable = np.array([not failure for failure in failures], bool)
-        counts = np.where(usable[:, None], pixels, 0).astype(float)
-        total = counts.sum(axis=1)
-        for row in np.flatnonzero(usable & (total <= 0)):
-            failures[row] = f"the frame is empty: {total[row]:g} counts have no centre of mass"
-        some = np.where(total > 0, total, 1.0)
-        y, x = (counts * self.y).sum(axis=1) / some, (counts * self.x).sum(axis=1) / some
-        gain, readout = self.noise.counts_per_electron, self.noise.readout_noise
-        spread = gain * np.maximum(counts, 0.0) + readout**2
-        dy, dx = self.y - y[:, None], self.x - x[:, None]
-        yy, xx, yx = ((spread * a * b).sum(axis=1) / some**2 for a, b in ((dy, dy), (dx, dx), (dy, dx)))
+        reduced = self._reduction(frames)
+        failures, center = reduced.failures, reduced.center_of_mass
+        y, x = (self._origin + self._scale * center).T
+        # (rows, 2, 2) [mrad^2]: Poisson noise of the counts, and readout noise of every pixel
+        lever = len(self._places) * (np.cov(self._places.T, bias=True) + _outer(center - self._places.mean(axis=0)))
+        some = np.where(reduced.total > 0, reduced.total, np.nan)[:, None, None]
+        spread = self.noise.counts_per_electron * reduced.variance / some + self.noise.readout_noise**2 * lever / some**2
+        spread *= np.outer(self._scale, self._scale)
+        yy, xx, yx = spread[:, 0, 0], spread[:, 1, 1], spread[:, 0, 1]
         magnitude = np.hypot(y, x)
         safe = np.where(magnitude > 0, magnitude, 1.0)
         along = np.where(magnitude > 0, (y * y * yy + x * x * xx + 2 * y * x * yx) / safe**2, (yy + xx) / 2)
