@@ -1,0 +1,208 @@
+"""Orientation of every pattern: peaks to reciprocal space, templates, refinement, and what is not indexed, and why."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+
+from edgetem_nodes.featurizer.orientation.disks import DiskSearch, Peaks
+from edgetem_nodes.featurizer.orientation.library import Library
+from edgetem_nodes.featurizer.orientation.matching import about_beam, apart, correlate
+from edgetem_nodes.featurizer.orientation.orientations import Orientations, not_indexed
+from edgetem_nodes.featurizer.orientation.refinement import refine
+from edgetem_nodes.featurizer.patterns.events import Frames
+from edgetem_nodes.featurizer.patterns.geometry import DetectorGeometry
+
+_FLATTEST = 0.15
+"""Spread of the spots across their longest line, over that along it, below which they lie on one line."""
+_DIRECT = 0.5
+"""Radius around the direct beam, over the shortest reciprocal vector, within which peaks are not reflections."""
+_FAINTEST, _BRIGHTEST = 1e-5, 1e-2
+"""Bounds of the fraction of the beam from which a disk is taken to be seen."""
+_COARSE_ROUNDS, _FINE_ROUNDS = 2, 8
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How patterns are indexed.
+
+    Attributes
+    ----------
+    candidates : templates of each phase that are refined a little; finalists : of all those, refined to the end.
+    fewest_spots : reflections that an indexed pattern has at least.
+    lowest_score : below which a pattern is not indexed.
+    distinct : [rad] orientations closer than this are one, for the second-best score.
+    """
+
+    candidates: int = 24
+    finalists: int = 8
+    fewest_spots: int = 5
+    lowest_score: float = 0.4
+    distinct: float = float(np.radians(5.0))
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.finalists <= self.candidates:
+            raise ValueError(f"finalists {self.finalists} must be 1 to candidates, {self.candidates}")
+        if self.fewest_spots < 3:
+            raise ValueError(f"fewest_spots {self.fewest_spots} is below 3: fewer spots determine no orientation")
+        if not 0 <= self.lowest_score < 1:
+            raise ValueError(f"lowest_score {self.lowest_score:g} is not in [0, 1)")
+
+
+class OrientationMapper:
+    """Indexes patterns against a library."""
+
+    def __init__(self, library: Library, geometry: DetectorGeometry, settings: Settings | None = None) -> None:
+        """Set up; the detector's flip and rotation are taken off before matching, so orientations are in the scan's axes."""
+        self.library, self.geometry, self.settings = library, geometry, settings or Settings()
+        self._to_reciprocal = geometry.to_scan() @ np.asarray(geometry.distortion) * (geometry.pixel_angle
+                                                                                      / library.wavelength)
+
+    def __call__(self, frames: Frames, search: DiskSearch, positions: np.ndarray | None = None) -> Orientations:
+        """Orientations of frames or events, by the disks that a search finds; `positions` as in `of_peaks`."""
+        return self.of_peaks(search(frames), positions)
+
+    def of_peaks(self, peaks: Peaks, positions: np.ndarray | None = None) -> Orientations:
+        """Orientations of patterns given as peaks.
+
+        Parameters
+        ----------
+        positions : (frames, 2), (y, x) [m], of the probe, for the geometry's descan.
+
+        Raises
+        ------
+        ValueError : the geometry has a descan and there are no positions, or not one a pattern.
+        """
+        result = not_indexed(len(peaks))
+        result.failures[:] = peaks.failures
+        shifts = self._shifts(len(peaks), positions)
+        for frame in range(len(peaks)):
+            if not result.failures[frame]:
+                part = slice(peaks.starts[frame], peaks.starts[frame + 1])
+                offsets = peaks.positions[part] - np.asarray(self.geometry.center) - shifts[frame]
+                result.failures[frame] = self._index(offsets @ self._to_reciprocal.T, peaks.intensities[part], result, frame)
+        return result
+
+    def _shifts(self, frames: int, positions: np.ndarray | None) -> np.ndarray:
+        if positions is None:
+            if np.any(self.geometry.descan):
+                raise ValueError("the geometry has a descan: give the scan position of every pattern")
+            return np.zeros((frames, 2))
+        shifts = self.geometry.shifts(positions)
+        if len(shifts) != frames:
+            raise ValueError(f"{len(shifts)} scan positions do not fit {frames} patterns: give one a pattern")
+        return shifts
+
+    def _index(self, places: np.ndarray, intensities: np.ndarray, result: Orientations, frame: int) -> str:
+        """Enter the orientation of one pattern, spots at places (n, 2) [1/m]; returns why there is none, or nothing."""
+        library, settings = self.library, self.settings
+        radii = np.hypot(places[:, 0], places[:, 1])
+        beam = float(np.maximum(intensities, 0).sum())
+        used = (radii > _DIRECT * library.shortest.min()) & (radii <= library.reach) & (intensities > 0)
+        places, radii, intensities = places[used], radii[used], intensities[used]
+        result.matched[frame] = 0
+        if len(places) < settings.fewest_spots:
+            return (f"{len(places)} spots beside the direct beam; {settings.fewest_spots} or more are needed: more electrons, "
+                    "a thicker place, or no crystal")
+        spread = np.linalg.eigvalsh(places.T @ places)
+        if spread[0] < _FLATTEST ** 2 * spread[1]:
+            return "the spots lie on one line: the orientation about it is open"
+        order = np.argsort(radii, kind="stable")
+        places, radii, intensities = places[order], radii[order], intensities[order] / beam
+        weakest = min(max(intensities.min() / 2, _FAINTEST), _BRIGHTEST)
+        weights = np.maximum(intensities ** library.power - weakest ** library.power, 0.0)
+        weights /= np.linalg.norm(weights)
+        found = _match(places, radii, np.arctan2(places[:, 0], places[:, 1]) % (2 * np.pi), weights, weakest,
+                       *_arrays(library), settings.candidates, settings.finalists, settings.distinct)
+        phase, turn, score, second_turn, second, other, errors, matched, scale = found
+        result.scores[frame], result.matched[frame], result.second_scores[frame] = score, matched, second
+        if second > 0:
+            result.second_matrices[frame] = second_turn
+        result.other_phase_scores[frame] = other if len(library.crystals) > 1 else np.nan
+        if matched < settings.fewest_spots:
+            return f"{matched} spots fit the best orientation; {settings.fewest_spots} or more are needed"
+        if score < settings.lowest_score:
+            return f"the best score, {score:.2f}, is below lowest_score, {settings.lowest_score:g}: no phase fits"
+        result.phases[frame], result.matrices[frame], result.scales[frame] = phase, turn, scale
+        result.standard_errors[frame] = errors
+        return ""
+
+
+def _arrays(library: Library) -> tuple:
+    templates, reflections = library.templates, library.reflections
+    return (templates.phases, templates.references, templates.starts, templates.radii, templates.azimuths, templates.weights,
+            reflections.starts, reflections.vectors, reflections.strengths, library.symmetries,
+            (library.wavelength, library.broadening, library.reach, library.power), library.capture)
+
+
+@njit(cache=True, nogil=True)
+def _match(places, radii, azimuths, weights, weakest, phases, references, starts, spot_radii, spot_azimuths, spot_weights,
+           reflection_starts, vectors, strengths, symmetries, beam, capture, candidates, finalists, distinct):
+    """Best orientation of one pattern, with its rivals' scores."""
+    number = len(phases)
+    scores, turns, opposite = np.empty(number), np.empty(number), np.empty(number)
+    correlate(radii, azimuths, weights, starts, spot_radii, spot_azimuths, spot_weights, capture, scores, turns, opposite)
+    order, tried, matrices = _candidates(phases, references, scores, turns, opposite, candidates)
+    final = np.empty(len(tried))
+    for i in range(len(tried)):
+        part = slice(reflection_starts[tried[i]], reflection_starts[tried[i] + 1])
+        matrices[i], final[i], _, _, _ = refine(matrices[i], places, weights, vectors[part], strengths[part], beam, weakest,
+                                                capture, _COARSE_ROUNDS)
+    best, best_score, errors, matched, scale = 0, -1.0, np.full(3, np.inf), 0, 1.0
+    for i in np.argsort(-final)[:finalists]:
+        part = slice(reflection_starts[tried[i]], reflection_starts[tried[i] + 1])
+        matrices[i], final[i], its_errors, its_matched, its_scale = refine(
+            matrices[i], places, weights, vectors[part], strengths[part], beam, weakest, capture, _FINE_ROUNDS)
+        if final[i] > best_score:
+            best, best_score, errors, matched, scale = i, final[i], its_errors, its_matched, its_scale
+    second, other, second_turn = 0.0, 0.0, np.eye(3)
+    for i in range(len(tried)):
+        if tried[i] != tried[best]:
+            other = max(other, final[i])
+        if final[i] > second and (tried[i] != tried[best]
+                                  or apart(matrices[best], matrices[i], symmetries[tried[i]]) > distinct):
+            second, second_turn = final[i], matrices[i]
+    if second == 0.0:
+        # every candidate came to the same orientation: the best template elsewhere is the rival
+        for k in order:
+            phase = phases[k % number]
+            rival = _turned(references, turns, k)
+            if phase != tried[best] or apart(matrices[best], rival, symmetries[phase]) > distinct:
+                part = slice(reflection_starts[phase], reflection_starts[phase + 1])
+                second_turn, second, _, _, _ = refine(rival, places, weights, vectors[part], strengths[part], beam, weakest,
+                                                      capture, 0)
+                break
+    return tried[best], matrices[best], best_score, second_turn, second, other, errors, matched, scale
+
+
+@njit(cache=True, nogil=True)
+def _candidates(phases, references, scores, turns, opposite, candidates):
+    """Order of all templates, as they are and half a turn on; phase and orientation of the best of each phase."""
+    number = len(phases)
+    # patterns of one zone look alike after half a turn; only refinement tells the two apart
+    order = np.argsort(-np.concatenate((scores, opposite)))
+    kinds = phases.max() + 1
+    taken, chosen = np.zeros(kinds, np.int64), np.empty(kinds * candidates, np.int64)
+    count = 0
+    for k in order:
+        phase = phases[k % number]
+        if taken[phase] < candidates:
+            taken[phase] += 1
+            chosen[count] = k
+            count += 1
+            if count == len(chosen):
+                break
+    matrices = np.empty((count, 3, 3))
+    for i in range(count):
+        matrices[i] = _turned(references, turns, chosen[i])
+    return order, phases[chosen[:count] % number], matrices
+
+
+@njit(cache=True, nogil=True)
+def _turned(references, turns, k):
+    """Orientation of template k, which is half a turn on from the number of templates."""
+    number = len(turns)
+    return about_beam(references[k % number], turns[k % number] + (math.pi if k >= number else 0.0))
