@@ -105,8 +105,9 @@ class ElectronCounter:
         mean, noise = learning.background_peak(values)
         threshold = mean + noise * learning.sigmas_for(values, mean, noise, sigmas)
         if not abs(mean) < noise:
-            raise ValueError(f"pixels without electrons read {mean:g} counts above the dark reference, more than their noise, "
-                             f"{noise:g}: the reference does not belong to these frames, or the beam is not sparse: shorten the dwell time")
+            raise ValueError(f"pixels without electrons read {mean:g} counts above the dark reference, more than their "
+                             f"noise, {noise:g}: the reference does not belong to these frames, or the beam is not sparse: shorten "
+                             "the dwell time")
         learned = Learned(dark, inverse, mean, noise, threshold, np.inf, frames=len(frames))
         cls(learned, **options)
         return cls(_refined(learned, frames, blank, xray_sigmas, options), **options)
@@ -125,8 +126,8 @@ class ElectronCounter:
         counted = self._found(frames)
         if not counted.coincidence_loss <= self.largest_loss:
             raise ValueError(f"coincidence hides {counted.coincidence_loss:.0%} of the electrons, more than the "
-                             f"{self.largest_loss:.0%} that largest_loss allows (nan: too dense to tell): shorten the dwell time or lower the beam "
-                             "current, or sum the frames without counting")
+                             f"{self.largest_loss:.0%} that largest_loss allows (nan: too dense to tell): shorten the dwell "
+                             "time or lower the beam current, or sum the frames without counting")
         return counted
 
     def _found(self, frames: np.ndarray) -> Counted:
@@ -215,7 +216,8 @@ def _refined(learned: Learned, frames: np.ndarray, blank: np.ndarray | None, xra
     every = ElectronCounter(learned, **options)._found(frames)
     if len(every.heights) < learning.FEWEST_ELECTRONS:
         raise ValueError(f"the sample of {len(frames)} frames holds {len(every.heights)} electrons; "
-                         f"{learning.FEWEST_ELECTRONS} or more are needed to learn from: give more frames, with a sparse beam on the detector")
+                         f"{learning.FEWEST_ELECTRONS} or more are needed to learn from: give more frames, with a sparse "
+                         "beam on the detector")
     learned = replace(learned, xray_threshold=learning.xray_threshold(every.heights, xray_sigmas))
     counted = ElectronCounter(learned, **options)._found(frames)
     area, error = _coincidence_area(learned, frames)
@@ -226,7 +228,8 @@ def _refined(learned: Learned, frames: np.ndarray, blank: np.ndarray | None, xra
     efficiency = learning.part_above(counted.heights, learned.threshold, learned.background_mean, false * len(frames))
     if efficiency < learning.LEAST_EFFICIENCY:
         raise ValueError(f"only {efficiency:.0%} of the electrons seem to reach the threshold, {learned.threshold:g} counts: "
-                         "they do not stand out from the noise, or the beam is not sparse: shorten the dwell time, or do not count")
+                         "they do not stand out from the noise, or the beam is not sparse: shorten the dwell time, or do not "
+                         "count")
     return replace(learned, counts_per_electron=_signal(learned, frames, counted.events), efficiency=efficiency,
                    false_positives=false, electrons=len(counted.heights),
                    xray_share=float(counted.rejected.sum() / max(len(counted.heights), 1)),
