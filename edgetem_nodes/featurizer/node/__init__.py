@@ -87,12 +87,14 @@ class FeaturizerNode(GraphNode):
             self.destroy_publisher(publisher)
 
     def _rehearse(self) -> None:
-        """Let what the scalarizer computes with be compiled now.
+        """Let what scalarizer and images compute with be compiled now.
 
         That takes seconds the first time, and a consumer that says nothing for so long ends an acquisition.
         """
+        frames = np.ones((4, *(axis.size for axis in REHEARSAL)), np.uint16)
         with suppress(ValueError):  # it takes no patterns, or not these
-            self.definition.build(REHEARSAL)(np.ones((1, *(axis.size for axis in REHEARSAL)), np.uint16))
+            self.definition.build(REHEARSAL)(frames)
+            self._live.rehearse(REHEARSAL, frames)
 
     # ---- what arrives -----------------------------------------------------------------------------------------
 

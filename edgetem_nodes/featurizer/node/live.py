@@ -16,7 +16,7 @@ from edgetem_nodes.featurizer.journal import Segment
 from edgetem_nodes.featurizer.live_images import LiveImages, LiveOptions
 from edgetem_nodes.graph.messages import byte_array, to_stamp
 from edgetem_nodes.graph.quality_of_service import STATE
-from edgetem_nodes.physics.scan import ScanField
+from edgetem_nodes.physics.scan import Axis, ScanField
 
 if TYPE_CHECKING:
     from edgetem_nodes.featurizer.node import FeaturizerNode
@@ -56,6 +56,19 @@ class LivePublishing:
         self._pool.shutdown(wait=True, cancel_futures=True)
         for publisher in self._publishers.values():
             self._node.destroy_publisher(publisher)
+
+    def rehearse(self, axes: tuple[Axis, ...], frames: np.ndarray) -> None:
+        """Let what images are computed with be compiled now, on four patterns (4, rows, columns) with these axes.
+
+        Raises
+        ------
+        ValueError : no image can be made of such frames.
+        """
+        live = self._new()
+        live.begin(ScanField((0.0, 0.0), (2e-11, 2e-11), (2, 2)), True)
+        live.add(axes, live.field.positions(), frames)
+        for name in live.names:
+            live.image(name)
 
     def on_overview(self, field: ScanField) -> None:
         """Sparse scans of this field follow."""
