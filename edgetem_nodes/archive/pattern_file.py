@@ -107,8 +107,9 @@ class FrameStore:
         values = self._arrays[block.segment][block.where]
         if hasattr(values, "compute"):
             values = values.compute(scheduler="synchronous")
-        values = np.asarray(values).astype(self.dtype, copy=False)
-        return np.ascontiguousarray(values).reshape(-1, *self.frame_shape)
+        # What is mapped from a file is copied, so that it is read here and its pages are given back with the block.
+        values = np.array(values, self.dtype, order="C", copy=None if values.flags.owndata else True)
+        return values.reshape(-1, *self.frame_shape)
 
 
 def _cuts(shape: tuple[int, ...], chunk: tuple[int, ...], frames: int) -> Iterator[tuple[tuple[int, ...], tuple[int, ...]]]:
@@ -200,14 +201,27 @@ class PatternFile:
                 yield block.places, frames
 
     def sample(self, sample_bytes: int = BLOCK) -> tuple[np.ndarray, np.ndarray]:
-        """Places and frames from `SAMPLES` places spread over the file, about `sample_bytes` in all."""
+        """Places and frames from `SAMPLES` places spread over the file, about `sample_bytes` in all; damaged ones left out.
+
+        Raises
+        ------
+        PatternFileError : there is no frame, or none can be read.
+        """
         plan = self.store.plan(max(1, sample_bytes // SAMPLES))
         chosen = [plan[i] for i in np.unique(np.linspace(0, len(plan) - 1, SAMPLES).round().astype(int))]
         if not chosen:
             raise PatternFileError(f"{self.path} holds no frame")
         each = max(1, sample_bytes // SAMPLES // max(1, self.store.frame_bytes))
-        return (np.concatenate([b.places[:each] for b in chosen]),
-                np.concatenate([self._read(b)[:each].copy() for b in chosen]))
+        places, frames, damage = [], [], None
+        for block in chosen:
+            try:
+                frames.append(self._read(block)[:each].copy())
+                places.append(block.places[:each])
+            except PatternFileError as error:
+                damage = error
+        if not frames:
+            raise damage
+        return np.concatenate(places), np.concatenate(frames)
 
     def _read(self, block: Block) -> np.ndarray:
         try:

@@ -53,7 +53,7 @@ def open_patterns(path: str | Path, signal: str = "", *, shape: tuple[int, ...] 
         raise PatternFileError(f"file {path} is empty")
     suffix = path.suffix.lower()
     if shape or dtype or suffix == ".npy":
-        return _plain(path, _mapped(path, shape, dtype, offset))
+        return _plain(path, MappedArray(_mapped(path, shape, dtype, offset)))
     if suffix in RAW:
         raise PatternFileError(f"{path} is a raw file: state all its dimensions and its type, e.g. --shape 128,128,256,256 "
                                "--dtype uint16")
@@ -61,10 +61,39 @@ def open_patterns(path: str | Path, signal: str = "", *, shape: tuple[int, ...] 
         opened = _hdf5(path, signal, high_tension)
         if opened is not None:
             return opened
-    return _vendor(path, signal, high_tension, block_bytes)
+    try:
+        return _vendor(path, signal, high_tension, block_bytes)
+    except VendorFileError as error:
+        if suffix in HDF5:
+            raise PatternFileError(f"{error}. As HDF5 it holds {_listed(path)}: name a data set of patterns with --signal "
+                                   "PATH") from None
+        raise
 
 
-def _mapped(path: Path, shape: tuple[int, ...], dtype: str, offset: int) -> np.ndarray:
+def _listed(path: Path) -> str:
+    """The data sets of an HDF5 file, those of most dimensions first."""
+    found: list[tuple[int, str]] = []
+
+    def note(name: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset) and item.ndim:
+            found.append((-item.ndim, f"{name} {item.shape}"))
+    with h5py.File(path, "r", locking="best-effort") as file:
+        file.visititems(note)
+    return "; ".join(text for _, text in sorted(found)[:12]) or "no data set"
+
+
+class MappedArray:
+    """A mapped file that is mapped anew for each part that is read: pages of parts read before leave the memory."""
+
+    def __init__(self, mapped: np.memmap) -> None:
+        self._filename, self._offset, self._order = mapped.filename, mapped.offset, "F" if np.isfortran(mapped) else "C"
+        self.shape, self.dtype, self.ndim = mapped.shape, mapped.dtype, mapped.ndim
+
+    def __getitem__(self, where: tuple[slice, ...]) -> np.ndarray:
+        return np.array(np.memmap(self._filename, self.dtype, "r", self._offset, self.shape, self._order)[where])
+
+
+def _mapped(path: Path, shape: tuple[int, ...], dtype: str, offset: int) -> np.memmap:
     """A numpy or raw file mapped into memory, read-only."""
     if path.suffix.lower() == ".npy":
         try:

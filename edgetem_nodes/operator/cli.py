@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import sys
 from pathlib import Path
@@ -157,6 +158,74 @@ def init(file: Annotated[Path, typer.Argument(help="a measured scan that Rosetta
             print(line)
     except InitError as error:
         fail(error)
+
+
+@app.command()
+def process(file: Annotated[Path, typer.Argument(help="a measured scan: any format that RosettaSciIO or h5py reads, .npy, raw")],
+            features: Annotated[str, typer.Option(help="names separated by commas; 'list' lists them")] = "bf,adf,com",
+            output: Annotated[Path | None, typer.Option(help="folder for maps.emd and PNGs; default FILE's name and "
+                                                        "-processed")] = None,
+            signal: Annotated[str, typer.Option(help="title or number of the data set; acquisition of an archive, or 'all'; "
+                                                "path within HDF5")] = "",
+            scan_shape: Annotated[str, typer.Option(metavar="ROWS,COLUMNS", help="raster of a list of frames")] = "",
+            shape: Annotated[str, typer.Option(help="all dimensions of a raw file, e.g. 128,128,256,256")] = "",
+            dtype: Annotated[str, typer.Option(help="type of a raw file, e.g. uint16 or '>u2'")] = "",
+            offset: Annotated[int, typer.Option(help="bytes before the first frame of a raw file")] = 0,
+            step: Annotated[float, typer.Option(metavar="NM", help="scan step")] = 0.0,
+            high_tension: Annotated[float, typer.Option(metavar="KV")] = 0.0,
+            semi_convergence: Annotated[float, typer.Option(metavar="MRAD", help="semi-convergence angle")] = 0.0,
+            pixel_angle: Annotated[float, typer.Option(metavar="MRAD", help="angle of a detector pixel")] = 0.0,
+            center: Annotated[str, typer.Option(metavar="Y,X", help="undeflected beam on the detector [pixel]")] = "",
+            radius: Annotated[float, typer.Option(metavar="PIXELS", min=0.0, help="radius of the bright-field disk")] = 0.0,
+            inner: Annotated[float, typer.Option(metavar="MRAD", help="inner angle of adf")] = 0.0,
+            outer: Annotated[float, typer.Option(metavar="MRAD", help="outer angle of adf")] = 0.0,
+            rotation: Annotated[float | None, typer.Option(metavar="DEG", help="of the scan's axes as seen on the detector, x "
+                                                           "towards y")] = None,
+            flipped: Annotated[bool, typer.Option(help="the detector's y runs against the scan's; counts with --rotation")]
+            = False,
+            dead: Annotated[Path | None, typer.Option(help=".npy, not 0 where a pixel is dead or behind the beam stop")] = None,
+            dark: Annotated[Path | None, typer.Option(help=".npy, counts without beam")] = None,
+            gain: Annotated[Path | None, typer.Option(help=".npy, what counts are multiplied by")] = None,
+            counts_per_electron: Annotated[float, typer.Option(min=1e-9, help="detector counts that one electron makes")] = 1.0,
+            readout_noise: Annotated[float, typer.Option(min=0.0, help="standard deviation of a pixel without beam [counts]")]
+            = 0.0,
+            saturation: Annotated[float, typer.Option(min=0.0, help="counts of a saturated pixel; 0: what the file or its type "
+                                                      "says")] = 0.0,
+            count: Annotated[bool, typer.Option("--count", help="count the electrons of analogue frames first")] = False,
+            structure: Annotated[Path | None, typer.Option(help="CIF of the crystal, for orientation")] = None,
+            block_mib: Annotated[float, typer.Option(min=0.001, help="MiB of frames read at once")] = 32.0,
+            threads: Annotated[int, typer.Option(min=1, help="for the pass over the frames")] = 1,
+            overwrite: Annotated[bool, typer.Option("--overwrite", help="replace earlier results")] = False,
+            pictures: Annotated[bool, typer.Option(help="draw a PNG of each result")] = True,
+            settings: Annotated[list[str], typer.Option("--set", metavar="FEATURE.KEY=VALUE", help="setting of a feature")]
+            = []) -> None:  # noqa: B006
+    """Compute features of a measured scan, larger than memory or not, and write them as EMD and PNG."""
+    from rich.console import Console
+
+    from edgetem_nodes.operator.processing.process import process as process_file
+    from edgetem_nodes.operator.processing.registry import chosen, listing
+    from edgetem_nodes.operator.processing.request import Request, numbers
+    from edgetem_nodes.operator.processing.results import ProcessingError
+    if features == "list":
+        print("\n".join(listing()))
+        return
+    try:
+        names = chosen(features)
+        changed = overrides(settings)
+        request = Request(
+            file, names, output or Path(f"{file.stem}-processed"), signal,
+            numbers(shape, 0, "--shape", int) if shape else (), dtype, offset,
+            numbers(scan_shape, 2, "--scan-shape", int) if scan_shape else None, step * 1e-9, high_tension * 1e3,
+            semi_convergence * 1e-3, pixel_angle * 1e-3, numbers(center, 2, "--center") if center else None, radius,
+            inner * 1e-3, outer * 1e-3, None if rotation is None else math.radians(rotation), flipped, dead, dark, gain,
+            counts_per_electron, readout_noise, saturation, count, structure, max(1, int(block_mib * 2**20)), threads, overwrite,
+            pictures, changed)
+        raise typer.Exit(process_file(request, Console(stderr=True)))
+    except ProcessingError as error:
+        fail(error)
+    except KeyboardInterrupt:
+        print("ended: nothing was written", file=sys.stderr)
+        raise typer.Exit(130) from None
 
 
 @app.command()

@@ -1,0 +1,1 @@
+"""`edgetem process`: features of a measured scan, from a file of any size, as EMD and PNG."""
