@@ -115,13 +115,14 @@ class Strain:
 def strain(matrix: np.ndarray, covariance: np.ndarray) -> Strain:
     """Strain of rows from the reciprocal lattice's matrix A (g' = A g).
 
-    F = A^-T, dF = -F dA^T F, and to first order in the strain dU and the rotation are the symmetric and antisymmetric
-    parts of R^T dF.
+    F = A^-T, dF = -F dA^T F. Where A's rows are equal in their errors and independent, dU and the rotation are taken, to first
+    order in the strain, as the symmetric and antisymmetric parts of R^T dF; with a full covariance they are exact.
 
     Parameters
     ----------
     matrix : (rows, 2, 2); rows of NaN stay NaN.
-    covariance : (rows, 2, 2) of one component's row of A; both components have it and are independent.
+    covariance : (rows, 2, 2) of one component's row of A, both components having it independently; or (rows, 4, 4) of A
+        flattened row-major (yy, yx, xy, xx).
     """
     lost = ~np.isfinite(matrix).all(axis=(1, 2)) | (np.abs(np.linalg.det(np.nan_to_num(matrix))) < 1e-6)
     matrix = np.where(lost[:, None, None], np.eye(2), matrix)
@@ -129,17 +130,39 @@ def strain(matrix: np.ndarray, covariance: np.ndarray) -> Strain:
     rotation = np.arctan2(deformation[:, Y, X] - deformation[:, X, Y], deformation[:, X, X] + deformation[:, Y, Y])
     cosine, sine = np.cos(rotation), np.sin(rotation)
     turn = np.stack([cosine, sine, -sine, cosine], axis=-1).reshape(-1, 2, 2)
-    back, transposed = np.swapaxes(turn, 1, 2), np.swapaxes(deformation, 1, 2)
-    stretch = back @ deformation
-    left, right = deformation @ covariance @ transposed, transposed @ deformation
-    full = (left[:, :, None, :, None] * right[:, None, :, None, :]).reshape(-1, 4, 4)
-    inner = back @ left @ turn
-    exx, eyy = inner[:, X, X] * right[:, X, X], inner[:, Y, Y] * right[:, Y, Y]
-    shear = inner[:, Y, Y] * right[:, X, X] + inner[:, X, X] * right[:, Y, Y]
-    cross = 2 * inner[:, Y, X] * right[:, X, Y]
-    variances = {"exx": exx, "eyy": eyy, "exy": (shear + cross) / 4, "rotation": (shear - cross) / 4,
-                 "dilation": exx + eyy + 2 * inner[:, X, Y] * right[:, X, Y]}
+    stretch = np.swapaxes(turn, 1, 2) @ deformation
+    propagated = _full_errors if covariance.shape[-1] == 4 else _row_errors
+    full, variances = propagated(deformation, turn, stretch, np.where(lost[:, None, None], 0.0, covariance))
     nothing = np.where(lost, np.nan, 0.0)
     return Strain(deformation + nothing[:, None, None], full + nothing[:, None, None], stretch[:, X, X] - 1 + nothing,
                   stretch[:, Y, Y] - 1 + nothing, (stretch[:, Y, X] + stretch[:, X, Y]) / 2 + nothing, rotation + nothing,
                   {name: value + nothing for name, value in variances.items()})
+
+
+def _row_errors(deformation: np.ndarray, turn: np.ndarray, stretch: np.ndarray,
+                covariance: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Covariance of F, and the variances, from that of one row of A."""
+    transposed = np.swapaxes(deformation, 1, 2)
+    left, right = deformation @ covariance @ transposed, transposed @ deformation
+    full = (left[:, :, None, :, None] * right[:, None, :, None, :]).reshape(-1, 4, 4)
+    inner = np.swapaxes(turn, 1, 2) @ left @ turn
+    exx, eyy = inner[:, X, X] * right[:, X, X], inner[:, Y, Y] * right[:, Y, Y]
+    shear = inner[:, Y, Y] * right[:, X, X] + inner[:, X, X] * right[:, Y, Y]
+    cross = 2 * inner[:, Y, X] * right[:, X, Y]
+    return full, {"exx": exx, "eyy": eyy, "exy": (shear + cross) / 4, "rotation": (shear - cross) / 4,
+                  "dilation": exx + eyy + 2 * inner[:, X, Y] * right[:, X, Y]}
+
+
+def _full_errors(deformation: np.ndarray, turn: np.ndarray, stretch: np.ndarray,
+                 covariance: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Covariance of F, and the variances, from that of all of A: d(R U) = R (w E U + dU) with w the turn, E its generator."""
+    slope = -np.einsum("ria,rbj->rijba", deformation, deformation).reshape(-1, 4, 4)
+    full = slope @ covariance @ np.swapaxes(slope, 1, 2)
+    back = np.einsum("rki,jl->rijkl", turn, np.eye(2)).reshape(-1, 4, 4)
+    yy, yx, xy, xx = np.moveaxis(back, 1, 0)
+    shear = ((stretch[:, Y, X] + stretch[:, X, Y]) / 2)[:, None]
+    unequal = ((stretch[:, X, X] - stretch[:, Y, Y]) / 2)[:, None]
+    turned = (yx - xy) / np.trace(stretch, axis1=1, axis2=2)[:, None]
+    rows = {"exx": xx + shear * turned, "eyy": yy - shear * turned, "exy": (yx + xy) / 2 - unequal * turned,
+            "rotation": turned, "dilation": xx + yy}
+    return full, {name: np.einsum("ri,rij,rj->r", row, full, row) for name, row in rows.items()}
