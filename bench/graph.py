@@ -141,7 +141,7 @@ class _Planner:
     def __init__(self) -> None:
         import rclpy
         from rclpy.action import ActionClient
-        from rclpy.executors import SingleThreadedExecutor
+        from rclpy.experimental import EventsExecutor
 
         from edgetem.action import Acquire
         from edgetem.msg import ArchivedBlock, Measurements, ProbePath
@@ -158,7 +158,8 @@ class _Planner:
         self.rows: list[bytes] = []
         self.exposures: dict[uuid.UUID, Any] = {}
         self.ends: list[Any] = []
-        self._archived = self._first_of_rows = 0
+        self._blocks: list[bytes] = []
+        self._looked, self._archived = 0, 0
         self._changed = threading.Condition()
 
         def measured(message: bytes) -> None:
@@ -166,19 +167,23 @@ class _Planner:
                 self.rows.append(message)
                 self._changed.notify_all()
 
-        def archived(message: ArchivedBlock) -> None:
+        def archived(message: bytes) -> None:
             with self._changed:
-                self._archived += int(message.count)
+                self._blocks.append(message)
                 self._changed.notify_all()
 
         self.node.create_subscription(Measurements, "measurements", measured, EVENTS, raw=True)
-        self.node.create_subscription(ArchivedBlock, "archived_block", archived, EVENTS)
+        self.node.create_subscription(ArchivedBlock, "archived_block", archived, EVENTS, raw=True)
         self.node.create_subscription(ProbePath, "probe_path", lambda path: self.exposures.update(
             {to_uuid(path.acquisition_id): exposure_of(path)}), EVENTS)
-        self._executor = SingleThreadedExecutor(context=self.context)
+        self._executor, self._spinning = EventsExecutor(context=self.context), True
         self._executor.add_node(self.node)
-        self._thread = threading.Thread(target=self._executor.spin, daemon=True)
+        self._thread = threading.Thread(target=self._spin, daemon=True)
         self._thread.start()
+
+    def _spin(self) -> None:
+        while self._spinning:
+            self._executor.spin_once(timeout_sec=0.1)
 
     def __enter__(self) -> _Planner:
         return self
@@ -186,8 +191,9 @@ class _Planner:
     def __exit__(self, *_: object) -> None:
         import rclpy
 
-        self._executor.shutdown()
+        self._spinning = False
         self._thread.join(timeout=5.0)
+        self._executor.shutdown()
         self._acquire.destroy()
         self.node.destroy_node()
         rclpy.shutdown(context=self.context)
@@ -232,17 +238,24 @@ class _Planner:
         """
         sent, deadline = sum(end.sent for end in self.ends), time.monotonic() + PATIENCE
         with self._changed:
-            while self._archived < sent or self._count() < sent:
+            while not self._all_there(sent):
                 if not self._changed.wait(1.0) and time.monotonic() > deadline:
-                    raise RuntimeError(f"of {sent} frames sent {self._count()} were measured and {self._archived} archived")
+                    raise RuntimeError(f"{self._archived} of {sent} frames sent were archived, {len(self.rows)} messages of "
+                                       "measurements came")
             return time.monotonic()
 
-    def _count(self) -> int:
-        """Rows in the messages so far: each message is looked at once."""
-        while self._first_of_rows < len(self.rows):
-            self._counted = getattr(self, "_counted", 0) + len(_message(self.rows[self._first_of_rows]).indices)
-            self._first_of_rows += 1
-        return getattr(self, "_counted", 0)
+    def _all_there(self, sent: int) -> bool:
+        """Whether all blocks are archived and the last row is measured; each block is looked at once."""
+        from edgetem.msg import ArchivedBlock
+
+        while self._looked < len(self._blocks):
+            self._archived += int(_message(self._blocks[self._looked], ArchivedBlock).count)
+            self._looked += 1
+        if self._archived < sent or not self.rows:
+            return False
+        last = _message(self.rows[-1])
+        return bytes(last.acquisition_id.uuid) == uuid.UUID(int=len(self.ends)).bytes and (
+            int(last.indices[-1]) == self.ends[-1].sent - 1)
 
     def measured(self) -> dict[str, int]:
         """How many indices were measured once and validly, how many again, how many failed."""
@@ -265,12 +278,12 @@ class _Sent:
         self.sent, self.dropped = int(sent), int(dropped)
 
 
-def _message(data: bytes) -> Any:
+def _message(data: bytes, kind: type | None = None) -> Any:
     from rclpy.serialization import deserialize_message
 
     from edgetem.msg import Measurements
 
-    return deserialize_message(data, Measurements)
+    return deserialize_message(data, kind or Measurements)
 
 
 def _result(future: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import threading
 import time
 import uuid
@@ -70,6 +71,8 @@ class DetectorNode(GraphNode):
         self._streamer = Streamer(self._source, self._gate, self._send, int(p.block_mib * MEBIBYTE),
                                   int(p.spool_mib * MEBIBYTE), p.block_interval_ms * 1e-3)
         self._run: _Run | None = None
+        self._common: tuple[Acquisition, DetectorBlock] | None = None
+        self._axes: list | None = None
         self._blocks = self.create_publisher(DetectorBlock, "detector_block", BLOCKS)
         self._ends = self.create_publisher(AcquisitionEnd, "acquisition_end", EVENTS)
         self._entities = [
@@ -212,26 +215,31 @@ class DetectorNode(GraphNode):
         self._finish(run, outcome)
 
     def _send(self, acquisition: Acquisition, block: Block, number: int) -> None:
-        data = byte_array(block.parts[0])
-        for part in block.parts[1:]:
-            data.frombytes(memoryview(np.ascontiguousarray(part)).cast("B"))
-        message = DetectorBlock()
+        data = _bytes_of(block)
+        message = self._common_message(acquisition)
         message.header.stamp = to_stamp(0, acquisition.time_of(block.first_index))
-        message.header.frame_id = "detector"
-        message.acquisition_id = from_uuid(acquisition.acquisition_id)
-        message.detector = self._source.name
         message.block_index = number
         message.first_index = block.first_index
         message.shape = number_array((block.count, *self._source.frame_shape), "I")
-        message.dtype = np.dtype(self._source.dtype).name
-        message.encoding = "raw"
-        message.axes = [Axis(name=a.name, unit=a.unit, scale=float(a.scale), offset=float(a.offset), size=int(a.size))
-                        for a in self._source.axes]
+        axes = self._source.axes
+        if axes != self._axes:
+            self._axes = axes
+            message.axes = [Axis(name=a.name, unit=a.unit, scale=float(a.scale), offset=float(a.offset), size=int(a.size))
+                            for a in axes]
         message.positions = number_array(acquisition.exposure.positions[block.first_index:block.first_index + block.count])
         message.crc32 = zlib.crc32(data)
         message.source_duration = block.source_duration
         message.data = data
         self._blocks.publish(message)
+
+    def _common_message(self, acquisition: Acquisition) -> DetectorBlock:
+        """The message of an acquisition's blocks, with what they have in common; publishing copies it."""
+        if self._common is None or self._common[0] is not acquisition:
+            message = DetectorBlock(acquisition_id=from_uuid(acquisition.acquisition_id), detector=self._source.name,
+                                    dtype=np.dtype(self._source.dtype).name, encoding="raw")
+            message.header.frame_id = "detector"
+            self._common, self._axes = (acquisition, message), None
+        return self._common[1]
 
     def _finish(self, run: _Run, outcome: Outcome) -> None:
         with run.lock:
@@ -255,3 +263,13 @@ class DetectorNode(GraphNode):
                       f"{outcome.reason}", last_end=outcome.code)
         else:
             self.report("active", last_end="complete", sent=outcome.sent)
+
+
+def _bytes_of(block: Block) -> array.array:
+    """The frames of a block, one after the other."""
+    if block.data is not None:
+        return block.data
+    data = byte_array(block.parts[0])
+    for part in block.parts[1:]:
+        data.frombytes(memoryview(np.ascontiguousarray(part)).cast("B"))
+    return data

@@ -6,6 +6,7 @@ its own into a spool of bounded size; when the spool is full the acquisition end
 
 from __future__ import annotations
 
+import array
 import threading
 import time
 import uuid
@@ -66,6 +67,8 @@ class Block:
     source_duration: float
     failure: EndedEarlyError | None = None
     """Why no frame came after these."""
+    data: array.array | None = None
+    """The bytes of all frames, where they lie in one buffer; good until the next block is read."""
 
 
 @dataclass(frozen=True)
@@ -168,9 +171,12 @@ class Reader:
         self._source = source
         self.interval = interval
         self._rate: float | None = None
+        self._buffer = array.array("B")
 
-    def read(self, acquisition: Acquisition, first: int, most: int, remaining: float) -> Block:
+    def read(self, acquisition: Acquisition, first: int, most: int, remaining: float, space: np.ndarray | None = None) -> Block:
         """At most `most` frames from `first` on, no more than are likely to come within `remaining` seconds.
+
+        With `space` (most, *frame_shape) they are read into it, for sources that can.
 
         Raises
         ------
@@ -184,7 +190,11 @@ class Reader:
         count = int(max(1, min(most, likely)))
         started = time.perf_counter()
         try:
-            frames = source.read(acquisition.exposure, first, count)
+            if space is None:
+                frames = source.read(acquisition.exposure, first, count)
+            else:
+                frames = space[:count]
+                source.read_into(acquisition.exposure, first, frames)
         except Exception as error:  # noqa: BLE001  (whatever a camera library raises, the acquisition must end in order)
             raise EndedEarlyError("SOURCE_FAILED", f"source {source.name} failed at frame {first}: {error}") from error
         duration = time.perf_counter() - started
@@ -199,12 +209,14 @@ class Reader:
     def block(self, acquisition: Acquisition, first: int, most: int, check: Callable[[], None]) -> Block:
         """At most `most` frames from `first` on, gathered for `interval` seconds at the longest."""
         deadline = time.monotonic() + self.interval
-        block = self.read(acquisition, first, most, self.interval)
+        space = self._space(most)
+        block = self.read(acquisition, first, most, self.interval, space)
         remaining = deadline - time.monotonic()
         while block.count < most and remaining > 0:
             check()
             try:
-                piece = self.read(acquisition, first + block.count, most - block.count, remaining)
+                piece = self.read(acquisition, first + block.count, most - block.count, remaining,
+                                  None if space is None else space[block.count:])
             except EndedEarlyError as failure:
                 block.failure = failure
                 break
@@ -212,7 +224,20 @@ class Reader:
             block.parts += piece.parts
             block.source_duration += piece.source_duration
             remaining = deadline - time.monotonic()
+        if space is not None:
+            block.parts = [space[:block.count]]
+            block.data = self._buffer if block.parts[0].nbytes == len(self._buffer) else None
         return block
+
+    def _space(self, frames: int) -> np.ndarray | None:
+        """Room for frames (frames, *frame_shape) that is used again for every block; None: the source brings its own."""
+        source = self._source
+        if not hasattr(source, "read_into"):
+            return None
+        size = frames * int(np.prod(source.frame_shape)) * np.dtype(source.dtype).itemsize
+        if len(self._buffer) != size:
+            self._buffer = array.array("B", bytes(size))
+        return np.frombuffer(self._buffer, source.dtype).reshape(frames, *source.frame_shape)
 
 
 class Streamer:

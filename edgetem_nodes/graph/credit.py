@@ -24,10 +24,13 @@ BEAT = 1.0
 """[s] between a consumer's repetitions."""
 LARGEST_BACKLOG = 48
 """Blocks that may be on their way to a consumer, however small they are: fewer than its queue holds."""
+UNSAID_SHARE, UNSAID_BLOCKS = 4, 8
+"""A consumer may keep to itself, until its next repetition, that it has consumed less than the window over `UNSAID_SHARE`, in
+fewer than so many blocks: the detector needs half a window at most for its next block."""
 
 
 class CreditReporter:
-    """A consumer's side: publishes `Credit` when it starts, after every consumed block, and once a second.
+    """A consumer's side: publishes `Credit` when it starts, whenever a good part of the window is free again, and once a second.
 
     Make it in `setup`, call `start` in `start`, `consumed` once a block needs no more memory of the receiving queue (from
     any thread), `stop` in `stop` and `destroy` in `teardown`.
@@ -46,8 +49,11 @@ class CreditReporter:
         if window <= 0:
             raise ValueError(f"credit window {window} bytes: it must hold at least one block, give 1 MiB or more")
         self._node = node
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._message = Credit(consumer=name, window=int(window))
+        self._later = NIL, 0
+        self._unsaid = 0, 0
+        """Bytes and blocks that were consumed since the last word."""
         self._publisher = node.create_publisher(Credit, "credit", STATE)
         self._timer = node.create_timer(BEAT, self._repeat)
         self._timer.cancel()
@@ -57,9 +63,14 @@ class CreditReporter:
         self._say(NIL, 0)
         self._timer.reset()
 
-    def consumed(self, acquisition_id: uuid.UUID, through: int) -> None:
-        """Frames 0 .. through - 1 of the acquisition are consumed."""
-        self._say(acquisition_id, through)
+    def consumed(self, acquisition_id: uuid.UUID, through: int, size: int | None = None) -> None:
+        """Frames 0 .. through - 1 of the acquisition are consumed, the last `size` bytes just now (not given: say so at once)."""
+        with self._lock:
+            bytes_, blocks = self._unsaid[0] + (size or 0), self._unsaid[1] + 1
+            if size is not None and bytes_ * UNSAID_SHARE < self._message.window and blocks < UNSAID_BLOCKS:
+                self._unsaid, self._later = (bytes_, blocks), (acquisition_id, int(through))
+            else:
+                self._say(acquisition_id, through)
 
     def stop(self) -> None:
         """Say nothing more: the detector counts this consumer as gone after `SILENCE`."""
@@ -74,6 +85,7 @@ class CreditReporter:
         from edgetem_nodes.graph.messages import from_uuid
 
         with self._lock:
+            self._unsaid = 0, 0
             self._message.header.stamp = self._node.get_clock().now().to_msg()
             self._message.acquisition_id = from_uuid(acquisition_id)
             self._message.consumed_through = int(through)
@@ -81,7 +93,10 @@ class CreditReporter:
 
     def _repeat(self) -> None:
         with self._lock:
-            self._publisher.publish(self._message)
+            if self._unsaid[1]:
+                self._say(*self._later)
+            else:
+                self._publisher.publish(self._message)
 
 
 @dataclass

@@ -198,7 +198,7 @@ class CompressorNode(GraphNode):
             if self._compressed is not None:
                 self._publish_compressed(message, frames)
         self._say(safe)
-        self._credit.consumed(head.acquisition_id, head.first_index + head.count)
+        self._credit.consumed(head.acquisition_id, head.first_index + head.count, len(message.data))
 
     def _publish_compressed(self, message: DetectorBlock, frames: Any) -> None:
         data = self._codec.encode(frames)

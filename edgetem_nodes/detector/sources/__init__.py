@@ -13,7 +13,11 @@ from edgetem_nodes.physics.scan import Axis
 
 
 class DetectorSource(Protocol):
-    """What the detector node asks of a camera, spectrometer, simulation or file."""
+    """What the detector node asks of a camera, spectrometer, simulation or file.
+
+    A source that can pause may offer `read_into(exposure, first, frames)` besides `read`: it fills an array that is there, which
+    spares a copy.
+    """
 
     name: str
     """Of the detector, e.g. "pixelated", "eels", "eds"."""

@@ -123,7 +123,7 @@ class FeaturizerNode(GraphNode):
         if arrival.skip < count:
             self._measure(acquisition_id, block, count, arrival.skip, received_ns)
         self._counts["blocks"] += 1
-        self._credit.consumed(acquisition_id, self._ledger[acquisition_id].next_index)
+        self._credit.consumed(acquisition_id, self._ledger[acquisition_id].next_index, len(block.data))
         self._settle(acquisition_id)
         self._show()
         self._live.show()
@@ -159,7 +159,7 @@ class FeaturizerNode(GraphNode):
         stamp, taken = stamp_nanoseconds(block.header.stamp), np.arange(skip, count)
         self.axes = tuple(Axis(axis.name, axis.unit, axis.scale, axis.offset, axis.size) for axis in block.axes)
         segment = Segment(acquisition_id, block.first_index + taken, positions[skip:].copy(),
-                          stamp + np.array([round(row * acquisition.period * 1e9) for row in taken], np.int64),
+                          stamp + np.rint(taken * acquisition.period * 1e9).astype(np.int64),
                           axes=self.axes, frames=count, block_stamp=stamp, taken=taken)
         frames, features, trouble = None, None, ""
         try:
