@@ -16,7 +16,7 @@ from scipy import fft
 
 from edgetem_nodes.featurizer.calibration.deflection import Field, levelled
 
-LEAST_CORRELATION, LEAST_SKEWNESS, LEAST_SIGNIFICANCE = 0.25, 0.2, 3.0
+LEAST_CORRELATION, LEAST_SKEWNESS, LEAST_SIGNIFICANCE = 0.25, 1.0, 3.0
 _BLOCKS = 6
 _SHELL = 1.4
 _LEAST_BEYOND = 0.1
@@ -103,7 +103,8 @@ def by_skewness(one: Field, rotation: float, weight: np.ndarray) -> Polarity:
     significance = float(abs(cube) / error) if error > 0 else 0.0
     problem = ""
     if abs(skewness) < LEAST_SKEWNESS or significance < LEAST_SIGNIFICANCE:
-        problem = "the divergence is about as high above its mean as below; give a dark-field image"
+        problem = (f"its skewness is less than {LEAST_SKEWNESS:g} or {LEAST_SIGNIFICANCE:g} standard errors, as out of focus; give "
+                   "a dark-field image")
     elif _beyond(one, divergence, weight) < _LEAST_BEYOND:
         problem = ("only the innermost frequencies of a lattice are seen, where gaps may be sharper than atoms; give a "
                    "dark-field image")

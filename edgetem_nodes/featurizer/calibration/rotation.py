@@ -23,7 +23,9 @@ MOST_CURL = 0.3
 LEAST_EVIDENCE = 6.0
 """Difference of log likelihoods that decides the flip: odds of 400."""
 _LEAST_DIFFERENCE = 0.05
-_LARGEST_CHANCE = 1e-3
+_LARGEST_CHANCE, _DOUBTFUL = 1e-3, 5.0
+"""A signal below so many times the noise must also have fewer chances than this to be made by phases at random; a stronger one
+may have few frequencies, all of which agree."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ def fit_rotation(deflection: np.ndarray, steps: tuple[float, float], errors: np.
     _check(deflection, errors, dark_field, dark_field_errors)
     raster = Raster.of(deflection.shape[:2], steps)
     fits = {flip: _Fit.of(field(raster, deflection, errors, flip)) for flip in (False, True)}
-    if all(one is None for one in fits.values()):
+    if any(one is None for one in fits.values()):
         raise ValueError("not determined: the deflections show nothing above their noise; sum more frames or scan longer")
     image = None if dark_field is None else (np.asarray(dark_field, float), dark_field_errors)
     flip, source, evidence = (flipped, "given", math.nan) if flipped is not None else _flip(fits, image)
@@ -155,7 +157,8 @@ class _Fit:
 
     def check(self) -> None:
         """Refuse a rotation that means nothing (ValueError)."""
-        if self.standard_error > LARGEST_ERROR or self.chance > _LARGEST_CHANCE:
+        doubtful = self.signal_to_noise < _DOUBTFUL and self.chance > _LARGEST_CHANCE
+        if self.standard_error > LARGEST_ERROR or doubtful:
             raise ValueError(f"not determined: the deflections are {self.signal_to_noise:.2g} times their noise, which leaves "
                              f"{math.degrees(self.standard_error):.1f} deg of rotation open (chance of such a field without "
                              f"signal {self.chance:.2g}); sum more frames or scan a longer time")
