@@ -185,6 +185,12 @@ class PatternFile:
         """Position of every place (places, 2), (y, x) [m]."""
         return self.field.positions() if self.field else self.positions
 
+    def scattered(self, places: np.ndarray, values: np.ndarray) -> np.ndarray:
+        """Values (n, ...) at places (n,) as float64 (places, ...); NaN elsewhere."""
+        result = np.full((self.places, *values.shape[1:]), np.nan)
+        result[places] = values
+        return result
+
     def blocks(self, block_bytes: int = BLOCK) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Places (n,) and frames (n, *signal) of each block, each frame once; the next block is read meanwhile.
 

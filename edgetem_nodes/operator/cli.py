@@ -161,7 +161,7 @@ def init(file: Annotated[Path, typer.Argument(help="a measured scan that Rosetta
 
 
 @app.command()
-def process(file: Annotated[Path, typer.Argument(help="a measured scan: any format that RosettaSciIO or h5py reads, .npy, raw")],
+def process(file: Annotated[Path, typer.Argument(help="a measured scan: what RosettaSciIO or h5py reads, .npy, raw")],
             features: Annotated[str, typer.Option(help="names separated by commas; 'list' lists them")] = "bf,adf,com",
             output: Annotated[Path | None, typer.Option(help="folder for maps.emd and PNGs; default FILE's name and "
                                                         "-processed")] = None,
@@ -192,7 +192,7 @@ def process(file: Annotated[Path, typer.Argument(help="a measured scan: any form
             saturation: Annotated[float, typer.Option(min=0.0, help="counts of a saturated pixel; 0: what the file or its type "
                                                       "says")] = 0.0,
             count: Annotated[bool, typer.Option("--count", help="count the electrons of analogue frames first")] = False,
-            structure: Annotated[Path | None, typer.Option(help="CIF of the crystal, for orientation")] = None,
+            structure: Annotated[list[Path], typer.Option(help="CIF of a crystal, for orientation; may be repeated")] = [],
             block_mib: Annotated[float, typer.Option(min=0.001, help="MiB of frames read at once")] = 32.0,
             threads: Annotated[int, typer.Option(min=1, help="for the pass over the frames")] = 1,
             overwrite: Annotated[bool, typer.Option("--overwrite", help="replace earlier results")] = False,
@@ -218,8 +218,8 @@ def process(file: Annotated[Path, typer.Argument(help="a measured scan: any form
             numbers(scan_shape, 2, "--scan-shape", int) if scan_shape else None, step * 1e-9, high_tension * 1e3,
             semi_convergence * 1e-3, pixel_angle * 1e-3, numbers(center, 2, "--center") if center else None, radius,
             inner * 1e-3, outer * 1e-3, None if rotation is None else math.radians(rotation), flipped, dead, dark, gain,
-            counts_per_electron, readout_noise, saturation, count, structure, max(1, int(block_mib * 2**20)), threads, overwrite,
-            pictures, changed)
+            counts_per_electron, readout_noise, saturation, count, tuple(structure), max(1, int(block_mib * 2**20)), threads,
+            overwrite, pictures, changed)
         raise typer.Exit(process_file(request, Console(stderr=True)))
     except ProcessingError as error:
         fail(error)

@@ -26,7 +26,8 @@ def test_options_exit_codes_and_messages(edgetem, file, tmp_path):
     assert done.finish() == 0, done.output
     assert "step_y" in done.output and "90 deg" in done.output and f"written {tmp_path / 'out' / 'maps.emd'}" in done.output
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"bf.png", "com.png", "maps.emd"}
-    refused = edgetem("process", file, "--features", "bf,ssb", "--output", tmp_path / "some", "--no-pictures", *KNOWN, "--step", 1)
+    refused = edgetem("process", file, "--features", "bf,ssb", "--output", tmp_path / "some", "--no-pictures", *KNOWN,
+                      "--step", 1)
     assert refused.finish() == 1 and "a step of 1 nm is too coarse" in refused.output, refused.output
     for arguments, message in (((tmp_path / "none.npy",), "does not exist"), ((file, "--features", "bff"), "did you mean 'bf'"),
                                ((file, "--center", "1"), "--center '1' is not 2 numbers"),
@@ -56,8 +57,8 @@ def waiting(tmp_path):
 
 
 def test_ctrl_c_writes_what_was_read_and_says_so(edgetem, waiting, tmp_path):
-    command = edgetem("process", waiting, "--signal", "patterns", "--features", "bf", "--output", tmp_path / "out", "--block-mib",
-                      0.1, *KNOWN)
+    command = edgetem("process", waiting, "--signal", "patterns", "--features", "bf", "--output", tmp_path / "out",
+                      "--block-mib", 0.1, *KNOWN)
     command.wait_for("counts_per_electron")
     os.kill(command.process.pid, signal.SIGINT)
     assert command.finish() == 130, command.output

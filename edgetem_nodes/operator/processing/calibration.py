@@ -12,12 +12,14 @@ from edgetem_nodes.featurizer.features import CountingNoise
 from edgetem_nodes.featurizer.patterns.corrections import Corrections
 from edgetem_nodes.featurizer.patterns.geometry import DetectorGeometry
 from edgetem_nodes.featurizer.patterns.reduction import PatternSum
+from edgetem_nodes.operator.processing.counting import Counting
 from edgetem_nodes.operator.processing.request import Request
 from edgetem_nodes.operator.processing.results import FeatureRefused, Known
 
 WORDS = {"high_tension": ("the high tension", "--high-tension KV"),
          "semi_convergence_angle": ("the semi-convergence angle", "--semi-convergence MRAD"),
-         "pixel_angle": ("the angle of a detector pixel", "--pixel-angle MRAD (or --semi-convergence MRAD: the disk is measured)"),
+         "pixel_angle": ("the angle of a detector pixel", "--pixel-angle MRAD (or --semi-convergence MRAD where the disk is "
+                         "measured)"),
          "center_y": ("the undeflected beam on the detector", "--center Y,X"),
          "center_x": ("the undeflected beam on the detector", "--center Y,X"),
          "disk_radius": ("the radius of the bright-field disk", "--radius PIXELS, or --semi-convergence MRAD and "
@@ -83,15 +85,20 @@ class Calibration:
                                 rotation=self.get("rotation"), flipped=self.flipped, errors=errors)
 
 
-def calibrate(source: PatternFile, request: Request, corrections: Corrections, noise: CountingNoise) -> Calibration:
+def calibrate(source: PatternFile, request: Request, corrections: Corrections, noise: CountingNoise,
+              counting: Counting | None = None) -> Calibration:
     """Take what is stated, else what the file says, else what a sample of frames shows; compare where both are there."""
     result = Calibration()
     _stated(result, request)
     _from_file(result, source)
     if len(source.frame_shape) == 2:
-        _measured(result, source, corrections, noise, request.block_bytes)
-    result.set("counts_per_electron", noise.counts_per_electron, "count", "stated" if request.counts_per_electron != 1.0 else
-               "assumed")
+        _measured(result, source, corrections, noise, request.block_bytes, counting)
+    if counting is not None:
+        result.notes.append(counting.line())
+        result.set("counts_per_electron", counting.learned.counts_per_electron, "count", "measured")
+        result.set("detective_efficiency", counting.learned.efficiency, "", "measured")
+    result.set("counts_per_electron", noise.counts_per_electron, "count",
+               "stated" if request.counts_per_electron != 1.0 else "assumed")
     if request.rotation is not None:
         result.set("rotation", request.rotation, "rad", "stated")
         result.flipped = bool(request.flipped)
@@ -133,17 +140,19 @@ def _from_file(result: Calibration, source: PatternFile) -> None:
 
 
 def _measured(result: Calibration, source: PatternFile, corrections: Corrections, noise: CountingNoise,
-              sample_bytes: int) -> None:
+              sample_bytes: int, counting: Counting | None) -> None:
     """Centre and radius of the disk from a sample of frames; the middle of the detector stands in where there is no disk."""
     _, frames = source.sample(sample_bytes)
-    usable = frames[_usable(frames, noise)]
+    if counting is not None:
+        frames = counting.sample(frames)
+    frames_read, frames = len(frames), frames[usable(frames, noise)]
     pattern = PatternSum(source.frame_shape)
-    pattern.add(usable)
+    pattern.add(frames)
     corrected = corrections.applied(pattern.mean[None])[0] if pattern.count else np.full(source.frame_shape, np.nan)
     result.mean_pattern = corrected
     try:
         if not pattern.count:
-            raise ValueError(f"none of {len(frames)} frames of the sample can be used")
+            raise ValueError(f"none of {frames_read} frames of the sample can be used")
         disk = fit_disk(corrected * pattern.count, np.isfinite(corrected), noise, pattern.count)
     except ValueError as error:
         _without_disk(result, source, str(error))
@@ -154,12 +163,13 @@ def _measured(result: Calibration, source: PatternFile, corrections: Corrections
     _compared(result, "disk_radius", disk.radius, errors[2], "pixel", 1.0)
     if disk.elliptical:
         result.set("ellipticity", disk.axis_ratio - 1, "", "measured", 2 * float(np.hypot(*errors[3:5])))
-        if result["ellipticity"] > _SIGNIFICANT * result.error("ellipticity") and result.known["disk_radius"].source != "stated":
+        measured = result.known["disk_radius"].source == "measured"
+        if measured and result["ellipticity"] > _SIGNIFICANT * result.error("ellipticity"):
             result.distortion = disk.distortion
     _angles(result)
 
 
-def _usable(frames: np.ndarray, noise: CountingNoise) -> np.ndarray:
+def usable(frames: np.ndarray, noise: CountingNoise) -> np.ndarray:
     """Frames of a sample (frames,) bool that are finite and not saturated anywhere."""
     flat = frames.reshape(len(frames), -1)
     good = flat.max(axis=1) < noise.saturation_level(frames.dtype)
@@ -195,5 +205,6 @@ def _angles(result: Calibration) -> None:
 def _compared(result: Calibration, name: str, value: float, error: float, unit: str, allowed: float) -> None:
     """Enter a measured number; where one is stated, keep that and say if they differ."""
     if name in result and abs(result[name] - value) > allowed:
-        result.notes.append(f"{name} is stated as {result[name]:.4g} {unit} and measured as {value:.4g}: the stated one is used")
+        result.notes.append(f"{name} is stated as {result[name]:.4g} {unit} and measured as {value:.4g}: the stated one is "
+                            "used")
     result.set(name, value, unit, "measured", error)

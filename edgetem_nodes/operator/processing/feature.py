@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,10 +11,11 @@ import numpy as np
 from edgetem_nodes.archive.pattern_file import PatternFile
 from edgetem_nodes.featurizer.features import CountingNoise
 from edgetem_nodes.featurizer.patterns.corrections import Corrections
-from edgetem_nodes.featurizer.patterns.events import Frames
+from edgetem_nodes.featurizer.patterns.events import Events, Frames, dense
 from edgetem_nodes.featurizer.patterns.geometry import DetectorGeometry
 from edgetem_nodes.featurizer.patterns.reduction import PatternSum, Reduction
-from edgetem_nodes.operator.processing.calibration import Calibration
+from edgetem_nodes.operator.processing.calibration import Calibration, usable
+from edgetem_nodes.operator.processing.counting import Counting
 from edgetem_nodes.operator.processing.request import Request
 from edgetem_nodes.operator.processing.results import Failures, FeatureRefused, Result
 from edgetem_nodes.physics.scan import ScanField
@@ -62,9 +63,11 @@ class FusedPass:
         for name in self._masks:
             self.counts[name], self.errors[name] = np.full((2, self._source.places), np.nan)
 
-    def add(self, places: np.ndarray, frames: Frames) -> np.ndarray:
-        """Take in frames at places (n,); returns which of them are sound, (n,) bool."""
+    def add(self, places: np.ndarray, frames: Frames, failures: list[str] | None = None) -> np.ndarray:
+        """Take in frames at places (n,), some of which have failed before; returns which are sound, (n,) bool."""
         reduced = self._reduction(frames)
+        if failures is not None:
+            reduced.failures = [before or after for before, after in zip(failures, reduced.failures, strict=True)]
         for column, name in enumerate(reduced.names):
             self.counts[name][places] = reduced.counts[:, column]
             self.errors[name][places] = reduced.standard_errors[:, column]
@@ -74,22 +77,24 @@ class FusedPass:
         self.failures.enter(places, reduced.failures)
         sound = self.failures.codes[places] == 0
         if self.patterns is not None:
-            self.patterns.add(frames if sound.all() else frames[sound])
+            # Events of a frame that is not sound are none, but it is no pattern of the mean.
+            part = frames if sound.all() or isinstance(frames, Events) else frames[sound]
+            self.patterns.add(part)
+            self.patterns.count -= len(part) - int(np.count_nonzero(sound))
         return sound
 
 
 @dataclass
 class Context:
-    """What features share: the file, what is known, the pass over patterns (None for spectra), the request."""
+    """What features share: the file, what is known, the shared pass (`SpectrumPass` for spectra), the request."""
 
     source: PatternFile
     calibration: Calibration
     request: Request
     corrections: Corrections
     noise: CountingNoise
-    fused: FusedPass | None
-    memory: dict[str, Any] = field(default_factory=dict)
-    """What one feature leaves for another."""
+    fused: FusedPass
+    counting: Counting | None = None
 
     @property
     def geometry(self) -> DetectorGeometry:
@@ -118,10 +123,24 @@ class Context:
         known = "pixel_angle" in self.calibration
         return (self.calibration["pixel_angle"], "rad") if known else (1.0, "pixel")
 
+    def sample(self, most: int) -> np.ndarray:
+        """Sound, corrected frames (frames, *signal), at most so many, from places spread over the file.
+
+        Raises
+        ------
+        ValueError : no frame of the sample is sound.
+        """
+        size = min(self.request.block_bytes, most * self.source.store.frame_bytes)
+        _, frames = self.source.sample(size)
+        if self.counting is not None:
+            frames = self.counting.sample(frames)
+        sound = usable(frames, self.noise)
+        if not sound.any():
+            raise ValueError(f"none of {len(frames)} frames of the sample can be used")
+        return self.sound_frames(frames, sound)
+
     def sound_frames(self, frames: Frames, sound: np.ndarray) -> np.ndarray:
         """Corrected frames without failures; dead pixels are 0."""
-        from edgetem_nodes.featurizer.patterns.events import dense
-
         values = dense(frames)[sound] if not sound.all() else dense(frames)
         if self.corrections == Corrections():
             return values
@@ -156,6 +175,12 @@ class Feature(ABC):
             raise FeatureRefused(f"{self.name} has no setting {sorted(unknown)[0]!r}; it has "
                                  f"{', '.join(self.settings) or 'none'}")
         self.values = {**self.settings, **given}
+        self.failures: Failures | None = None
+
+    def note_failures(self, places: np.ndarray, failures: list[str]) -> None:
+        """Keep why sound frames at places (n,) gave no value of this feature; an empty text: they did."""
+        self.failures = Failures.none_measured(self.context.source.places)
+        self.failures.enter(places, failures)
 
     def prepare(self) -> None:
         """Before the first frame. Raises FeatureRefused or ValueError where it cannot be computed."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import h5py
@@ -30,6 +30,7 @@ class Outcome:
     status : "complete", "incomplete" (frames are missing in the file) or "interrupted" (a person ended it).
     frames_read : of `source.count`.
     refused : why, by feature.
+    own_failures : of features that cannot make something of every sound frame, by feature.
     """
 
     source: PatternFile
@@ -40,6 +41,7 @@ class Outcome:
     refused: dict[str, str]
     frames_read: int
     status: str
+    own_failures: dict[str, Failures] = field(default_factory=dict)
     seconds: float = 0.0
     peak_bytes: int = 0
 
@@ -83,9 +85,14 @@ def _metadata(outcome: Outcome) -> dict[str, dict[str, object]]:
         if item.error:
             known[f"{name}_standard_error"] = item.error
     known["flipped"] = outcome.calibration.flipped
-    failed = {"reasons": json.dumps(["sound", "not measured", *outcome.failures.reasons]),
-              "counts": json.dumps(outcome.failures.counts()), "examples": json.dumps(outcome.failures.examples)}
-    return {"processing": done, "calibration": known, "failures": failed}
+    failed = {name: {"reasons": json.dumps(["sound", "not measured", *failures.reasons]),
+                     "counts": json.dumps(failures.counts()), "examples": json.dumps(failures.examples)}
+              for name, failures in _all_failures(outcome).items()}
+    return {"processing": done, "calibration": known, **failed}
+
+
+def _all_failures(outcome: Outcome) -> dict[str, Failures]:
+    return {"failures": outcome.failures} | {f"{name}_failures": own for name, own in outcome.own_failures.items()}
 
 
 def _write_places(root: h5py.Group, outcome: Outcome) -> None:
@@ -94,8 +101,9 @@ def _write_places(root: h5py.Group, outcome: Outcome) -> None:
     if source.field is None:
         emd.make_array(root, "positions", "m", [emd.running("position"), Axis("component", "", 1.0, 0.0, 2)],
                        data=source.positions)
-    data, axes = _on_scan(outcome.failures.codes, source)
-    emd.make_array(root, "failures", "", axes, data=data)
+    for name, failures in _all_failures(outcome).items():
+        data, axes = _on_scan(failures.codes, source)
+        emd.make_array(root, name, "", axes, data=data)
 
 
 def _on_scan(values: np.ndarray, source: PatternFile) -> tuple[np.ndarray, list[Axis]]:

@@ -21,6 +21,7 @@ SHOWN = {"rad": ("mrad", 1e3), "rad^2": ("mrad²", 1e6), "rad/m": ("mrad/nm", 1e
 """Units in which people read SI values, and what they are multiplied by."""
 PHASES = ("icom", "ssb", "parallax")
 """Maps whose radians are a phase, not an angle of the beam."""
+PERCENT, DEGREES = ("strain",), ("lattice_rotation", "in_plane", "misorientation")
 _MAPS = {"sequential": "viridis", "diverging": "RdBu_r", "angle": "twilight", "labels": "tab10"}
 
 
@@ -37,12 +38,18 @@ def _draw(result: Result, source: PatternFile, path: Path) -> Path:
         return _picture(result, path)
     if result.style == "vector":
         return _vector(result, source, path)
+    if result.style == "rgb":
+        return _coloured(result, source, path)
     return _maps(result, source, path)
 
 
 def _unit(result: ScanMap | Picture) -> tuple[str, float]:
     if result.unit == "rad" and result.name.startswith(PHASES):
         return "rad", 1.0
+    if result.name in PERCENT:
+        return "%", 100.0
+    if result.name in DEGREES:
+        return "deg", 180 / math.pi
     return SHOWN.get(result.unit, (result.unit, 1.0))
 
 
@@ -97,7 +104,8 @@ def _places(axes: plt.Axes, values: np.ndarray, source: PatternFile, style: dict
         axes.set(xlabel="x [nm]", ylabel="y [nm]", aspect="equal")
         axes.invert_yaxis()
         return artist
-    artist = axes.imshow(values.reshape(field.shape), aspect=abs(field.step[0] / field.step[1]), interpolation="nearest", **style)
+    artist = axes.imshow(values.reshape(field.shape), aspect=abs(field.step[0] / field.step[1]), interpolation="nearest",
+                         **style)
     _frame(axes, field, source.calibrated)
     return artist
 
@@ -138,6 +146,23 @@ def _vector(result: ScanMap, source: PatternFile, path: Path) -> Path:
     artist = _places(right, length, source, {"cmap": "magma", "vmin": 0.0, "vmax": largest})
     right.set_title("magnitude about the median", fontsize=9)
     figure.colorbar(artist, ax=right, shrink=0.8, label=unit)
+    return _save(figure, path)
+
+
+def _coloured(result: ScanMap, source: PatternFile, path: Path) -> Path:
+    """Colours of their own, (places, 3); grey where there is none."""
+    colours = np.where(np.isfinite(result.values).all(axis=1)[:, None], result.values, 0.8)
+    figure, axes = plt.subplots(figsize=_size(source, 1))
+    if source.field is None:
+        y, x = source.positions.T * 1e9
+        axes.scatter(x, y, c=colours, s=12, linewidths=0)
+        axes.set(xlabel="x [nm]", ylabel="y [nm]", aspect="equal")
+        axes.invert_yaxis()
+    else:
+        axes.imshow(colours.reshape(*source.field.shape, 3), interpolation="nearest",
+                    aspect=abs(source.field.step[0] / source.field.step[1]))
+        _frame(axes, source.field, source.calibrated)
+    axes.set_title(result.title)
     return _save(figure, path)
 
 

@@ -22,6 +22,7 @@ from edgetem_nodes.featurizer.features import CountingNoise
 from edgetem_nodes.featurizer.patterns.corrections import Corrections
 from edgetem_nodes.operator.processing.calibration import calibrate
 from edgetem_nodes.operator.processing.rotation import find_rotation, want_rotation
+from edgetem_nodes.operator.processing.counting import Counting
 from edgetem_nodes.operator.processing.feature import Context, Feature, FusedPass
 from edgetem_nodes.operator.processing.output import MAPS, Outcome, write_emd
 from edgetem_nodes.operator.processing.registry import FEATURES
@@ -87,14 +88,18 @@ def process(request: Request, console: Console, say: Callable[[str], None] = pri
                 raise ProcessingError("none of the features can be computed: " + "; ".join(refused.values()))
             read = _read(context, features, refused, console, interruption)
             if not context.fused.failures.sound:
-                raise ProcessingError(f"none of {read} frames can be used; {'; '.join(context.fused.failures.examples)}. If these "
-                                      "counts are real, state a higher --saturation; leave pixels out with --dead")
+                raise ProcessingError(f"none of {read} frames can be used; {'; '.join(context.fused.failures.examples)}. If "
+                                      "these counts are real, state a higher --saturation; leave pixels out with --dead")
             results = _finish(features, refused)
     except VendorFileError as error:
         raise ProcessingError(str(error)) from None
+    if context.counting is not None and context.counting.electrons:
+        lost, counted = context.counting.lost, context.counting.electrons
+        context.calibration.notes.append(f"{counted} electrons were counted, and {100 * lost / (lost + counted):.2g} % of all "
+                                         "were hidden by others: counts are not corrected for these")
     status = "interrupted" if interruption.wanted.is_set() else "incomplete" if read < context.source.places else "complete"
     outcome = Outcome(context.source, context.calibration, tuple(features), results, context.fused.failures, refused, read,
-                      status)
+                      status, {name: f.failures for name, f in features.items() if f.failures is not None})
     for line in summarise(*_write(outcome, request, began), told):
         say(line)
     return INTERRUPTED if status == "interrupted" else REFUSED if refused else MADE
@@ -134,9 +139,13 @@ def _prepared(request: Request) -> tuple[Context, dict[str, str]]:
         corrections.check(source.frame_shape)
     except ValueError as error:
         raise ProcessingError(str(error)) from None
-    calibration = calibrate(source, request, corrections, noise)
-    return Context(source, calibration, request, corrections, noise,
-                   FusedPass(source, corrections, noise, request.threads)), {}
+    counting = None
+    if request.count:
+        counting = Counting(source, corrections, request.block_bytes, noise.saturation, request.threads)
+        corrections, noise = Corrections(dead=counting.learned.inverse_gain <= 0), CountingNoise()
+    calibration = calibrate(source, request, corrections, noise, counting)
+    fused = FusedPass(source, corrections, noise, request.threads)
+    return Context(source, calibration, request, corrections, noise, fused, counting), {}
 
 
 def _features(context: Context, request: Request, refused: dict[str, str]) -> dict[str, Feature]:
@@ -213,7 +222,10 @@ def _pass(context: Context, features: dict[str, Feature], refused: dict[str, str
         task = progress.add_task(again or "reading", total=source.count, rate="")
         began = time.monotonic()
         for places, frames in _readable(context, refused):
-            sound = context.fused.failures.codes[places] == 0 if again else context.fused.add(places, frames)
+            failures = None
+            if context.counting is not None:
+                frames, failures = context.counting(frames)
+            sound = context.fused.failures.codes[places] == 0 if again else context.fused.add(places, frames, failures)
             _add(context, readers, refused, places[sound], frames, sound)
             read += len(places)
             elapsed = max(time.monotonic() - began, 1e-9)
@@ -287,6 +299,8 @@ def _write(outcome: Outcome, request: Request, began: float) -> tuple[Outcome, l
         raise ProcessingError(f"{request.output} cannot be made: {error.strerror}") from None
     try:
         for result in outcome.results if request.pictures else ():
+            if getattr(result, "style", "") == "none":
+                continue
             written.append(request.output / f"{result.name}.png")
             draw(result, outcome.source, written[-1])
         outcome = replace(outcome, seconds=time.monotonic() - began, peak_bytes=peak_memory())

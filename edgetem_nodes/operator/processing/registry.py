@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edgetem_nodes.graph.configuration import nearest
-from edgetem_nodes.operator.processing import deflection, detectors, phase
+from edgetem_nodes.operator.processing import deflection, detectors, phase, spectra, structure
 from edgetem_nodes.operator.processing.feature import Feature
 from edgetem_nodes.operator.processing.results import ProcessingError
 
@@ -11,7 +11,8 @@ FEATURES: dict[str, type[Feature]] = {kind.name: kind for kind in (
     detectors.BrightField, detectors.AnnularBrightField, detectors.AnnularDarkField, detectors.HighAngleAnnularDarkField,
     detectors.Segments, detectors.Total, detectors.Variance, deflection.CenterOfMass, deflection.DifferentialPhaseContrast,
     deflection.IntegratedCenterOfMass, deflection.Curl, deflection.Divergence, deflection.ElectricField,
-    phase.SingleSideBandPhase)}
+    phase.SingleSideBandPhase, phase.ParallaxPhase, structure.Strain, structure.Orientation, spectra.Spectrum, spectra.Edge,
+    spectra.Plasmon, spectra.RelativeThickness, spectra.Elements)}
 
 
 def listing() -> list[str]:

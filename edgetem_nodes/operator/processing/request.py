@@ -29,6 +29,10 @@ class Request:
     counts_per_electron : detector counts that one electron makes; counting statistics need it.
     saturation : counts; 0: the largest value of an unsigned integer type, or what the file says.
     pictures : whether PNG files are drawn beside the EMD file.
+    count : count the electrons of analogue frames before anything else.
+    structures : files of the crystals that orientation looks for.
+    block_bytes : of frames that are read at once. threads : for the pass over the frames.
+    overwrite : replace earlier results.
     settings : of single features, FEATURE.KEY to value.
     """
 
@@ -57,7 +61,7 @@ class Request:
     readout_noise: float = 0.0
     saturation: float = 0.0
     count: bool = False
-    structure: Path | None = None
+    structures: tuple[Path, ...] = ()
     block_bytes: int = BLOCK
     threads: int = 1
     overwrite: bool = False

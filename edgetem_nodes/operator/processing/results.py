@@ -27,7 +27,8 @@ class ScanMap:
     unit : SI, "" for numbers without one.
     errors : standard errors in the shape of the values; None: not estimated.
     labels : names of the quantities; a vector has ("y", "x").
-    style : how it is drawn: "sequential", "diverging" (about 0), "angle", "vector" (y, x), "labels" (whole numbers).
+    style : how it is drawn: "sequential", "diverging" (about 0), "angle", "vector" (y, x), "labels" (whole numbers),
+        "rgb" (three quantities, 0 to 1), "none" (not at all).
     title : for people.
     reference : what the colours of a diverging map are centred on.
     """

@@ -38,8 +38,9 @@ def find_rotation(context: Context) -> None:
                              fused.center_of_mass_errors.reshape(*shape, 2), None if dark is None else dark.reshape(shape),
                              None if errors is None else errors.reshape(shape))
     except ValueError as error:
-        calibration.notes.append(f"the detector's rotation against the scan was {str(error).removesuffix('.')}; vectors are in "
-                                 "the detector's axes: state --rotation if you know it")
+        reason = str(error).removeprefix("not determined: ")
+        calibration.notes.append(f"the detector's rotation against the scan is not known ({reason}); vectors are in the "
+                                 "detector's axes: state --rotation if you know it")
         return
     calibration.set("rotation", found.rotation, "rad", "measured", found.standard_error)
     calibration.flipped = found.flipped

@@ -30,9 +30,10 @@ class SpectrumPass:
     def prepare(self) -> None:
         """Nothing to do before the first spectrum."""
 
-    def add(self, places: np.ndarray, spectra: np.ndarray) -> np.ndarray:
+    def add(self, places: np.ndarray, spectra: np.ndarray, failures: list[str] | None = None) -> np.ndarray:
         """Take in spectra (n, channels) at places (n,); returns which of them are sound, (n,) bool."""
-        failures = self._noise.failures(spectra)
+        failures = [before or after for before, after in zip(failures or [""] * len(spectra), self._noise.failures(spectra),
+                                                             strict=True)]
         total = spectra.sum(axis=1, dtype=float)
         usable = np.array([not failure for failure in failures], bool)
         mark(failures, usable & ~(total > 0), "the spectrum is empty: it holds no counts")

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from edgetem_nodes.operator.processing.feature import Context
 from edgetem_nodes.operator.processing.output import Outcome
+from edgetem_nodes.operator.processing.results import Failures
 
 _SHOWN = {"V": ("kV", 1e-3), "rad": ("mrad", 1e3), "m": ("nm", 1e9), "s": ("ms", 1e3), "A": ("pA", 1e12)}
-_DEGREES = ("rotation",)
+_BY_NAME = {"rotation": ("deg", 180 / math.pi), "camera_length": ("mm", 1e3)}
 _MEBIBYTE = 1 << 20
 
 
@@ -34,10 +35,17 @@ def known_lines(known: dict[str, object]) -> list[str]:
     """A line a number: name, value with error, unit, source."""
     lines = []
     for name, item in known.items():
-        unit, factor = ("deg", 180 / math.pi) if name in _DEGREES else _SHOWN.get(item.unit, (item.unit, 1.0))
+        unit, factor = _BY_NAME.get(name) or _SHOWN.get(item.unit, (item.unit, 1.0))
         error = f" +- {item.error * factor:.2g}" if item.error else ""
         lines.append(f"{name:24s} {item.value * factor:.6g}{error} {unit}".ljust(56) + item.source)
     return lines
+
+
+def failed(what: str, failures: Failures) -> list[str]:
+    """A line a reason, with the first frame that has it."""
+    examples = dict(zip(failures.reasons, failures.examples, strict=True))
+    what = what if "without" in what else f"{what} without value"
+    return [f"  {count} {what}: {examples.get(reason, reason)}" for reason, count in failures.counts().items()]
 
 
 def summarise(outcome: Outcome, written: list[Path], told: list[str]) -> list[str]:
@@ -47,10 +55,10 @@ def summarise(outcome: Outcome, written: list[Path], told: list[str]) -> list[st
              f"{outcome.peak_bytes / _MEBIBYTE:,.0f} MiB"]
     if outcome.status == "interrupted":
         lines.append("  places that were not read are NaN in every map")
-    counts = outcome.failures.counts()
-    if counts:
-        examples = dict(zip(outcome.failures.reasons, outcome.failures.examples, strict=True))
-        lines += [f"  {count} places without value: {examples.get(reason, reason)}" for reason, count in counts.items()]
+    lines += failed("places", outcome.failures)
+    for name, failures in outcome.own_failures.items():
+        # What was not measured is told of the whole scan.
+        lines += [line for line in failed(f"places without {name}", failures) if not line.endswith(": not measured")]
     lines += [f"  {line}" for line in known_lines(outcome.calibration.known) if f"  {line}" not in told]
     lines += [f"note: {note}" for note in outcome.calibration.notes if f"note: {note}" not in told]
     lines += [line for line in refusals(outcome.refused) if line not in told]
