@@ -17,6 +17,7 @@ from edgetem.srv import Arm
 from edgetem_nodes.detector.parameters import Parameters
 from edgetem_nodes.detector.sources import make_source
 from edgetem_nodes.detector.streaming import Acquisition, Block, CreditGate, Outcome, Streamer
+from edgetem_nodes.graph.block_feed import hears_blocks
 from edgetem_nodes.graph.column import exposure_of
 from edgetem_nodes.graph.history import read_history
 from edgetem_nodes.graph.credit import CreditWindow
@@ -84,12 +85,7 @@ class DetectorNode(GraphNode):
         self._watch.cancel()
 
     def peers(self) -> list[Peer]:
-        def present(name: str) -> bool:
-            here = (name, self.get_namespace())
-            says = {(p.node_name, p.node_namespace) for p in self.get_publishers_info_by_topic("credit")}
-            hears = {(s.node_name, s.node_namespace) for s in self.get_subscriptions_info_by_topic("detector_block")}
-            return here in says and here in hears
-        return [(f"consumer {name}", lambda name=name: present(name)) for name in self.parameters.consumers]
+        return [(f"consumer {name}", lambda name=name: hears_blocks(self, name)) for name in self.parameters.consumers]
 
     def start(self) -> None:
         self.report("active", source=self._source.name, frame=f"{self._source.frame_shape} {np.dtype(self._source.dtype)}")

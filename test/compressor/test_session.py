@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import uuid
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from edgetem_nodes.archive.acquisition_writer import TOGETHER
+from edgetem_nodes.archive.chunk import find_chunks
 from edgetem_nodes.archive.contents import AcquisitionFacts, ArchiveFull, FieldMap
 from edgetem_nodes.archive.reader import Archive, StoredAcquisition
 from edgetem_nodes.archive.writer import ArchiveWriter
@@ -218,3 +221,45 @@ def test_the_last_map_is_kept_at_the_stop_and_at_the_close(run):
     run.acquisitions()
     with Archive.open(run.folder) as reader:
         assert [m.decision_index for m in reader.maps()] == [2, 3, 5]
+
+
+def test_blocks_that_follow_each_other_become_safe_together(run):
+    identifier = uuid.uuid4()
+    run.path(identifier)
+    for number in range(3):
+        part = slice(number * 3, number * 3 + 3)
+        run.safe += run.session.block(run.head(identifier, number), FRAMES[part], POSITIONS[part],
+                                      crc32=zlib.crc32(FRAMES[part]), more=True)
+    assert not run.safe
+    run.safe += run.session.idle()
+    assert [(r.first_index, r.count) for r in run.safe] == [(0, 3), (3, 3), (6, 3)], "no more has come after all"
+    run.block(identifier, 3)
+    run.end(identifier)
+    stored, = run.acquisitions()
+    assert stored.status == "complete" and np.array_equal(stored.rows(), FRAMES)
+    assert np.array_equal(stored.positions, POSITIONS) and stored.indices.tolist() == list(range(12))
+    assert len(stored.blocks) == len(run.safe) == 4 and not run.warnings
+
+
+def test_many_blocks_are_not_kept_waiting(run):
+    identifier = uuid.uuid4()
+    frames, count = FRAMES[:1].repeat(256 * 64, axis=0).reshape(-1, 64, 8, 8), 4 * TOGETHER
+    run.safe += run.session.probe_path(AcquisitionFacts(identifier, "camera", 0))
+    waiting = []
+    for number in range(count):
+        head = BlockHead(identifier, "camera", number, number * 64, 64)
+        run.safe += run.session.block(head, frames[number], np.zeros((64, 2)), more=True)
+        waiting.append(number + 1 - len(run.safe))
+    assert max(waiting) < TOGETHER + 16 and len(run.safe) >= count - TOGETHER - 16
+
+
+def test_a_checksum_that_is_known_is_the_one_in_the_file(run, tmp_path):
+    identifier = uuid.uuid4()
+    frames = np.random.default_rng(6).poisson(0.5, (64, 32, 32)).astype(np.uint16)
+    run.session.probe_path(AcquisitionFacts(identifier, "camera", 64))
+    run.safe += run.session.block(BlockHead(identifier, "camera", 0, 0, 64), frames, np.zeros((64, 2)),
+                                  crc32=zlib.crc32(frames))
+    run.session.close()
+    run.archive.close()
+    found, = find_chunks(tmp_path / "archive.h5")  # decodes each chunk and compares its checksum
+    assert found.note.rows == 64 and np.array_equal(found.decoded(), frames)

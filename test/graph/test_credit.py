@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgetem_nodes.graph.credit import LARGEST_BACKLOG, NIL, CreditWindow
+from edgetem_nodes.graph.credit import LARGEST_BACKLOG, NIL, CreditReporter, CreditWindow
 
 RUN = uuid.UUID(int=7)
 EARLIER = uuid.UUID(int=6)
@@ -183,3 +183,85 @@ def test_the_reporter_announces_counts_and_repeats():
         executor.shutdown()
         node.destroy_node()
         rclpy.shutdown(context=context)
+
+
+class Telling:
+    """What a reporter asks of its node; keeps what it says, and lets the test be the clock."""
+
+    def __init__(self):
+        self.said, self.beats, self.time = [], [], 0
+
+    def create_publisher(self, *_):
+        return self
+
+    def publish(self, message):
+        from edgetem_nodes.graph.messages import to_uuid
+        self.said.append((to_uuid(message.acquisition_id), message.consumed_through, message.header.stamp.nanosec))
+
+    def create_timer(self, _period, callback):
+        self.beats.append(callback)
+        return self
+
+    def cancel(self):
+        pass
+
+    reset = cancel
+
+    def get_clock(self):
+        return self
+
+    def now(self):
+        self.time += 1
+        return self
+
+    def to_msg(self):
+        from builtin_interfaces.msg import Time
+        return Time(nanosec=self.time)
+
+
+@pytest.mark.parametrize("named", [10, 33, 100, 1000, 100_000])
+@pytest.mark.parametrize("frame", [1, 10, 64])
+def test_a_reporter_that_keeps_little_to_itself_never_stalls_the_detector(named, frame):
+    node, credit = Telling(), CreditWindow(["eater"])
+    reporter = CreditReporter(node, "eater", named)
+    reporter.start()
+    heard = 0
+
+    def tell():
+        nonlocal heard
+        for identifier, through, stamp in node.said[heard:]:
+            credit.update("eater", identifier, through, named, stamp, 0.0)
+        heard = len(node.said)
+    tell()
+    credit.begin(RUN, frame)
+    block, sent, eaten, waiting = credit.largest_block(), 0, 0, []
+    for _ in range(400):
+        while credit.available() < block:
+            assert waiting, "all is consumed, and the detector still waits"
+            eaten += waiting.pop(0)
+            reporter.consumed(RUN, eaten, block * frame)
+            tell()
+        credit.sent(block)
+        sent += block
+        waiting.append(block)
+        assert sum(waiting) * frame <= max(named, frame) and len(waiting) <= LARGEST_BACKLOG
+    assert heard <= 402
+
+
+def test_what_was_kept_back_is_said_with_the_next_beat_and_then_repeated():
+    node = Telling()
+    reporter = CreditReporter(node, "eater", 1000)
+    reporter.start()
+    reporter.consumed(RUN, 3, 100)
+    assert len(node.said) == 1
+    node.beats[0]()
+    node.beats[0]()
+    assert [through for _, through, _ in node.said[1:]] == [3, 3]
+    assert node.said[1][2] == node.said[2][2] > node.said[0][2], "a repetition has the old stamp"
+    reporter.consumed(RUN, 5, 260)
+    assert node.said[-1][:2] == (RUN, 5)
+    reporter.consumed(RUN, 6)
+    assert node.said[-1][:2] == (RUN, 6), "without a size it is said at once"
+    for number in range(8):
+        reporter.consumed(RUN, 7 + number, 1)
+    assert node.said[-1][:2] == (RUN, 14), "many small blocks are a backlog, too"

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticStatus
-from edgetem.msg import (AcquisitionEnd, ArchivedBlock, CompressedBlock, Decision, DetectorBlock, Experiment, ExperimentMap,
-                         Overview, ProbePath)
+from edgetem.msg import (AcquisitionEnd, ArchivedBlock, CompressedBlock, Decision, Experiment, ExperimentMap, Overview,
+                         ProbePath)
 from rclpy.qos import QoSProfile
 
 from edgetem_nodes.archive.contents import ArchiveError, BlockReference
@@ -21,8 +21,9 @@ from edgetem_nodes.compressor.node import conversion
 from edgetem_nodes.compressor.codec import Codec
 from edgetem_nodes.compressor.parameters import Parameters
 from edgetem_nodes.compressor.session import ArchivingSession
+from edgetem_nodes.graph.block_feed import BlockSubscription, ReceivedBlock
 from edgetem_nodes.graph.credit import CreditReporter
-from edgetem_nodes.graph.messages import block_data, byte_array, positions_array
+from edgetem_nodes.graph.messages import byte_array, positions_array
 from edgetem_nodes.graph.node import GraphNode
 from edgetem_nodes.graph.quality_of_service import BLOCKS, EVENTS, STATE
 
@@ -64,7 +65,7 @@ class CompressorNode(GraphNode):
         self._compressed = None
         if settings.publish_compressed:
             self._compressed = self._publisher(CompressedBlock, "compressed_block", BLOCKS)
-        self._listen(DetectorBlock, "detector_block", BLOCKS, self._on_block)
+        self._resources.callback(BlockSubscription(self, self._on_received).destroy)
         self._listen(ProbePath, "probe_path", EVENTS, self._on_path)
         self._listen(AcquisitionEnd, "acquisition_end", EVENTS, self._on_end)
         self._listen(Decision, "decision", EVENTS, self._on_decision)
@@ -113,8 +114,12 @@ class CompressorNode(GraphNode):
                 self._early[message_type] = (work, message)
         self._resources.callback(self.destroy_subscription, self.create_subscription(message_type, topic, arrived, quality))
 
+    def _on_received(self, block: ReceivedBlock) -> None:
+        if self._worker is not None:
+            self._queue(self._on_block, block)
+
     def _queue(self, work: Callable[[Any], None], message: Any) -> None:
-        size = len(message.data) if isinstance(message, DetectorBlock) else 0
+        size = _size(message)
         limit = self.parameters.window_MiB * MEBIBYTE
         with self._room:
             # Credit keeps the detector below this. Should it send more, hold it back rather than fill the memory.
@@ -138,9 +143,9 @@ class CompressorNode(GraphNode):
                 return
             work, message = item
             self._attempt(work, message)
-            if isinstance(message, DetectorBlock):
+            if isinstance(message, ReceivedBlock):
                 with self._room:
-                    self._queued -= len(message.data)
+                    self._queued -= _size(message)
                     self._room.notify_all()
 
     def _attempt(self, work: Callable[[Any], None], message: Any) -> None:
@@ -185,10 +190,12 @@ class CompressorNode(GraphNode):
     def _on_map(self, message: ExperimentMap) -> None:
         self._session.experiment_map(conversion.field_map(message))
 
-    def _on_block(self, message: DetectorBlock) -> None:
+    def _on_block(self, received: ReceivedBlock) -> None:
+        message, frames = received.message, received.frames
         head = conversion.head(message)
         try:
-            frames = block_data(message)
+            if frames is None:
+                raise ValueError(received.damage)
             positions = positions_array(message.positions)
             conversion.check(head, frames, positions, message.encoding)
         except (ValueError, TypeError) as error:
@@ -219,3 +226,6 @@ class CompressorNode(GraphNode):
             self.report(f"{session.lost_frames} frames lost", DiagnosticStatus.WARN)
 
 
+def _size(message: Any) -> int:
+    """Bytes of detector data that a message holds."""
+    return len(message.message.data) if isinstance(message, ReceivedBlock) else 0

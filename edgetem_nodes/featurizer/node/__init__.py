@@ -7,7 +7,7 @@ import uuid
 from contextlib import suppress
 
 import numpy as np
-from edgetem.msg import AcquisitionEnd, AtomicStructure, DetectorBlock, Measurements, Overview, ProbePath
+from edgetem.msg import AcquisitionEnd, AtomicStructure, Measurements, Overview, ProbePath
 from edgetem.srv import GetStructure
 from sensor_msgs.msg import Image
 
@@ -21,11 +21,12 @@ from edgetem_nodes.featurizer.parameters import Parameters
 from edgetem_nodes.featurizer.preview import Preview
 from edgetem_nodes.featurizer.remeasuring import Remeasured
 from edgetem_nodes.featurizer.structures import NotIdentifiable, SheetStructure, strained_sheet
+from edgetem_nodes.graph.block_feed import BlockSubscription, ReceivedBlock
 from edgetem_nodes.graph.credit import CreditReporter
-from edgetem_nodes.graph.messages import (block_data, byte_array, from_uuid, number_array, positions_array,
+from edgetem_nodes.graph.messages import (byte_array, from_uuid, number_array, positions_array,
                                           stamp_nanoseconds, to_stamp, to_uuid)
 from edgetem_nodes.graph.node import GraphNode
-from edgetem_nodes.graph.quality_of_service import BLOCKS, EVENTS, PREVIEW, STATE
+from edgetem_nodes.graph.quality_of_service import EVENTS, PREVIEW, STATE
 from edgetem_nodes.physics.scan import Axis, ScanField
 
 REHEARSAL = tuple(Axis(name, "rad", 2e-3, -0.256, 256) for name in ("ky", "kx"))
@@ -56,10 +57,10 @@ class FeaturizerNode(GraphNode):
         self._credit = CreditReporter(self, self.NAME, settings.window_MiB << 20)
         self._entities = [
             self.create_subscription(ProbePath, "probe_path", self._on_path, EVENTS),
-            self.create_subscription(DetectorBlock, "detector_block", self._on_block, BLOCKS),
             self.create_subscription(AcquisitionEnd, "acquisition_end", self._on_end, EVENTS),
             self.create_subscription(Overview, "overview", self._on_overview, STATE),
         ]
+        self._blocks = BlockSubscription(self, self._on_block)
         self._service = self.create_service(GetStructure, "get_structure", self._on_get_structure)
         self._change = ScalarizerChange(self)
         self._live = LivePublishing(self)
@@ -80,6 +81,7 @@ class FeaturizerNode(GraphNode):
         self._change.destroy()
         self._live.destroy()
         self._credit.destroy()
+        self._blocks.destroy()
         for subscription in self._entities:
             self.destroy_subscription(subscription)
         self.destroy_service(self._service)
@@ -111,8 +113,8 @@ class FeaturizerNode(GraphNode):
                               message.position_period)
             self._live.on_path(to_uuid(message.acquisition_id), positions)
 
-    def _on_block(self, block: DetectorBlock) -> None:
-        received_ns = time.monotonic_ns()
+    def _on_block(self, received: ReceivedBlock) -> None:
+        received_ns, block = time.monotonic_ns(), received.message
         if not self.active:
             return
         acquisition_id = to_uuid(block.acquisition_id)
@@ -121,7 +123,7 @@ class FeaturizerNode(GraphNode):
         if arrival.gap is not None:
             self._mark(acquisition_id, arrival.gap, received_ns)
         if arrival.skip < count:
-            self._measure(acquisition_id, block, count, arrival.skip, received_ns)
+            self._measure(acquisition_id, received, count, arrival.skip, received_ns)
         self._counts["blocks"] += 1
         self._credit.consumed(acquisition_id, self._ledger[acquisition_id].next_index, len(block.data))
         self._settle(acquisition_id)
@@ -150,9 +152,9 @@ class FeaturizerNode(GraphNode):
 
     # ---- rows -------------------------------------------------------------------------------------------------
 
-    def _measure(self, acquisition_id: uuid.UUID, block: DetectorBlock, count: int, skip: int, received_ns: int) -> None:
+    def _measure(self, acquisition_id: uuid.UUID, received: ReceivedBlock, count: int, skip: int, received_ns: int) -> None:
         """Publish the rows of a block's frames from `skip` on."""
-        acquisition = self._ledger[acquisition_id]
+        acquisition, block = self._ledger[acquisition_id], received.message
         positions = positions_array(block.positions)
         if len(positions) != count:
             positions = acquisition.position(block.first_index, count)
@@ -162,11 +164,10 @@ class FeaturizerNode(GraphNode):
                           stamp + np.rint(taken * acquisition.period * 1e9).astype(np.int64),
                           axes=self.axes, frames=count, block_stamp=stamp, taken=taken)
         frames, features, trouble = None, None, ""
-        try:
-            frames = block_data(block)[skip:]
-        except (ValueError, TypeError) as error:
-            segment.failure = trouble = str(error)
-        if frames is not None:
+        if received.frames is None:
+            segment.failure = trouble = received.damage
+        else:
+            frames = received.frames[skip:]
             try:
                 features = self._rows(frames)
             except ValueError as error:
