@@ -11,7 +11,7 @@ v the variance of a pixel's count and N the number of positions. Standard errors
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -55,20 +55,21 @@ class Evidence:
     def __init__(self, disk: BrightField, probe: Probe, good: np.ndarray) -> None:
         self._disk, self._probe, self._positions = disk, probe, len(good)
         means = disk.means(good)
-        self._variance = disk.variance(means)
+        self._variance = disk.cautious_variance(means)
         (rows, columns), step = disk.field.shape, disk.field.step
         scale = probe.wavelength / disk.pitch
         qy, qx = np.meshgrid(np.fft.fftfreq(rows, step[0]) * scale, np.fft.rfftfreq(columns, step[1]) * scale, indexing="ij")
         twin = (np.arange(columns // 2 + 1)[None, :] == 0) & (np.arange(rows)[:, None] * 2 >= rows)
         inside = np.flatnonzero((np.hypot(qy, qx) < 2 * disk.radius) & ~twin & (np.hypot(qy, qx) > 0))
-        pieces = [(spectra[..., 0] + 1j * spectra[..., 1]).reshape(len(spectra), -1)[:, inside]
-                  for _, spectra in disk.spectra(means, good)]
-        values = np.concatenate(pieces).T
-        order = np.argsort(-(np.abs(values)**2 / self._variance).sum(axis=1), kind="stable")
-        order = order[:max(1, _FINE // values.shape[1])]
-        self._spectra = np.ascontiguousarray(values[order]).astype(np.complex128)
-        self._qy, self._qx = qy.ravel()[inside][order], qx.ravel()[inside][order]
-        self.chance = float(len(order))
+        power = np.zeros(len(inside))
+        for part, values in self._chosen(means, good, inside):
+            power += ((np.abs(values)**2).T / self._variance[part]).sum(axis=1)
+        inside = inside[np.argsort(-power, kind="stable")[:max(1, _FINE // len(means))]]
+        self._spectra = np.empty((len(inside), len(means)), np.complex128)
+        for part, values in self._chosen(means, good, inside):
+            self._spectra[:, part] = values.T
+        self._qy, self._qx = qy.ravel()[inside], qx.ravel()[inside]
+        self.chance = float(len(inside))
 
     def best(self, defocus_range: tuple[float, float], flipped: bool, free: np.ndarray) -> Found:
         """Best fit of the free (6,) bool parameters; defocus is looked for in its range [m]."""
@@ -88,6 +89,12 @@ class Evidence:
         errors = np.full(len(PARAMETERS), np.nan)
         errors[free] = _standard_errors(loss, int(free.sum())) * scale
         return Found(gain, parameters, errors, flipped)
+
+    def _chosen(self, means: np.ndarray, good: np.ndarray, frequencies: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+        """Pixels, a slice, and their transforms (pixels, frequencies) complex64 at flat indices of frequencies."""
+        for part, spectra in self._disk.spectra(means, good):
+            values = spectra.reshape(len(spectra), -1, 2)[:, frequencies]
+            yield part, values[..., 0] + 1j * values[..., 1]
 
     @property
     def _scale(self) -> np.ndarray:

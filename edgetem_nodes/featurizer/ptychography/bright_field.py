@@ -159,11 +159,13 @@ class BrightField:
         return sums / np.count_nonzero(good)
 
     def variance(self, means: np.ndarray) -> np.ndarray:
-        """Variance (pixels,) of the counts of a stored pixel in one frame, from its mean; at least that of a percent of the
-        brightest, so that a dark pixel does not count for certain."""
-        noise = self.noise
-        return (noise.counts_per_electron * np.maximum(means, 0.01 * means.max())
-                + self.pixels_together * noise.readout_noise**2)
+        """Variance (pixels,) of the counts of a stored pixel in one frame, from its mean."""
+        return self.noise.counts_per_electron * means + self.pixels_together * self.noise.readout_noise**2
+
+    def cautious_variance(self, means: np.ndarray) -> np.ndarray:
+        """The same to weigh pixels by: at least that of the electrons which an even disk would put there, so that a pixel at
+        the edge that happens to be darker than the model says does not count for certain."""
+        return self.variance(np.maximum(means, self.coverage * (self.coverage @ means) / (self.coverage @ self.coverage)))
 
     def spectra(self, means: np.ndarray, good: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
         """Stored pixels, a slice, and the transforms over the scan of their counts less their mean, piece by piece.

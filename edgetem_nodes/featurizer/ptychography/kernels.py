@@ -141,10 +141,11 @@ def trotter_power(y, x, coverage, radius, qy, qx, positive, negative, multiplici
 
 
 @njit(cache=True, nogil=True, fastmath=True)
-def add_trotters(spectra, y, x, coverage, radius, qy, qx, positive, negative, real, imaginary):
+def add_trotters(spectra, y, x, coverage, radius, qy, qx, positive, negative, limit, real, imaginary):
     """Add to real and imaginary (rows, columns) the weighted sum over pixels of their spectra (pixels, rows, all columns, 2).
 
-    positive and negative (rows, columns) are half the reciprocal weight of the trotters; 0 leaves a frequency out.
+    positive and negative (rows, columns) weigh the two overlaps; a pixel counts for one only where its part in the other is at
+    most `limit`: 0 keeps to the trotters, 1 takes all of the overlaps.
     """
     edge = np.float32(radius + 0.5)
     zero, one = np.float32(0), np.float32(1)
@@ -155,8 +156,8 @@ def add_trotters(spectra, y, x, coverage, radius, qy, qx, positive, negative, re
             for j in range(first, last):
                 plus = min(max(edge - np.sqrt(before + (x[k] - qx[j]) ** 2), zero), one)
                 minus = min(max(edge - np.sqrt(after + (x[k] + qx[j]) ** 2), zero), one)
-                weight = coverage[k] * ((plus * positive[i, j] if minus == zero else zero)
-                                        - (minus * negative[i, j] if plus == zero else zero))
+                weight = coverage[k] * ((plus * positive[i, j] if minus <= limit else zero)
+                                        - (minus * negative[i, j] if plus <= limit else zero))
                 real[i, j] += weight * spectra[k, i, j, 0]
                 imaginary[i, j] += weight * spectra[k, i, j, 1]
 
@@ -169,7 +170,7 @@ def _aberration_phase(y, x, terms):
 
 
 @njit(cache=True, nogil=True, fastmath=True)
-def add_aberrated_trotters(spectra, y, x, coverage, radius, qy, qx, positive, negative, terms, real, imaginary):
+def add_aberrated_trotters(spectra, y, x, coverage, radius, qy, qx, positive, negative, limit, terms, real, imaginary):
     """As `add_trotters`, each overlap turned back by the aberration phase between the beams that meet in it."""
     edge = np.float32(radius + 0.5)
     zero, one = np.float32(0), np.float32(1)
@@ -179,20 +180,24 @@ def add_aberrated_trotters(spectra, y, x, coverage, radius, qy, qx, positive, ne
             first, last = _overlapping(y[k], x[k], qy[i], edge, qx)
             before, after = y[k] - qy[i], y[k] + qy[i]
             for j in range(first, last):
+                if positive[i, j] == zero:
+                    continue
                 left, right = x[k] - qx[j], x[k] + qx[j]
                 plus = min(max(edge - np.sqrt(before * before + left * left), zero), one)
                 minus = min(max(edge - np.sqrt(after * after + right * right), zero), one)
-                if plus > zero and minus == zero and positive[i, j] > zero:
+                cosine, sine = 0.0, 0.0
+                if plus > zero and minus <= limit:
                     weight = coverage[k] * plus * positive[i, j]
                     phase = _aberration_phase(np.float64(before), np.float64(left), terms) - own
-                elif minus > zero and plus == zero and negative[i, j] > zero:
-                    weight = -coverage[k] * minus * negative[i, j]
+                    cosine += weight * math.cos(phase)
+                    sine += weight * math.sin(phase)
+                if minus > zero and plus <= limit:
+                    weight = coverage[k] * minus * negative[i, j]
                     phase = own - _aberration_phase(np.float64(after), np.float64(right), terms)
-                else:
-                    continue
-                cosine, sine = weight * np.float32(math.cos(phase)), weight * np.float32(math.sin(phase))
-                real[i, j] += cosine * spectra[k, i, j, 0] - sine * spectra[k, i, j, 1]
-                imaginary[i, j] += cosine * spectra[k, i, j, 1] + sine * spectra[k, i, j, 0]
+                    cosine -= weight * math.cos(phase)
+                    sine -= weight * math.sin(phase)
+                real[i, j] += np.float32(cosine) * spectra[k, i, j, 0] - np.float32(sine) * spectra[k, i, j, 1]
+                imaginary[i, j] += np.float32(cosine) * spectra[k, i, j, 1] + np.float32(sine) * spectra[k, i, j, 0]
 
 
 @njit(cache=True, nogil=True, fastmath=True, inline="always")
@@ -207,6 +212,33 @@ def _transfer(y, x, coverage, own, qy, qx, edge, terms):
             real += sign * overlap * math.cos(phase)
             imaginary += sign * overlap * math.sin(phase)
     return real, imaginary
+
+
+@njit(cache=True, nogil=True, fastmath=True)
+def transfer_norms(y, x, coverage, radius, qy, qx, terms, norm):
+    """Add to norm (rows, columns) the squared transfer of each frequency, over pixels."""
+    edge = radius + 0.5
+    for k in range(len(y)):
+        own = _aberration_phase(y[k], x[k], terms)
+        for i in range(len(qy)):
+            first, last = _overlapping(np.float32(y[k]), np.float32(x[k]), np.float32(qy[i]), np.float32(edge), qx)
+            for j in range(first, last):
+                a, b = _transfer(y[k], x[k], coverage[k], own, qy[i], qx[j], edge, terms)
+                norm[i, j] += a * a + b * b
+
+
+@njit(cache=True, nogil=True, fastmath=True)
+def transfer_power(y, x, coverage, radius, qy, qx, terms, weight, multiplicity, power):
+    """Add to power (pixels,) the sum over frequencies of the squared transfer times weight (rows, columns), each frequency
+    `multiplicity` (columns,) times."""
+    edge = radius + 0.5
+    for k in range(len(y)):
+        own = _aberration_phase(y[k], x[k], terms)
+        for i in range(len(qy)):
+            first, last = _overlapping(np.float32(y[k]), np.float32(x[k]), np.float32(qy[i]), np.float32(edge), qx)
+            for j in range(first, last):
+                a, b = _transfer(y[k], x[k], coverage[k], own, qy[i], qx[j], edge, terms)
+                power[k] += multiplicity[j] * (a * a + b * b) * weight[i, j] ** 2
 
 
 @njit(cache=True, nogil=True, fastmath=True)

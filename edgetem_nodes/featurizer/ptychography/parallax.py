@@ -129,7 +129,7 @@ class Parallax:
         """
         disk, good = self.disk, self._complete()
         means = disk.means(good)
-        variance = disk.variance(means)
+        variance = disk.cautious_variance(means)
         y, x = turned(disk, fit.geometry)
         terms, grid = self._terms(fit.aberrations), self._grid(upsampling)
         total = np.zeros((3, len(grid[0]), len(grid[2])))
@@ -138,7 +138,7 @@ class Parallax:
                                 disk.radius, *grid, terms, *total)
         total[:, 0, 0] = 0
         filtered = total[2] + regularisation * total[2].max()
-        level = (disk.coverage * means).sum() / disk.coverage.sum()
+        level = (disk.coverage * means).sum() / (disk.coverage**2).sum()
         spectrum = (total[0] + 1j * total[1]) / filtered / (1j * level)
         columns = upsampling * self.field.shape[1]
         twice = np.where((np.arange(len(grid[2])) == 0) | (2 * np.arange(len(grid[2])) == columns), 1, 2)

@@ -14,6 +14,7 @@ from edgetem_nodes.featurizer.features import CountingNoise
 from edgetem_nodes.featurizer.patterns.events import Frames
 from edgetem_nodes.featurizer.patterns.geometry import DetectorGeometry
 from edgetem_nodes.featurizer.ptychography.bright_field import BrightField
+from edgetem_nodes.featurizer.ptychography.trotters import Trotters
 from edgetem_nodes.physics.electrons import wavelength
 from edgetem_nodes.physics.optics import Probe
 from edgetem_nodes.physics.scan import ScanField
@@ -83,7 +84,8 @@ class SingleSideBand:
 
     def __init__(self, field: ScanField, shape: tuple[int, int], geometry: DetectorGeometry, high_tension: float,
                  aberrations: Mapping[str, float] | None = None, *, binning: int = 1, usable: np.ndarray | None = None,
-                 noise: CountingNoise | None = None, least_weight: float = 1.0, memory_limit: int = 4 * 2**30) -> None:
+                 noise: CountingNoise | None = None, weights: str = "trotters", least_weight: float = 1.0,
+                 memory_limit: int = 4 * 2**30) -> None:
         """Set up.
 
         Parameters
@@ -94,12 +96,13 @@ class SingleSideBand:
         high_tension : [V].
         aberrations : to correct, by the names of `ABERRATIONS` [m, rad]; none by default.
         binning, usable, noise, memory_limit : see `BrightField`.
+        weights : "trotters" or "least squares", see `trotters.WEIGHTS`.
         least_weight : [stored pixels] a frequency whose trotters are smaller is left out.
 
         Raises
         ------
         ValueError : the raster is too coarse, the geometry is not known, the disk does not lie on the detector, an aberration
-            has no such name, or memory does not suffice.
+            has no such name, there are no such weights, or memory does not suffice.
         """
         check_raster(field, high_tension, geometry.semi_convergence_angle)
         unknown = set(aberrations or {}) - set(ABERRATIONS)
@@ -107,10 +110,9 @@ class SingleSideBand:
             raise ValueError(f"aberration {sorted(unknown)[0]!r} is not known; there are {', '.join(ABERRATIONS)}")
         self.field = field
         self.disk = BrightField(field, shape, geometry, binning=binning, usable=usable, noise=noise, memory_limit=memory_limit)
-        self._probe = Probe(high_tension, geometry.semi_convergence_angle, **(aberrations or {}))
-        self._least_weight = least_weight
-        self._trotters = None
-        self._power = None
+        probe = Probe(high_tension, geometry.semi_convergence_angle, **(aberrations or {}))
+        self._trotters = Trotters(field, self.disk, probe, weights, least_weight)
+        self._power = self._trotters.power()
         self.standard_error = np.nan
         self.caution = ""
 
@@ -133,15 +135,10 @@ class SingleSideBand:
         ------
         ValueError : the positions that came are a sparse scan; no electrons; part of the disk is dark.
         """
-        from edgetem_nodes.featurizer.ptychography.trotters import Trotters
-
         _check_dense(self.visited)
         good = self.disk.usable()
         means = self.disk.means(good)
-        if self._trotters is None:
-            self._trotters = Trotters(self.field, self.disk, self._probe, self._least_weight)
-            self._power = self._trotters.power()
-        level = (self.disk.coverage * means).sum() / self.disk.coverage.sum()
+        level = self._trotters.level(means)
         spectrum = self._trotters.spectrum(self.disk, means, good)
         phase = np.fft.irfft2(spectrum / (1j * level), self.field.shape)
         self.standard_error = float(np.sqrt((self.disk.variance(means) * self._power).sum() / len(good)) / level)

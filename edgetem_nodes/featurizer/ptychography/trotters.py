@@ -27,24 +27,38 @@ def aberration_terms(probe: Probe, pitch: float) -> np.ndarray:
     return np.array([*second, *third, wave / 4 * pitch**4 * probe.spherical_aberration])
 
 
+WEIGHTS = ("trotters", "least squares")
+"""How the pixels of a frequency are weighed. trotters: the mean over each of the two regions where one diffracted beam alone
+overlaps, the field's definition (Strauch et al. 2021). least squares: by the transfer itself, the overlap of all three beams
+and partly covered pixels included; it makes use of defocus, and costs more where there are aberrations."""
+
+
 class Trotters:
     """The trotters of every frequency of a raster, and the sum over them.
 
     Attributes
     ----------
-    positive, negative : (rows, columns // 2 + 1) float32, half the reciprocal weight of the two trotters of each frequency of
-        a real transform over the scan; 0 where it is not transferred.
+    positive, negative : (rows, columns) float32 of the frequencies of a real transform over the scan, the columns that the
+        disk reaches: the factors of the two overlaps; 0 where a frequency is not transferred.
     """
 
-    def __init__(self, field: ScanField, disk: BrightField, probe: Probe, least_weight: float = 1.0) -> None:
+    def __init__(self, field: ScanField, disk: BrightField, probe: Probe, weights: str = "trotters",
+                 least_weight: float = 1.0) -> None:
         """Set up.
 
         Parameters
         ----------
         disk : the stored pixels.
         probe : wavelength and aberrations; its aperture is that of the disk.
+        weights : one of `WEIGHTS`.
         least_weight : [stored pixels] least weight of a trotter; a frequency with a smaller one is left out.
+
+        Raises
+        ------
+        ValueError : there are no such weights.
         """
+        if weights not in WEIGHTS:
+            raise ValueError(f"weights {weights!r} are not known; there are {', '.join(map(repr, WEIGHTS))}")
         rows, columns = field.shape
         scale = probe.wavelength / disk.pitch
         qy = np.fft.fftfreq(rows, field.step[0]) * scale
@@ -56,7 +70,10 @@ class Trotters:
         self._coverage, self._radius = disk.coverage.astype(np.float32), disk.radius
         self._terms = aberration_terms(probe, disk.pitch)
         self._shape = field.shape
-        self._transferred(least_weight)
+        self._squares = weights == "least squares"
+        self._weigh(least_weight)
+        covered = disk.coverage.sum()
+        self._level = disk.coverage / ((disk.coverage**2).sum() if self._squares else covered)
 
     @property
     def transferred(self) -> np.ndarray:
@@ -65,17 +82,22 @@ class Trotters:
         whole[:, :self._kept] = self.positive > 0
         return whole
 
+    def level(self, means: np.ndarray) -> float:
+        """Counts in a fully covered pixel without an object, from the mean counts (pixels,)."""
+        return float(self._level @ means)
+
     def spectrum(self, disk: BrightField, means: np.ndarray, good: np.ndarray) -> np.ndarray:
-        """Transform (rows, columns // 2 + 1) complex128 of i phi times the mean counts in a fully covered pixel."""
+        """Transform (rows, columns // 2 + 1) complex128 of i phi times the counts in a fully covered pixel."""
         rows = self._shape[0]
         total = np.zeros((2, rows, self._kept))
+        limit = np.float32(self._squares)
         for part, spectra in disk.spectra(means, good):
             sums = np.zeros((2, rows, self._kept), np.float32)
             pixels = self._y[part], self._x[part], self._coverage[part], self._radius, self._qy, self._qx
             if self._terms.any():
-                kernels.add_aberrated_trotters(spectra, *pixels, self.positive, self.negative, self._terms, *sums)
+                kernels.add_aberrated_trotters(spectra, *pixels, self.positive, self.negative, limit, self._terms, *sums)
             else:
-                kernels.add_trotters(spectra, *pixels, self.positive, self.negative, *sums)
+                kernels.add_trotters(spectra, *pixels, self.positive, self.negative, limit, *sums)
             total += sums
         whole = np.zeros((rows, self._half), complex)
         whole[:, :self._kept] = total[0] + 1j * total[1]
@@ -86,20 +108,31 @@ class Trotters:
         result = np.zeros(len(self._y))
         columns = self._shape[1]
         twice = np.where((np.arange(self._kept) == 0) | (2 * np.arange(self._kept) == columns), 1.0, 2.0)
-        kernels.trotter_power(self._y, self._x, self._coverage, self._radius, self._qy, self._qx, self.positive,
-                              self.negative, twice, result)
+        if self._squares:
+            kernels.transfer_power(*self._transfer(), self.positive, twice, result)
+        else:
+            kernels.trotter_power(self._y, self._x, self._coverage, self._radius, self._qy, self._qx, self.positive,
+                                  self.negative, twice, result)
         return result
 
-    def _transferred(self, least_weight: float) -> None:
-        """Weigh the trotters and leave out what cannot be read off: small ones, zero, and what is its own mirror image."""
+    def _transfer(self) -> tuple:
+        pixels = (values.astype(np.float64) for values in (self._y, self._x, self._coverage))
+        return *pixels, self._radius, self._qy, self._qx, self._terms
+
+    def _weigh(self, least_weight: float) -> None:
+        """Weigh the overlaps and leave out what cannot be read off: small ones, zero, and the two ends of the band."""
         weights = np.zeros((2, len(self._qy), self._kept), np.float32)
         kernels.trotter_norms(self._y, self._x, self._coverage, self._radius, self._qy, self._qx, *weights)
         rows, columns = self._shape
         kept = (weights >= max(least_weight, 1e-3)).all(axis=0)
-        own_rows, own_columns = [0, rows // 2][:2 - rows % 2], [0, columns // 2][:2 - columns % 2]
-        for row in own_rows:
-            for column in own_columns:
-                if column < self._kept:
-                    kept[row, column] = False
+        kept[0, 0] = False
+        if rows % 2 == 0:
+            kept[rows // 2] = False
+        if columns % 2 == 0:
+            kept[:, columns // 2:] = False
+        if self._squares:
+            norm = np.zeros(weights.shape[1:])
+            kernels.transfer_norms(*self._transfer(), norm)
+            weights = norm / 2, norm / 2
         self.positive, self.negative = (np.where(kept, 0.5 / np.maximum(weight, 1e-3), 0).astype(np.float32)
                                         for weight in weights)
