@@ -131,7 +131,8 @@ def _located(images: np.ndarray, usable: np.ndarray, start: np.ndarray, disk: Di
     height, its_error = linear[:, 0], np.sqrt(covariance[:, 2, 2])
     mark(failures, counts.sum(axis=1) <= 0, "the pattern is empty")
     mark(failures, ~(height > LEAST_SIGNIFICANCE * its_error) | ~np.isfinite(center).all(axis=1), "there is no disk")
-    mark(failures, np.hypot(*(center - start).T) > reach, f"the disk lies more than {reach:.1f} pixels from where it was sought")
+    far = np.hypot(*(center - start).T) > reach
+    mark(failures, far, f"the disk lies more than {reach:.1f} pixels from where it was sought")
     mark(failures, ~(errors.max(axis=1) < _LARGEST_ERROR * disk.radius), "too little of the disk's edge is seen")
     lost = np.array([bool(failure) for failure in failures], bool)
     center[lost], errors[lost], height = np.nan, np.nan, np.where(lost, np.nan, height)

@@ -103,8 +103,8 @@ def by_skewness(one: Field, rotation: float, weight: np.ndarray) -> Polarity:
     significance = float(abs(cube) / error) if error > 0 else 0.0
     problem = ""
     if abs(skewness) < LEAST_SKEWNESS or significance < LEAST_SIGNIFICANCE:
-        problem = (f"its skewness is less than {LEAST_SKEWNESS:g} or {LEAST_SIGNIFICANCE:g} standard errors, as out of focus; give "
-                   "a dark-field image")
+        problem = (f"its skewness is less than {LEAST_SKEWNESS:g} or {LEAST_SIGNIFICANCE:g} standard errors, as out of focus; "
+                   "give a dark-field image")
     elif _beyond(one, divergence, weight) < _LEAST_BEYOND:
         problem = ("only the innermost frequencies of a lattice are seen, where gaps may be sharper than atoms; give a "
                    "dark-field image")

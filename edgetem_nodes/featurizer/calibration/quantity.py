@@ -21,7 +21,7 @@ class Quantity:
     Attributes
     ----------
     name : for people.
-    value : float or array; NaN where not determined.
+    value : float, bool or array; NaN where not determined.
     standard_error : of the same shape and unit; NaN: not known (a stated value without an error).
     unit : SI or "pixel", "" for numbers, "deg" for the rotation of the scan.
     source : `MEASURED`, `STATED` or `UNDETERMINED`.
@@ -29,7 +29,7 @@ class Quantity:
     """
 
     name: str
-    value: float | np.ndarray
+    value: float | bool | np.ndarray
     standard_error: float | np.ndarray
     unit: str
     source: str
@@ -49,12 +49,18 @@ class Quantity:
         """One line for people."""
         if not self.determined:
             return f"{self.name}: not determined: {self.note}"
+        return f"{self.name}: {self.number()}, {self.source}" + (f" ({self.note})" if self.note else "")
+
+    def number(self) -> str:
+        """Value, standard error and unit, for people."""
+        if isinstance(self.value, bool):
+            return "yes" if self.value else "no"
         factor, unit = _SHOWN.get(self.unit, (1.0, self.unit))
         values = np.atleast_1d(np.asarray(self.value, float) * factor).ravel()
         errors = np.broadcast_to(np.asarray(self.standard_error, float) * factor, np.shape(self.value)).ravel()
         shown = ", ".join(_shown(value, error) for value, error in zip(values, errors, strict=True))
         shown = f"({shown})" if len(values) > 1 else shown
-        return f"{self.name}: {shown}{' ' + unit if unit else ''}, {self.source}" + (f" ({self.note})" if self.note else "")
+        return f"{shown}{' ' + unit if unit else ''}"
 
 
 def _shown(value: float, error: float) -> str:
@@ -93,12 +99,10 @@ class Comparison:
         if not math.isfinite(self.standard_errors):
             return f"{self.measured.name}: cannot be compared: {self.measured.note or 'no standard error is known'}"
         verdict = "agrees" if self.agrees else "DIFFERS" if self.standard_errors > _DISAGREES else "differs slightly"
-        factor, unit = _SHOWN.get(self.stated.unit, (1.0, self.stated.unit))
         relative = ""
         if np.ndim(self.difference) == 0 and self.stated.value and self.stated.unit != "deg":
             relative = f", {100 * self.difference / self.stated.value:+.2f} %"
-        stated = np.array2string(np.asarray(self.stated.value, float) * factor, precision=6, separator=", ")
-        return (f"{self.measured.line()}; stated {stated}{' ' + unit if unit else ''}: {verdict}, "
+        return (f"{self.measured.name} {verdict}: measured {self.measured.number()}, stated {self.stated.number()}, "
                 f"{self.standard_errors:.1f} standard errors{relative}")
 
 

@@ -106,7 +106,8 @@ def fit_rotation(deflection: np.ndarray, steps: tuple[float, float], errors: np.
     rotation = best.rotation
     if polarity.determined and polarity.reversed:
         rotation = rotation - math.pi if rotation > 0 else rotation + math.pi
-    return Rotation(rotation, best.standard_error, flip, source, evidence, best.curl, other.curl, best.signal_to_noise, polarity)
+    return Rotation(rotation, best.standard_error, flip, source, evidence, best.curl, other.curl, best.signal_to_noise,
+                    polarity)
 
 
 def _check(deflection: np.ndarray, errors: np.ndarray | None, dark_field: np.ndarray | None,

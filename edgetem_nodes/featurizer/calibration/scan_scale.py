@@ -96,8 +96,8 @@ def _lattice(vectors: np.ndarray, frequency: np.ndarray, noise: np.ndarray, coun
     """Least squares, by the peaks' covariance (2, count, count) along y and x, of the matrix that takes reciprocal vectors to
     frequencies; its rows are the steps."""
     if count < 2 or np.linalg.svd(vectors / np.abs(vectors).max(), compute_uv=False)[-1] < 0.1:
-        raise ValueError(f"{count} peaks of the lattice stand out of the noise, which do not span it: sum more frames, or check "
-                         "lattice constant and step")
+        raise ValueError(f"{count} peaks of the lattice stand out of the noise, which do not span it: sum more frames, or "
+                         "check lattice constant and step")
     scale, rows, covariances, squares = np.abs(vectors).max(), [], [], 0.0
     for axis in (0, 1):
         weight, design = np.linalg.inv(noise[axis]), vectors / scale
