@@ -130,13 +130,15 @@ class LinearSums:
 
 
 def native(frames: np.ndarray) -> np.ndarray:
-    """Contiguous frames of a type that is compiled for, read-only: integers of up to 32 bit, float32 and float64 as they are.
+    """Contiguous frames of a type that is compiled for, read-only: uint8, uint16, int16, uint32, int32, float32 and float64 are.
 
-    Wider integers become float64, exact to 2^53; bool becomes uint8; the byte order becomes the machine's.
+    int8 becomes int16, bool uint8; wider integers become float64, exact to 2^53; the byte order becomes the machine's.
     """
     kind = frames.dtype.newbyteorder("=")
     if kind.kind == "b":
         kind = np.dtype(np.uint8)
+    elif kind == np.dtype(np.int8):
+        kind = np.dtype(np.int16)
     elif kind.kind in "ui" and kind.itemsize == 8:
         kind = np.dtype(np.float64)
     elif kind.kind == "f" and kind.itemsize not in (4, 8):
