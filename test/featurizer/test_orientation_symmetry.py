@@ -8,7 +8,6 @@ from scipy.spatial.transform import Rotation
 
 from edgetem_nodes.featurizer.orientation.colours import inverse_pole_figure_colours
 from edgetem_nodes.featurizer.orientation.crystal import Crystal
-from edgetem_nodes.featurizer.orientation.library import upright
 from edgetem_nodes.featurizer.orientation.misorientation import (
     grains,
     kernel_average_misorientation,
@@ -16,6 +15,7 @@ from edgetem_nodes.featurizer.orientation.misorientation import (
     misorientation,
     reference_misorientation,
 )
+from edgetem_nodes.featurizer.orientation.rotations import upright
 
 GOLD = Crystal.of(bulk("Au", "fcc", a=4.0782, cubic=True), "gold")
 MAGNESIUM = Crystal.of(bulk("Mg"), "magnesium")

@@ -83,6 +83,21 @@ class Crystal:
         ------
         ValueError : there are none, or more than a million.
         """
+        indices, vectors, factors = self._structure_factors(largest)
+        strength = np.abs(factors)
+        present = strength > _ABSENT * strength.max(initial=0.0)
+        if not present.any():
+            raise ValueError(f"{self.name} has no reflection up to {largest * 1e-9:.3g} 1/nm: raise the angle up to which "
+                             "patterns are matched")
+        return indices[present], vectors[present], strength[present]
+
+    def couplings(self, largest: float, wavelength: float, mass: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Miller indices, reciprocal vectors [1/m] and U_g = gamma lambda F_g / (pi V) (n,) complex [1/m]; |U| is 1 over the
+        extinction distance. `mass` is the Lorentz factor gamma."""
+        indices, vectors, factors = self._structure_factors(largest)
+        return indices, vectors, mass * wavelength * factors / (np.pi * self.volume)
+
+    def _structure_factors(self, largest: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         reciprocal = np.linalg.inv(self.vectors).T
         most = np.floor(largest * np.linalg.norm(self.vectors, axis=1)).astype(int)
         if np.prod(2 * most + 1.0) > 1e6:
@@ -99,12 +114,7 @@ class Crystal:
             for atom in np.flatnonzero(self.atomic_numbers == number):
                 damping = np.exp(-2 * (np.pi * self.displacement_rms[atom] * length) ** 2)
                 factors += self.occupancies[atom] * form * damping * np.exp(-2j * np.pi * (indices @ self.places[atom]))
-        strength = np.abs(factors)
-        present = strength > _ABSENT * strength.max(initial=0.0)
-        if not present.any():
-            raise ValueError(f"{self.name} has no reflection up to {largest * 1e-9:.3g} 1/nm: raise the angle up to which "
-                             "patterns are matched")
-        return indices[present], vectors[present], strength[present]
+        return indices, vectors, factors
 
     @property
     def volume(self) -> float:

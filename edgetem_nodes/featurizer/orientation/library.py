@@ -16,10 +16,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgetem_nodes.featurizer.orientation.crystal import Crystal, excitation_errors
+from edgetem_nodes.featurizer.orientation.rotations import upright
 from edgetem_nodes.physics.electrons import lorentz_factor, wavelength
 
 FARTHEST = 0.8e9
 """Excitation error [1/m] beyond which a reflection is left out."""
+FAINTEST, BRIGHTEST = 1e-5, 1e-2
+"""Bounds of the fraction of the beam from which a disk is taken to be seen."""
 BLUR = 0.25
 """Spread of the tilts that a template stands for, over the step."""
 _LARGEST_CAPTURE = 0.4e9
@@ -96,7 +99,8 @@ class Library:
         self.thickness, self.weakest, self.power = float(thickness), float(weakest), float(power)
         self.reach, self.broadening = largest_angle / self.wavelength, 1 / (np.sqrt(2) * np.pi * thickness)
         found = [crystal.reflections(self.reach * 1.001) for crystal in crystals]
-        scale = lorentz_factor(high_tension) * self.wavelength / np.pi
+        self.lorentz_factor = lorentz_factor(high_tension)
+        scale = self.lorentz_factor * self.wavelength / np.pi
         self.reflections = Reflections(
             np.cumsum([0] + [len(vectors) for _, vectors, _ in found]), np.concatenate([vectors for _, vectors, _ in found]),
             np.concatenate([scale * strength / crystal.volume for crystal, (_, _, strength) in zip(crystals, found, strict=True)]))
@@ -139,18 +143,3 @@ class Library:
         starts = np.cumsum([0] + [part.shape[1] for part in spots])
         radii, azimuths, weights = np.ascontiguousarray(np.concatenate(spots, axis=1))
         return Templates(np.array(phases), np.array(references), starts, radii, azimuths % (2 * np.pi), weights)
-
-
-def upright(axes: np.ndarray) -> np.ndarray:
-    """Rotations (n, 3, 3) that lay unit vectors (n, 3), (z, y, x), along the beam by the shortest turn.
-
-    (Moeller & Hughes, J. Graphics Tools 4, 33, 1999.) The direction against the beam is turned about x.
-    """
-    z, y, x = np.asarray(axes, float).reshape(-1, 3).T
-    safe = np.where(z > -1 + 1e-9, 1 + z, 1.0)
-    turn = np.empty((len(z), 3, 3))
-    turn[:, 0] = np.stack([z, y, x], axis=-1)
-    turn[:, 1] = np.stack([-y, 1 - y * y / safe, -x * y / safe], axis=-1)
-    turn[:, 2] = np.stack([-x, -x * y / safe, 1 - x * x / safe], axis=-1)
-    turn[z <= -1 + 1e-9] = np.diag([-1.0, -1.0, 1.0])
-    return turn

@@ -9,10 +9,12 @@ import numpy as np
 from numba import njit
 
 from edgetem_nodes.featurizer.orientation.disks import DiskSearch, Peaks
-from edgetem_nodes.featurizer.orientation.library import Library
-from edgetem_nodes.featurizer.orientation.matching import about_beam, apart, correlate
+from edgetem_nodes.featurizer.orientation.dynamical import DynamicalRefinement
+from edgetem_nodes.featurizer.orientation.library import BRIGHTEST, FAINTEST, Library
+from edgetem_nodes.featurizer.orientation.matching import correlate
 from edgetem_nodes.featurizer.orientation.orientations import Orientations, not_indexed
 from edgetem_nodes.featurizer.orientation.refinement import refine
+from edgetem_nodes.featurizer.orientation.rotations import about_beam, apart
 from edgetem_nodes.featurizer.patterns.events import Frames
 from edgetem_nodes.featurizer.patterns.geometry import DetectorGeometry
 
@@ -20,8 +22,8 @@ _FLATTEST = 0.15
 """Spread of the spots across their longest line, over that along it, below which they lie on one line."""
 _DIRECT = 0.5
 """Radius around the direct beam, over the shortest reciprocal vector, within which peaks are not reflections."""
-_FAINTEST, _BRIGHTEST = 1e-5, 1e-2
-"""Bounds of the fraction of the beam from which a disk is taken to be seen."""
+_SAME = math.radians(0.5)
+"""Candidates closer than this are refined once."""
 _COARSE_ROUNDS, _FINE_ROUNDS = 2, 8
 
 
@@ -55,8 +57,13 @@ class Settings:
 class OrientationMapper:
     """Indexes patterns against a library."""
 
-    def __init__(self, library: Library, geometry: DetectorGeometry, settings: Settings | None = None) -> None:
-        """Set up; the detector's flip and rotation are taken off before matching, so orientations are in the scan's axes."""
+    def __init__(self, library: Library, geometry: DetectorGeometry, settings: Settings | None = None,
+                 dynamical: DynamicalRefinement | None = None) -> None:
+        """Set up; the detector's flip and rotation are taken off before matching, so orientations are in the scan's axes.
+
+        With `dynamical` the finalists are refined by Bloch waves, and the best of those is the orientation.
+        """
+        self.dynamical = dynamical
         self.library, self.geometry, self.settings = library, geometry, settings or Settings()
         self._to_reciprocal = geometry.to_scan() @ np.asarray(geometry.distortion) * (geometry.pixel_angle
                                                                                       / library.wavelength)
@@ -112,21 +119,33 @@ class OrientationMapper:
             return "the spots lie on one line: the orientation about it is open"
         order = np.argsort(radii, kind="stable")
         places, radii, intensities = places[order], radii[order], intensities[order] / beam
-        weakest = min(max(intensities.min() / 2, _FAINTEST), _BRIGHTEST)
+        weakest = min(max(intensities.min() / 2, FAINTEST), BRIGHTEST)
         weights = np.maximum(intensities ** library.power - weakest ** library.power, 0.0)
         weights /= np.linalg.norm(weights)
         found = _match(places, radii, np.arctan2(places[:, 0], places[:, 1]) % (2 * np.pi), weights, weakest,
                        *_arrays(library), settings.candidates, settings.finalists, settings.distinct)
-        phase, turn, score, second_turn, second, other, errors, matched, scale = found
-        result.scores[frame], result.matched[frame], result.second_scores[frame] = score, matched, second
-        if second > 0:
-            result.second_matrices[frame] = second_turn
-        result.other_phase_scores[frame] = other if len(library.crystals) > 1 else np.nan
+        rivals, matrices, scores, errors, matched, scale = found
+        if self.dynamical is not None:
+            refined = [self.dynamical(matrix, phase, places, intensities) for matrix, phase in zip(matrices, rivals, strict=True)]
+            matrices, scores = np.array([one.matrix for one in refined]), np.array([one.score for one in refined])
+            best = int(np.argmax(scores))
+            errors, result.thicknesses[frame] = refined[best].errors, refined[best].thickness
+        best = int(np.argmax(scores))
+        phase, score = rivals[best], scores[best]
+        far = np.array([rivals[i] != phase or apart(matrices[best], matrices[i], library.symmetries[phase]) > settings.distinct
+                        for i in range(len(rivals))])
+        result.scores[frame], result.matched[frame] = score, matched
+        if far.any():
+            second = int(np.argmax(np.where(far, scores, -1.0)))
+            result.second_scores[frame], result.second_matrices[frame] = scores[second], matrices[second]
+            result.second_phases[frame] = rivals[second]
+        if len(library.crystals) > 1:
+            result.other_phase_scores[frame] = scores[rivals != phase].max(initial=0.0)
         if matched < settings.fewest_spots:
             return f"{matched} spots fit the best orientation; {settings.fewest_spots} or more are needed"
         if score < settings.lowest_score:
             return f"the best score, {score:.2f}, is below lowest_score, {settings.lowest_score:g}: no phase fits"
-        result.phases[frame], result.matrices[frame], result.scales[frame] = phase, turn, scale
+        result.phases[frame], result.matrices[frame], result.scales[frame] = phase, matrices[best], scale
         result.standard_errors[frame] = errors
         return ""
 
@@ -141,7 +160,10 @@ def _arrays(library: Library) -> tuple:
 @njit(cache=True, nogil=True)
 def _match(places, radii, azimuths, weights, weakest, phases, references, starts, spot_radii, spot_azimuths, spot_weights,
            reflection_starts, vectors, strengths, symmetries, beam, capture, candidates, finalists, distinct):
-    """Best orientation of one pattern, with its rivals' scores."""
+    """Finalists of one pattern: phases, orientations, scores; errors, matched peaks and scale of the best.
+
+    The last finalist is the best orientation that is another one than the best.
+    """
     number = len(phases)
     scores, turns, opposite = np.empty(number), np.empty(number), np.empty(number)
     correlate(radii, azimuths, weights, starts, spot_radii, spot_azimuths, spot_weights, capture, scores, turns, opposite)
@@ -151,31 +173,46 @@ def _match(places, radii, azimuths, weights, weakest, phases, references, starts
         part = slice(reflection_starts[tried[i]], reflection_starts[tried[i] + 1])
         matrices[i], final[i], _, _, _ = refine(matrices[i], places, weights, vectors[part], strengths[part], beam, weakest,
                                                 capture, _COARSE_ROUNDS)
-    best, best_score, errors, matched, scale = 0, -1.0, np.full(3, np.inf), 0, 1.0
-    for i in np.argsort(-final)[:finalists]:
+    kept = _distinct(tried, matrices, final, symmetries, finalists)
+    best_score, errors, matched, scale = -1.0, np.full(3, np.inf), 0, 1.0
+    for i in kept:
         part = slice(reflection_starts[tried[i]], reflection_starts[tried[i] + 1])
         matrices[i], final[i], its_errors, its_matched, its_scale = refine(
             matrices[i], places, weights, vectors[part], strengths[part], beam, weakest, capture, _FINE_ROUNDS)
         if final[i] > best_score:
-            best, best_score, errors, matched, scale = i, final[i], its_errors, its_matched, its_scale
-    second, other, second_turn = 0.0, 0.0, np.eye(3)
-    for i in range(len(tried)):
-        if tried[i] != tried[best]:
-            other = max(other, final[i])
-        if final[i] > second and (tried[i] != tried[best]
-                                  or apart(matrices[best], matrices[i], symmetries[tried[i]]) > distinct):
-            second, second_turn = final[i], matrices[i]
-    if second == 0.0:
-        # every candidate came to the same orientation: the best template elsewhere is the rival
-        for k in order:
-            phase = phases[k % number]
-            rival = _turned(references, turns, k)
-            if phase != tried[best] or apart(matrices[best], rival, symmetries[phase]) > distinct:
-                part = slice(reflection_starts[phase], reflection_starts[phase + 1])
-                second_turn, second, _, _, _ = refine(rival, places, weights, vectors[part], strengths[part], beam, weakest,
-                                                      capture, 0)
+            best_score, errors, matched, scale = final[i], its_errors, its_matched, its_scale
+    best = kept[np.argmax(final[kept])]
+    # where every finalist came to the same orientation, the best template elsewhere is the rival
+    rival = order[0]
+    for k in order:
+        if phases[k % number] != tried[best] \
+                or apart(matrices[best], _template(references, turns, k), symmetries[tried[best]]) > distinct:
+            rival = k
+            break
+    phase, last = phases[rival % number], np.empty((1, 3, 3))
+    part = slice(reflection_starts[phase], reflection_starts[phase + 1])
+    last[0], last_score, _, _, _ = refine(_template(references, turns, rival), places, weights, vectors[part], strengths[part],
+                                          beam, weakest, capture, _COARSE_ROUNDS)
+    return (np.append(tried[kept], phase), np.concatenate((matrices[kept], last)), np.append(final[kept], last_score), errors,
+            matched, scale)
+
+
+@njit(cache=True, nogil=True)
+def _distinct(tried, matrices, scores, symmetries, most):
+    """Numbers of the best candidates, none of them within `_SAME` of a better one."""
+    kept = np.empty(most, np.int64)
+    count = 0
+    for i in np.argsort(-scores):
+        new = True
+        for k in kept[:count]:
+            if tried[k] == tried[i] and apart(matrices[k], matrices[i], symmetries[tried[i]]) < _SAME:
+                new = False
+        if new:
+            kept[count] = i
+            count += 1
+            if count == most:
                 break
-    return tried[best], matrices[best], best_score, second_turn, second, other, errors, matched, scale
+    return kept[:count]
 
 
 @njit(cache=True, nogil=True)
@@ -197,12 +234,12 @@ def _candidates(phases, references, scores, turns, opposite, candidates):
                 break
     matrices = np.empty((count, 3, 3))
     for i in range(count):
-        matrices[i] = _turned(references, turns, chosen[i])
+        matrices[i] = _template(references, turns, chosen[i])
     return order, phases[chosen[:count] % number], matrices
 
 
 @njit(cache=True, nogil=True)
-def _turned(references, turns, k):
+def _template(references, turns, k):
     """Orientation of template k, which is half a turn on from the number of templates."""
     number = len(turns)
     return about_beam(references[k % number], turns[k % number] + (math.pi if k >= number else 0.0))

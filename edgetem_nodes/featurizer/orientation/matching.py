@@ -61,31 +61,3 @@ def correlate(radii, azimuths, weights, starts, spot_radii, spot_azimuths, spot_
         scores[template] = votes[best]
         turns[template] = (best + ((after - before) / total if total > 0 else 0.0)) / per_radian
         opposite[template] = votes[(best + SECTORS // 2) % SECTORS]
-
-
-@njit(cache=True, nogil=True)
-def about_beam(orientation, angle):
-    """An orientation (3, 3) turned about the beam by an angle [rad], from x towards y."""
-    cosine, sine = math.cos(angle), math.sin(angle)
-    result = orientation.copy()
-    for j in range(3):
-        y, x = orientation[1, j], orientation[2, j]
-        result[1, j], result[2, j] = cosine * y + sine * x, cosine * x - sine * y
-    return result
-
-
-@njit(cache=True, nogil=True)
-def apart(first, second, symmetry):
-    """Least angle [rad] between two orientations (3, 3) under equivalent rotations (n, 3, 3)."""
-    largest = -1.0
-    for k in range(len(symmetry)):
-        trace = 0.0
-        for i in range(3):
-            for j in range(3):
-                # trace of first^T second S
-                entry = 0.0
-                for m in range(3):
-                    entry += second[i, m] * symmetry[k, m, j]
-                trace += first[i, j] * entry
-        largest = max(largest, trace)
-    return math.acos(min(1.0, max(-1.0, (largest - 1) / 2)))

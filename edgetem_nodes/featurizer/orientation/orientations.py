@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgetem_nodes.featurizer.orientation.library import upright
+from edgetem_nodes.featurizer.orientation.rotations import upright
 
 
 @dataclass(frozen=True)
@@ -20,10 +20,11 @@ class Orientations:
     standard_errors : (n, 3) of turns about z (in-plane), y and x (tilt) [rad], from the scatter of places and intensities
         about the fitted model; a bias common to all reflections, as of dynamical diffraction, is not in it.
     scores : (n,) cosine between the weights of the peaks and of the model, 0 to 1; given for refused patterns, too.
-    second_matrices : (n, 3, 3) the best orientation that differs by more than `Settings.distinct`, in whatever phase; NaN: none
-        was tried. second_scores : (n,) its score.
+    second_matrices : (n, 3, 3) the best orientation that differs by more than `Settings.distinct`, in whatever phase; given
+        for refused patterns, too. second_scores : (n,) its score; second_phases : (n,) its phase.
     other_phase_scores : (n,) of the best orientation in another phase; NaN with one phase.
     matched : (n,) number of peaks that are reflections. scales : (n,) size of the pattern over the model's.
+    thicknesses : (n,) [m] along the beam, where orientations were refined dynamically, else NaN.
     failures : (n,) why a pattern is not indexed; empty where it is.
     """
 
@@ -33,9 +34,11 @@ class Orientations:
     scores: np.ndarray
     second_matrices: np.ndarray
     second_scores: np.ndarray
+    second_phases: np.ndarray
     other_phase_scores: np.ndarray
     matched: np.ndarray
     scales: np.ndarray
+    thicknesses: np.ndarray
     failures: list[str]
 
     def __len__(self) -> int:
@@ -50,12 +53,12 @@ class Orientations:
     @property
     def reliability(self) -> np.ndarray:
         """(n,) 1 - second score / score (Rauch & Dupuy 2005): 0 where another orientation fits as well."""
-        return np.where(self.indexed, 1 - self.second_scores / self.scores, np.nan)
+        return np.where(self.indexed, 1 - self.second_scores / np.where(self.indexed, self.scores, 1.0), np.nan)
 
     @property
     def phase_reliability(self) -> np.ndarray:
         """(n,) 1 - score of the best other phase / score; NaN with one phase."""
-        return np.where(self.indexed, 1 - self.other_phase_scores / self.scores, np.nan)
+        return np.where(self.indexed, 1 - self.other_phase_scores / np.where(self.indexed, self.scores, 1.0), np.nan)
 
     @property
     def zone_axes(self) -> np.ndarray:
@@ -73,5 +76,5 @@ def not_indexed(count: int) -> Orientations:
     """`count` patterns without an orientation; what is found is entered."""
     blank = np.full(count, np.nan)
     turns = np.full((count, 3, 3), np.nan)
-    return Orientations(np.full(count, -1), turns, np.full((count, 3), np.nan), blank.copy(), turns.copy(), blank.copy(),
-                        blank.copy(), np.zeros(count, np.int64), blank.copy(), [""] * count)
+    return Orientations(np.full(count, -1), turns, np.full((count, 3), np.nan), blank.copy(), turns.copy(), blank.copy(), np.full(count, -1),
+                        blank.copy(), np.zeros(count, np.int64), blank.copy(), blank.copy(), [""] * count)

@@ -13,6 +13,7 @@ import numpy as np
 from numba import njit
 
 from edgetem_nodes.featurizer.orientation.library import FARTHEST
+from edgetem_nodes.featurizer.orientation.rotations import turned
 
 _LONGEST_STEP = math.radians(0.7)
 _LARGEST_STRETCH = 0.03
@@ -234,24 +235,5 @@ def refine(turn, peaks, weights, vectors, strengths, beam, weakest, capture, rou
         else:
             # the model is not linear, and peaks change their reflections: go back and less far
             step *= _SHORTER
-        turn = _rotated(best, step[0], step[1], step[2])
+        turn = turned(best, step[0], step[1], step[2])
     return best, max(best_score, 0.0), errors, best_matched, best_scale
-
-
-@njit(cache=True, nogil=True)
-def _rotated(turn, about_z, about_y, about_x):
-    """An orientation turned by small right-handed angles about the specimen's axes [rad] (z right-handed: from x to y)."""
-    angle = math.sqrt(about_z * about_z + about_y * about_y + about_x * about_x)
-    if angle < 1e-15:
-        return turn
-    z, y, x = about_z / angle, about_y / angle, about_x / angle
-    c, s = math.cos(angle), math.sin(angle)
-    result = np.empty((3, 3))
-    for j in range(3):
-        vz, vy, vx = turn[0, j], turn[1, j], turn[2, j]
-        along = (1 - c) * (z * vz + y * vy + x * vx)
-        # Rodrigues' formula; cross products in a right-handed frame (x, y, z)
-        result[0, j] = c * vz + s * (x * vy - y * vx) + along * z
-        result[1, j] = c * vy + s * (z * vx - x * vz) + along * y
-        result[2, j] = c * vx + s * (y * vz - z * vy) + along * x
-    return result
