@@ -8,13 +8,16 @@ from scipy import fft
 _LARGEST = 128
 _RATIO = 1.1
 _LEAST_PART = 0.3
+_EVEN = 0.1
+"""Unevenness, over the brightest pixels, that any ring may have: else a faint even step would beat a bright uneven one."""
 
 
 def find_disk(pattern: np.ndarray, usable: np.ndarray) -> tuple[tuple[float, float], float]:
     """Centre (y, x) and radius [pixel] to about a tenth of the radius.
 
     For every centre, also somewhat off the detector, and a range of radii, the mean of a ring outside the circle is taken
-    from the mean of a ring inside, of square roots of counts (which have equal noise), over its standard error.
+    from the mean of a ring inside, of square roots of counts (which have equal noise), over its standard
+    error from the unevenness of both rings, which a circle that only touches the disk has much of.
 
     Parameters
     ----------
@@ -54,6 +57,8 @@ class _Scene:
         self.shape = tuple(fft.next_fast_len(2 * size + 2 * self.margin, real=True) for size in image.shape)
         self.size = image.shape
         self._image, self._weight = fft.rfft2(image * weight, self.shape), fft.rfft2(weight, self.shape)
+        self._squared = fft.rfft2(image**2 * weight, self.shape)
+        self._floor = 0.25 + (_EVEN * float(np.quantile(image, 0.98))) ** 2
         self._square = tuple(np.minimum(np.arange(n), n - np.arange(n)) ** 2 for n in self.shape)
 
     def best(self, radius: float) -> tuple[float, tuple[float, float]]:
@@ -62,8 +67,8 @@ class _Scene:
         distance = np.sqrt(self._square[0][:, None] + self._square[1][None, :])
         inside = self._means((distance <= radius) & (distance > radius - width))
         outside = self._means((distance > radius) & (distance <= radius + width))
-        counts = np.maximum(inside[1] * outside[1] / np.maximum(inside[1] + outside[1], 1e-9), 0.0)
-        score = np.where(inside[2] & outside[2], (inside[0] - outside[0]) * np.sqrt(counts), -np.inf)
+        error = np.sqrt(inside[1] + outside[1])
+        score = np.where(inside[2] & outside[2], (inside[0] - outside[0]) / error, -np.inf)
         # centres more than a quarter of the detector outside it are not looked for; index -1 lies just outside
         centres = np.roll(score, (self.margin, self.margin), (0, 1))[:self.size[0] + 2 * self.margin,
                                                                      :self.size[1] + 2 * self.margin]
@@ -71,8 +76,10 @@ class _Scene:
         return float(centres[place]), (float(place[0] - self.margin), float(place[1] - self.margin))
 
     def _means(self, ring: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Mean, number of usable pixels, and whether they are enough, of the ring around every centre."""
+        """Mean, its variance, and whether there are enough usable pixels, of the ring around every centre."""
         kernel = fft.rfft2(ring.astype(float))
         count = fft.irfft2(self._weight * kernel, self.shape)
         total = fft.irfft2(self._image * kernel, self.shape)
-        return total / np.maximum(count, 1e-3), count, count > _LEAST_PART * ring.sum()
+        mean, count = total / np.maximum(count, 1e-3), np.maximum(count, 1e-3)
+        square = fft.irfft2(self._squared * kernel, self.shape) / count
+        return mean, (np.maximum(square - mean**2, 0.0) + self._floor) / count, count > _LEAST_PART * ring.sum()
