@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.colors import LogNorm, hsv_to_rgb
+from matplotlib.patches import Rectangle
 
 from edgetem_nodes.archive.pattern_file import PatternFile
-from edgetem_nodes.operator.figures import STYLE, _save, scale_bar
+from edgetem_nodes.operator.figures import STYLE, _save
 from edgetem_nodes.operator.processing.results import Curve, Picture, Result, ScanMap
 from edgetem_nodes.physics.electrons import ELEMENTARY_CHARGE
 from edgetem_nodes.physics.scan import Axis, ScanField
@@ -115,10 +116,23 @@ def _frame(axes: plt.Axes, field: ScanField, calibrated: bool) -> None:
     if calibrated:
         axes.set_xticks([])
         axes.set_yticks([])
-        scale_bar(axes, field)
+        _scale_bar(axes, field.shape, field.step[1])
     else:
         axes.set(xlabel="column (step not known)", ylabel="row")
         axes.locator_params(integer=True, nbins=6)
+
+
+def _scale_bar(axes: plt.Axes, shape: tuple[int, ...], step: float) -> None:
+    """A bar of a round length, about a quarter of the field wide, in the lower left corner; fits fields of few rows too."""
+    width = shape[1] * step
+    exponent = math.floor(math.log10(width / 4))
+    length = max(m for m in (1, 2, 5) if m * 10.0**exponent <= width / 4 or m == 1) * 10.0**exponent
+    unit, factor = next((u, f) for u, f, least in (("mm", 1e3, 1e-3), ("µm", 1e6, 1e-6), ("nm", 1e9, 1e-9), ("Å", 1e10, 0.0))
+                        if length >= least * 0.999)
+    part = length / width
+    axes.add_patch(Rectangle((0.04, 0.04), part, 0.02, transform=axes.transAxes, color="white", ec="black", lw=0.5, zorder=3))
+    axes.text(0.04 + part / 2, 0.08, f"{length * factor:g} {unit}", transform=axes.transAxes, color="white", ha="center",
+              va="bottom", fontsize=8, bbox={"facecolor": "black", "alpha": 0.45, "pad": 1, "lw": 0})
 
 
 def _vector(result: ScanMap, source: PatternFile, path: Path) -> Path:
@@ -203,7 +217,7 @@ def _picture(result: Picture, path: Path) -> Path:
         artist = axes.imshow(values, aspect=abs(y.scale / x.scale), interpolation="nearest", **style)
         axes.set_xticks([])
         axes.set_yticks([])
-        scale_bar(axes, ScanField((0.0, 0.0), (abs(y.scale), abs(x.scale)), values.shape))
+        _scale_bar(axes, values.shape, abs(x.scale))
     else:
         name, scale = SHOWN.get(x.unit, (x.unit or "pixel", 1.0))
         artist = axes.imshow(values, extent=(*_edges(x, scale), *_edges(y, scale)[::-1]), interpolation="nearest", **style)
