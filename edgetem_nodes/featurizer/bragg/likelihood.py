@@ -59,7 +59,7 @@ class Fits:
     log_ratio : (rows,) log-likelihood ratio to background alone.
     chi_square : (rows,) reduced, of the disks' places about the lattice; NaN with fewer than 4 disks found.
     pixel_chi_square : (rows,) Pearson's, a pixel.
-    found : (rows,) number of disks that stand out of their noise.
+    found : (rows,) number of disks that stand out of their noise; on_line : (rows,) whether these, 3 or more, are on one line.
     outcome : (rows,) of `fitting`.
     infinite, saturated : (rows,) number of pixels in use that are not finite, or saturated; such rows are not fitted.
     counts : (rows,) in the pixels in use.
@@ -77,6 +77,7 @@ class Fits:
     chi_square: np.ndarray
     pixel_chi_square: np.ndarray
     found: np.ndarray
+    on_line: np.ndarray
     outcome: np.ndarray
     infinite: np.ndarray
     saturated: np.ndarray
@@ -143,35 +144,51 @@ class LatticeLikelihood:
         def block(first: int, last: int) -> None:
             part = {name: value[first:last] for name, value in out.items()}
             images = np.ascontiguousarray(frames[first:last], np.float32)
-            _fit_rows(images, self.background, used, np.flatnonzero(self.gaps & (self.background > 0)), level,
+            _fit_rows(images, self.background, used, np.argwhere(self.gaps & (self.background > 0)), level,
                       self.template.phases, self.template.reach, self.template.radius, self.window, offsets,
-                      np.asarray(self.indices, float), self.search, mean, weight, self.local, self.scatter**2,
+                      np.asarray(self.indices, float), self.search, self.lattice.vector(), mean, weight, self.local, self.scatter**2,
                       self.noise.counts_per_electron, self.noise.readout_noise**2, *part.values())
 
         edges = list(range(0, rows, _BLOCK)) + [rows]
-        with ThreadPoolExecutor(self.threads) as pool:
-            list(pool.map(block, edges[:-1], edges[1:]))
+        if self.threads == 1:
+            list(map(block, edges[:-1], edges[1:]))
+        else:
+            with ThreadPoolExecutor(self.threads) as pool:
+                list(pool.map(block, edges[:-1], edges[1:]))
         return self._judged(out)
 
     def _judged(self, out: dict[str, np.ndarray]) -> Fits:
         sums = out.pop("sums")
-        outstanding = out["amplitudes"][..., 0] > DETECTION * np.sqrt(out["variances"][..., 0])
+        amplitude, variance = self._without_prior(out)
+        outstanding = amplitude > DETECTION * np.sqrt(variance)
         found = outstanding.sum(axis=1)
         a, b, d = np.moveaxis(out["information"], -1, 0)
         dy, dx = np.moveaxis(out["shift"], -1, 0)
         square = ((a * dy**2 + 2 * b * dy * dx + d * dx**2) * outstanding).sum(axis=1)
         freedom = 2.0 * found - 6.0
-        return Fits(**out, log_ratio=sums[:, 0], found=found,
+        h, k = outstanding * self.indices[:, 0], outstanding * self.indices[:, 1]
+        spread = (h * h).sum(axis=1) * (k * k).sum(axis=1) - (h * k).sum(axis=1)**2
+        return Fits(**out, log_ratio=sums[:, 0], found=found, on_line=(found > 2) & (spread == 0),
                     chi_square=np.where(freedom > 0, square / np.maximum(freedom, 1.0), np.nan),
                     pixel_chi_square=sums[:, 1] / np.maximum(sums[:, 2], 1.0))
 
+    def _without_prior(self, out: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """Amplitudes (rows, disks) and variances by the pattern's own counts: a disk is not found because it was expected."""
+        amplitude, variance = out["amplitudes"][..., 0], out["variances"][..., 0]
+        if self.prior_weight is None:
+            return amplitude, variance
+        strength = np.maximum(out["strength"], 1e-9)[:, None]
+        weight = self.prior_weight[:, 0] / strength**2
+        own = np.maximum(1.0 / np.maximum(variance, 1e-300) - weight, 1e-12)
+        return (amplitude / np.maximum(variance, 1e-300) - weight * self.prior_mean[:, 0] * strength) / own, 1.0 / own
+
     def _used(self) -> np.ndarray:
-        """Flat indices of the pixels that a fit may look at."""
+        """Pixels (n, 2) that a fit may look at."""
         y, x = np.indices(self.background.shape)
         near = np.zeros(self.background.shape, bool)
         for row, column in self.lattice.places(self.indices):
             near |= np.hypot(y - row, x - column) <= self.window + self.search
-        return np.flatnonzero((near | self.gaps) & (self.background > 0))
+        return np.argwhere((near | self.gaps) & (self.background > 0))
 
     def disk_pixels(self) -> np.ndarray:
         """Pixels (n, 2) int of a disk about its middle one."""
@@ -184,48 +201,54 @@ _BLOCK = 64
 
 
 @njit(cache=True, nogil=True)
-def _inspect(frame, used, level):
-    """Pixels in use that are not finite, or saturated, and the sum of the others."""
+def _inspect(frame, background, used, dy, dx, level):
+    """Pixels in use that are not finite, or saturated, and the sum of the others; of a pattern moved by (dy, dx)."""
     infinite, saturated, total = 0, 0, 0.0
-    flat = frame.ravel()
-    for p in used:
-        value = flat[p]
-        if not np.isfinite(value):
-            infinite += 1
-        else:
-            total += value
-            if value >= level:
-                saturated += 1
+    for p in range(len(used)):
+        i, j = used[p, 0] + dy, used[p, 1] + dx
+        if 0 <= i < frame.shape[0] and 0 <= j < frame.shape[1] and background[i, j] > 0.0:
+            value = frame[i, j]
+            if not np.isfinite(value):
+                infinite += 1
+            else:
+                total += value
+                if value >= level:
+                    saturated += 1
     return infinite, saturated, total
 
 
 @njit(cache=True, nogil=True)
-def _mean_level(frame, background, gaps, gain):
-    """Background of a pattern in units of the model's; half an electron more than seen, because none is not known exactly."""
+def _mean_level(frame, background, gaps, dy, dx, gain):
+    """Background of a pattern moved by (dy, dx) in units of the model's; half an electron more than seen, because none is not
+    known exactly."""
     counts, below = 0.5 * gain, 0.0
-    pixels, shape = frame.ravel(), background.ravel()
-    for p in gaps:
-        counts += pixels[p]
-        below += shape[p]
+    for p in range(len(gaps)):
+        i, j = gaps[p, 0] + dy, gaps[p, 1] + dx
+        if 0 <= i < frame.shape[0] and 0 <= j < frame.shape[1] and background[i, j] > 0.0:
+            counts += frame[i, j]
+            below += background[i, j]
     return max(counts, 0.5 * gain) / max(below, 1.0)
 
 
 @njit(cache=True, nogil=True)
-def _fit_rows(frames, background, used, gaps, saturation, phases, reach, radius, window, offsets, indices, search, prior_mean,
-              prior_weight, local, scatter, gain, readout, lattice, covariance, amplitudes, variances, shift, information, level,
+def _fit_rows(frames, background, used, gaps, saturation, phases, reach, radius, window, offsets, indices, search, nominal,
+              prior_mean, prior_weight, local, scatter, gain, readout, lattice, covariance, amplitudes, variances, shift, information, level,
               strength, sums, outcome, infinite, saturated, counts):
     count, terms = prior_mean.shape
     levels, found = np.zeros(count), np.zeros(6)
     for row in range(len(frames)):
         frame = frames[row]
-        infinite[row], saturated[row], counts[row] = _inspect(frame, used, saturation)
+        dy, dx = int(np.rint(lattice[row, 0] - nominal[0])), int(np.rint(lattice[row, 1] - nominal[1]))
+        infinite[row], saturated[row], counts[row] = _inspect(frame, background, used, dy, dx, saturation)
         if infinite[row] > 0 or saturated[row] > 0 or not counts[row] > 0:
             lattice[row] = np.nan
             continue
-        level[row] = _mean_level(frame, background, gaps, gain)
+        level[row] = _mean_level(frame, background, gaps, dy, dx, gain)
         if search > 0:
             coarse_lattice(frame, background, level[row], offsets, indices, lattice[row].copy(), search, found)
             lattice[row] = found
+            dy, dx = int(np.rint(found[0] - nominal[0])), int(np.rint(found[1] - nominal[1]))
+            level[row] = _mean_level(frame, background, gaps, dy, dx, gain)
         strength[row] = _first_amplitudes(frame, background, level[row], offsets, indices, lattice[row], prior_mean, gain,
                                           amplitudes[row])
         levels[:] = level[row]

@@ -145,7 +145,7 @@ class StrainMapper:
             ((fits.outcome == UNDETERMINED) & (fits.found < 3),
              lambda row: f"{fits.found[row]} of {total} disks were found, 3 or more are needed: too low a dose, or no such "
                          "lattice here"),
-            (fits.outcome == UNDETERMINED, lambda row: f"the {fits.found[row]} disks that were found lie on one line"),
+            ((fits.outcome == UNDETERMINED) | fits.on_line, lambda row: f"the {fits.found[row]} disks that were found lie on one line"),
             (fits.outcome != CONVERGED, lambda row: "the fit did not settle: too low a dose, or no such lattice here"),
             (~threshold, lambda row: f"no lattice stands out of the background, {fits.found[row]} of {total} disks do: too low a "
                                      "dose, or no such lattice here"),

@@ -18,7 +18,7 @@ MARGIN = 3.0
 """Pixels beyond the edge that a fit looks at, where its neighbours leave room."""
 _TAIL = 3.5
 """Standard deviations of the edge beyond which a disk is dark."""
-_SUBPIXELS = 8
+_SUBPIXELS = 4
 _SPARE = 2
 _PHASES, _LARGE = 16, 11
 """Sub-pixel phases an axis, half as many for disks that reach farther than `_LARGE` pixels: the table stays within a cache."""
