@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -312,10 +315,30 @@ def test_bad_samples_are_refused(frames, options, message):
         ElectronCounter.learn(frames, **options)
 
 
+def test_the_largest_rate_is_where_counting_begins_to_be_refused(cameras):
+    camera, counter = cameras["integrating", 200e3]
+    rate = counter.largest_rate
+    hit = rate * counter.learned.coincidence_area
+    assert (1 - np.exp(-hit)) / hit == pytest.approx(0.7)
+    assert counter(camera.frames(even(0.85 * rate), 20, 18)).coincidence_loss < 0.3
+    with pytest.raises(ValueError, match="coincidence hides"):
+        counter(camera.frames(even(1.2 * rate), 20, 19))
+    assert ElectronCounter(counter.learned, largest_loss=1.0).largest_rate == np.inf
+
+
 def test_frames_of_another_shape_are_refused(cameras):
     _, counter = cameras["integrating", 200e3]
     with pytest.raises(ValueError, match="do not fit"):
         counter(np.zeros((1, 64, 64), np.uint32))
+
+
+def test_the_example_of_the_page_runs():
+    page = (Path(__file__).resolve().parents[2] / "docs" / "counting.md").read_text()
+    names = {}
+    for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        exec(compile(code, "counting.md", "exec"), names)  # noqa: S102  (our own page)
+    assert names["counted"].events.shape == (128, 128)
+    assert names["dose"] == pytest.approx(0.003, rel=0.05)
 
 
 def test_events_feed_what_takes_events(cameras):

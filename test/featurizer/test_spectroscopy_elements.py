@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -139,6 +142,19 @@ def test_saturated_and_missing_channels_are_failures():
     net = ElementWindows(["Fe_Ka"], XRAY, noise=CountingNoise(saturation=255.0))(counts)["Fe_Ka"]
     assert [bool(failure) for failure in net.failures] == [False, True, True]
     assert np.isnan(net.counts[1:]).all()
+
+
+def test_the_example_of_the_page_runs():
+    page = (Path(__file__).resolve().parents[2] / "docs" / "spectroscopy.md").read_text()
+    names = {}
+    for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        exec(compile(code, "spectroscopy.md", "exec"), names)  # noqa: S102  (our own page)
+    for result in (names["shifts"], names["thickness"], names["plasmon"], names["manganese"]):
+        assert not any(result.failures)
+    # MnPS3 has its bulk plasmon at 19 eV (Kinyanjui et al., PRB 98, 035417 (2018))
+    assert np.median(names["plasmon"].energy) == pytest.approx(19.0, abs=0.6)
+    assert (names["thickness"].mean_free_paths > 3 * names["thickness"].standard_errors).all()
+    assert np.median(np.abs(names["shifts"].channels)) * 0.2 < 0.05
 
 
 def test_spectra_of_another_length_are_refused():

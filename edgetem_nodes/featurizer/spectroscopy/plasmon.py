@@ -10,9 +10,13 @@ from edgetem_nodes.featurizer.features import ELECTRONVOLT, CountingNoise, chann
 from edgetem_nodes.featurizer.spectroscopy.axes import energy_axis, rows_of
 
 MODELS = ("drude", "lorentzian", "gaussian")
+WEAKEST = 3.0
+"""Losses over their standard error; below, there is no plasmon to speak of."""
 STEPS = 40
-CONVERGED = 1e-5
-DIFFERENCE = 1e-4
+CONVERGED = 1e-4
+"""Expected fall of chi-square that ends the fit: what is left to go is a hundredth of the standard errors."""
+DIFFERENCE = 1e-6
+"""Relative step of derivatives."""
 
 
 @dataclass(frozen=True)
@@ -157,6 +161,11 @@ class PlasmonFit:
         for _ in range(STEPS):
             normal, right = self._normal(parameters, zero_loss, model, data, weight)
             diagonal = np.einsum("rii->ri", normal)
+            scale = np.sqrt(np.maximum(diagonal, 1e-300))
+            newton = np.linalg.pinv(normal / scale[:, :, None] / scale[:, None], hermitian=True)
+            done |= np.einsum("ri,rij,rj->r", right / scale, newton, right / scale) < CONVERGED
+            if done.all():
+                break
             damped = normal + np.eye(3) * (damping[:, None] * diagonal + 1e-300)[:, None]
             step = np.linalg.solve(damped, right[..., None])[..., 0]
             trial = parameters * np.exp(np.clip(step, -0.5, 0.5))
@@ -166,9 +175,6 @@ class PlasmonFit:
             parameters = np.where(better[:, None], trial, parameters)
             model = np.where(better[:, None], trial_model, model)
             damping = np.where(better, damping / 5, damping * 4)
-            done |= better & (np.abs(step).max(axis=1) < CONVERGED)
-            if done.all():
-                break
             # the weights follow the fit, so that fluctuations do not weigh themselves
             weight = np.where(better[:, None], 1 / self.noise.variance(np.maximum(model, 0)), weight)
             misfit = (weight * (data - model)**2).sum(axis=1)
@@ -204,5 +210,6 @@ class PlasmonFit:
         mark(reasons, ~((parameters[:, 0] > first) & (parameters[:, 0] < last)),
              f"the plasmon's energy lies outside its window, {first:g} to {last:g} eV")
         mark(reasons, ~(relative[:, 0] < 0.25), "the plasmon does not stand out: its energy is uncertain by more than half")
+        mark(reasons, ~(relative[:, 2] < 1 / WEAKEST**2), f"the plasmon is less than {WEAKEST:g} standard errors strong")
         return reasons
 

@@ -17,7 +17,7 @@ class EelsPlasmonScalarizer:
     """Energy, width and mean number of losses of the bulk plasmon, the chosen one first; reduced chi-square.
 
     Marked failures: values not finite or saturated, no counts, no convergence, an energy outside the window or uncertain by
-    more than half.
+    more than half, losses below three standard errors.
     """
 
     def __init__(self, settings: EelsPlasmon, noise: CountingNoise, axes: tuple[Axis, ...]) -> None:

@@ -22,6 +22,13 @@ def corrected(counted: np.ndarray, area: float) -> np.ndarray:
         return np.where(free > 0, -np.log(np.where(free > 0, free, np.nan)) / area, np.nan)
 
 
+def rate_at_loss(loss: float, area: float) -> float:
+    """Electrons a pixel and frame of which coincidence hides the part `loss`, 0 < loss < 1. area : see `corrected`."""
+    from scipy.optimize import brentq
+
+    return float(brentq(lambda x: -np.expm1(-x) / x - (1 - loss), 1e-9, 2 / (1 - loss))) / area
+
+
 def mean_loss(counts: np.ndarray, frames: int, area: float, reach: int = 3) -> float:
     """Part of the electrons that coincidence has cost, over all pixels; NaN where a region is too dense to tell.
 

@@ -106,11 +106,18 @@ class ElectronCounter:
         threshold = mean + noise * learning.sigmas_for(values, mean, noise, sigmas)
         if not abs(mean) < noise:
             raise ValueError(f"pixels without electrons read {mean:g} counts above the dark reference, more than their "
-                             f"noise, {noise:g}: the reference does not belong to these frames, or the beam is not sparse: shorten "
-                             "the dwell time")
+                             f"noise, {noise:g}: the reference does not belong to these frames, or the beam is not sparse: "
+                             "shorten the dwell time")
         learned = Learned(dark, inverse, mean, noise, threshold, np.inf, frames=len(frames))
         cls(learned, **options)
         return cls(_refined(learned, frames, blank, xray_sigmas, options), **options)
+
+    @property
+    def largest_rate(self) -> float:
+        """Electrons a pixel and frame, evenly spread, above which coincidence hides more than `largest_loss`."""
+        if self.largest_loss == 1:
+            return np.inf
+        return coincidence.rate_at_loss(self.largest_loss, self.learned.coincidence_area)
 
     def __call__(self, frames: np.ndarray) -> Counted:
         """The electrons of frames (frames, rows, columns), of any integer or float type, as the camera gave them.
