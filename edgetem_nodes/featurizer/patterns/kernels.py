@@ -46,7 +46,7 @@ def masked_sums(frames, masks, spans, inside, used, masked, most_rows, edge, run
             for column in range(0, columns, width):
                 whole = column + width <= columns
                 source, place = (frame, column) if whole else (edge, 0)
-                ahead = frames.strides[0] if whole else 0
+                ahead = frames.strides[0] + (first * columns + column * (last - first)) * frames.itemsize if whole else 0
                 moment_strip(source, inside, used, masked, first, last, place, column, running, line, ahead)
                 for d in range(len(masks)):
                     start, stop = max(first, spans[d, column // width, 0]), min(last, spans[d, column // width, 1])

@@ -122,7 +122,8 @@ def moment_strip(typing_context, frame, inside, used, masked, first, last, place
 
     To running (3, columns) add, row by row, the values to the first line, the first line to the second, the second to the
     third; to top (1, columns) the largest value. With `masked`, sums are of the pixels inside, `top` of those used; else both
-    of all. Lines `ahead` bytes further on are asked for: the next frame, which no hardware prefetches in strips.
+    of all. From `ahead` bytes behind the frame's start on, as many bytes as the strip has are asked for: the next frame, in the
+    order of its addresses, which the hardware then recognises; of strips it prefetches nothing.
     """
     def generate(context, builder, signature, arguments):
         width = lanes(frame.dtype.bitwidth // 8)
@@ -133,12 +134,13 @@ def moment_strip(typing_context, frame, inside, used, masked, first, last, place
         homes.append(largest.address(ir.Constant(INDEX, 0), column))
         walked = [(matrix.address(first, at), matrix.step) for matrix, at in (
             (pixels, place), (counted, column), (kept, column))]
+        walked.append((builder.add(pixels.start, ahead), ir.Constant(INDEX, width * pixels.item)))
 
         def loop(with_mask: bool) -> None:
             def step(addresses, values):
                 value = seen = pixels.load(addresses[0])
                 for line in range(0, width * pixels.item, CACHE_LINE):
-                    _prefetch(builder, builder.add(addresses[0], builder.add(ahead, ir.Constant(INDEX, line))))
+                    _prefetch(builder, builder.add(addresses[3], ir.Constant(INDEX, line)))
                 if with_mask:
                     seen = pixels.masked(value, kept.load(addresses[2], as_bits=True))
                     value = pixels.masked(value, counted.load(addresses[1], as_bits=True))
