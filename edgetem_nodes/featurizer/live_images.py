@@ -15,6 +15,7 @@ import numpy as np
 from edgetem_nodes.featurizer.features import CountingNoise, centre
 from edgetem_nodes.featurizer.parameters import Parameters
 from edgetem_nodes.featurizer.patterns import detectors, fields, vector_field
+from edgetem_nodes.featurizer.patterns.corrections import Corrections
 from edgetem_nodes.featurizer.patterns.events import Frames, dense
 from edgetem_nodes.featurizer.patterns.geometry import DetectorGeometry
 from edgetem_nodes.featurizer.patterns.reduction import Reduction
@@ -74,7 +75,8 @@ class LiveImages:
     refused : why an image cannot be made, by name.
     """
 
-    def __init__(self, names: Sequence[str], options: LiveOptions, noise: CountingNoise = CountingNoise()) -> None:
+    def __init__(self, names: Sequence[str], options: LiveOptions, noise: CountingNoise = CountingNoise(),
+                 corrections: Corrections | None = None) -> None:
         """Set up.
 
         Raises
@@ -84,7 +86,7 @@ class LiveImages:
         unknown = [name for name in names if name not in IMAGES]
         if unknown:
             raise ValueError(f"there is no live image {unknown[0]!r}; there are {', '.join(IMAGES)}")
-        self.names, self.options, self._noise = tuple(dict.fromkeys(names)), options, noise
+        self.names, self.options, self._noise, self._corrections = tuple(dict.fromkeys(names)), options, noise, corrections
         self.field: ScanField | None = None
         self.raster, self.refused = False, {}
         self._axes: tuple[Axis, ...] | None = None
@@ -126,7 +128,7 @@ class LiveImages:
             shift = fields.differential_phase_contrast(quadrants, quadrants, self.options.semi_convergence_angle)
             self._vector("dpc", places, shift.deflection)
         if self._ptychography is not None:
-            self._ptychography.add(places, frames if inside.all() else dense(frames)[inside])
+            self._ptychography.add(places, self._corrected(frames if inside.all() else dense(frames)[inside]))
 
     def image(self, name: str) -> np.ndarray | None:
         """The present map (rows, columns) float64, NaN where nothing was measured; None where it is refused.
@@ -168,15 +170,19 @@ class LiveImages:
         if "ssb" in self.names and self.raster:
             self._set_up_ptychography(shape, geometry)
         self._geometry, self._turn, self._axes = geometry, geometry.to_scan(), axes
-        self._reduction = Reduction(shape, masks, noise=self._noise)
+        self._reduction = Reduction(shape, masks, corrections=self._corrections, noise=self._noise)
 
     def _set_up_ptychography(self, shape: tuple[int, int], geometry: DetectorGeometry) -> None:
         corrected = {"defocus": self.options.defocus} if self.options.defocus else {}
         try:
             self._ptychography = SingleSideBand(self.field, shape, geometry, self.options.high_tension, corrected,
-                                                noise=self._noise)
+                                                usable=self._corrections and self._corrections.known(shape), noise=self._noise)
         except ValueError as error:
             self.refused["ssb"] = str(error)
+
+    def _corrected(self, frames: Frames) -> Frames:
+        """Frames as ptychography takes them, which is told apart which pixels have no value."""
+        return frames if self._corrections is None else np.nan_to_num(self._corrections.applied(dense(frames)))
 
     def _enter(self, name: str, places: np.ndarray, values: np.ndarray) -> None:
         self._maps[name].ravel()[places] = values

@@ -152,6 +152,17 @@ class Structure:
 
 
 @dataclass
+class CorrectionMaps:
+    """Maps (rows, columns) that correct diffraction patterns before anything else is made of them: .npy files."""
+
+    dark: str = parameter("", "signal without beam [counts], subtracted; empty: none", path=True)
+    gain: str = parameter("", "what counts are multiplied by once the dark signal is gone; empty: 1", path=True)
+    dead: str = parameter("", "true on pixels that are not to be used, a beam stop among them; empty: none", path=True)
+    interpolate: bool = parameter(False, "give isolated dead pixels the mean of their neighbours; else virtual detectors and the "
+                                  "centre of mass leave them out, and other scalarizers fail where they need them")
+
+
+@dataclass
 class Live:
     """Images of the running scan, beside the scalar."""
 
@@ -194,6 +205,7 @@ class Parameters:
     strain_energy: StrainEnergy = group(StrainEnergy)
     descriptor: Descriptor = group(Descriptor)
     structure: Structure = group(Structure)
+    corrections: CorrectionMaps = group(CorrectionMaps)
     live: Live = group(Live)
     output: str = parameter("", "the experiment's folder: archive.h5 in it is read where the scalarizer is changed in mid-run",
                             path=True)

@@ -17,10 +17,12 @@ from typing import Any
 import numpy as np
 
 from edgetem_nodes.featurizer.band_ratio import EelsBandRatioScalarizer
+from edgetem_nodes.featurizer.corrected import CorrectedScalarizer, read_corrections
 from edgetem_nodes.featurizer.descriptor import Column, DescriptorScalarizer
 from edgetem_nodes.featurizer.features import CountingNoise, Features, Scalarizer, failed
 from edgetem_nodes.featurizer.lattice import LatticeScalarizer
 from edgetem_nodes.featurizer.parameters import Parameters
+from edgetem_nodes.featurizer.patterns.corrections import Corrections
 from edgetem_nodes.featurizer.peak import EelsBandMaximumScalarizer, EelsPeakScalarizer
 from edgetem_nodes.featurizer.spectra import EdsWindowScalarizer, EelsEdgeScalarizer, TotalCountsScalarizer
 from edgetem_nodes.featurizer.strain_energy import ElasticSheet, StrainEnergyScalarizer
@@ -47,6 +49,8 @@ BUILT_IN: dict[str, Factory] = {
     "strain_energy": StrainEnergyScalarizer,
     "descriptor": DescriptorScalarizer,
 }
+CORRECTING = (VirtualDetectorScalarizer, CenterOfMassScalarizer)
+"""Built-in scalarizers that correct frames in their own pass."""
 STRUCTURAL = ("lattice", "strain_energy")
 """Built-in scalarizers whose details determine an atomic structure."""
 
@@ -63,6 +67,7 @@ class Definition:
     label : name of the scalar on maps; empty: the scalarizer's own.
     hash : SHA-256 (hex) of name, settings, noise and origin: rows with equal hashes were made the same way.
     structural : its details determine an atomic structure.
+    corrections : of the frames; None: they are taken as they come.
     """
 
     name: str
@@ -72,10 +77,22 @@ class Definition:
     label: str
     hash: str
     structural: bool = False
+    corrections: Corrections | None = None
+
+    def make(self, axes: tuple[Axis, ...]) -> Scalarizer:
+        """The bare scalarizer for frames with these signal axes; raises ValueError where the settings do not fit them."""
+        if self.corrections is None:
+            return self.factory(self.settings, self.noise, axes)
+        if self.factory in CORRECTING:
+            return self.factory(self.settings, self.noise, axes, corrections=self.corrections)
+        if len(axes) != 2:
+            raise ValueError(f"corrections are of diffraction patterns; the frames have {len(axes)} axis: leave them empty")
+        return CorrectedScalarizer(self.factory(self.settings, self.noise, axes), self.corrections, self.noise,
+                                   tuple(axis.size for axis in axes))
 
     def build(self, axes: tuple[Axis, ...]) -> Bound:
         """The scalarizer for frames with these signal axes; raises ValueError where the settings do not fit them."""
-        return Bound(self, tuple(axes), self.factory(self.settings, self.noise, tuple(axes)))
+        return Bound(self, tuple(axes), self.make(tuple(axes)))
 
 
 class Bound:
@@ -144,7 +161,7 @@ def define(parameters: Parameters) -> Definition:
     source = None
     if name == "descriptor":
         source = _source(parameters)
-        settings = Column(source.name, source.factory, source.settings, parameters.descriptor.column)
+        settings = Column(source.name, lambda _, __, axes: source.make(axes), None, parameters.descriptor.column)
         factory, origin, described = BUILT_IN[name], "edgetem", {"source": source.hash, "column": settings.column}
     elif name in BUILT_IN:
         if parameters.settings:
@@ -161,9 +178,12 @@ def define(parameters: Parameters) -> Definition:
             factory = point.load()
         except Exception as error:  # noqa: BLE001  (a third party's import)
             raise ValueError(f"scalarizer {name!r} ({point.value}) cannot be loaded: {error}") from error
-    identity = json.dumps({"name": name, "origin": origin, "settings": described, "noise": asdict(noise)}, sort_keys=True)
+    corrections, maps = read_corrections(parameters.corrections)
+    identity = json.dumps({"name": name, "origin": origin, "settings": described, "noise": asdict(noise)}
+                          | ({"corrections": maps} if maps else {}), sort_keys=True)
+    # A descriptor's source has corrected the frames already.
     return Definition(name, factory, settings, noise, parameters.label, hashlib.sha256(identity.encode()).hexdigest(),
-                      name in STRUCTURAL or source is not None and source.structural)
+                      name in STRUCTURAL or source is not None and source.structural, None if source else corrections)
 
 
 def _source(parameters: Parameters) -> Definition:

@@ -6,6 +6,7 @@ import numpy as np
 
 from edgetem_nodes.featurizer.features import CountingNoise, Features, angles, centre, finished, mark
 from edgetem_nodes.featurizer.parameters import CenterOfMass, VirtualDetector
+from edgetem_nodes.featurizer.patterns.corrections import Corrections
 from edgetem_nodes.featurizer.patterns.reduction import Reduction
 from edgetem_nodes.physics.scan import Axis
 
@@ -50,7 +51,8 @@ class VirtualDetectorScalarizer:
     ratios: to first order) for independent pixels.
     """
 
-    def __init__(self, settings: VirtualDetector, noise: CountingNoise, axes: tuple[Axis, ...]) -> None:
+    def __init__(self, settings: VirtualDetector, noise: CountingNoise, axes: tuple[Axis, ...],
+                 corrections: Corrections | None = None) -> None:
         if settings.outer_mrad <= settings.inner_mrad:
             raise ValueError(f"virtual_detector.outer_mrad {settings.outer_mrad:g} must be above "
                              f"virtual_detector.inner_mrad {settings.inner_mrad:g}")
@@ -78,7 +80,8 @@ class VirtualDetectorScalarizer:
             "asymmetry": (("asymmetry", "counts", "opposite_counts"), ("", "counts", "counts")),
         }[settings.quantity]
         masks = {name: _mask(axes, pixels) for name, pixels in (("chosen", self.chosen), ("other", self.other)) if len(pixels)}
-        self._reduction = Reduction((axes[0].size, axes[1].size), masks, moments=False, noise=noise)
+        self._reduction = Reduction((axes[0].size, axes[1].size), masks, moments=False, noise=noise,
+                                    corrections=corrections)
 
     def __call__(self, frames: np.ndarray) -> Features:
         reduced = self._reduction(frames)
@@ -125,7 +128,8 @@ class CenterOfMassScalarizer:
     exceeds `LARGEST_ANGLE_ERROR` it is not determined: a marked failure.
     """
 
-    def __init__(self, settings: CenterOfMass, noise: CountingNoise, axes: tuple[Axis, ...]) -> None:
+    def __init__(self, settings: CenterOfMass, noise: CountingNoise, axes: tuple[Axis, ...],
+                 corrections: Corrections | None = None) -> None:
         self.angle = settings.component == "angle"
         columns = ("magnitude", "y", "x", *(["angle"] if self.angle else []))
         self.order = [columns.index(settings.component), *(i for i, c in enumerate(columns) if c != settings.component)]
@@ -139,7 +143,7 @@ class CenterOfMassScalarizer:
         self._scale = np.array([axis.scale * 1e3 for axis in axes])
         self._origin = np.array([axis.offset * 1e3 for axis in axes]) - middle
         self.noise = noise
-        self._reduction = Reduction(mask.shape, {}, moments_mask=mask, noise=noise)
+        self._reduction = Reduction(mask.shape, {}, moments_mask=mask, noise=noise, corrections=corrections)
 
     def __call__(self, frames: np.ndarray) -> Features:
         reduced = self._reduction(frames)

@@ -11,6 +11,7 @@ import numpy as np
 from sensor_msgs.msg import Image
 
 from edgetem_nodes.archive.raster import raster_of
+from edgetem_nodes.featurizer.corrected import read_corrections
 from edgetem_nodes.featurizer.features import CountingNoise
 from edgetem_nodes.featurizer.journal import Segment
 from edgetem_nodes.featurizer.live_images import LiveImages, LiveOptions
@@ -40,6 +41,7 @@ class LivePublishing:
         settings = node.parameters
         self._node, self._period = node, settings.live.period_s
         self._noise = CountingNoise(settings.counts_per_electron, settings.readout_noise, settings.saturation)
+        self._corrections, _ = read_corrections(settings.corrections)
         self._options, self._names = LiveOptions.of(settings), tuple(settings.live.images)
         self._live = self._new()
         self._publishers = {name: node.create_publisher(Image, f"images/{name}", STATE) for name in self._live.names}
@@ -125,7 +127,7 @@ class LivePublishing:
             self._making = self._pool.submit(self._publish, live, self._stamp)
 
     def _new(self) -> LiveImages:
-        return LiveImages(self._names, self._options, self._noise)
+        return LiveImages(self._names, self._options, self._noise, self._corrections)
 
     def _publish(self, live: LiveImages, stamp: int) -> None:
         began = time.monotonic()
