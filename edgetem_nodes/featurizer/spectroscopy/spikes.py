@@ -11,6 +11,8 @@ from edgetem_nodes.featurizer.spectroscopy.axes import rows_of
 
 FEWEST_ROWS = 5
 """That tell what spectra have in common."""
+BLOCK = 1 << 20
+"""Counts that are worked on at once."""
 ROUNDS = 3
 """A spike hides its neighbours: after it is removed they are looked at again."""
 
@@ -59,20 +61,27 @@ def remove_spikes(spectra: np.ndarray, noise: CountingNoise | None = None, *, re
         raise ValueError("spectra hold values that are not finite numbers: leave those rows out")
     noise = noise or CountingNoise()
     clean = spectra.copy()
-    common = _common(spectra)
+    common, probability = _common(spectra), false_alarms / max(clean.size, 1)
+    step = max(1, BLOCK // spectra.shape[1])
+    for first in range(0, len(clean), step):
+        _clean(clean[first:first + step], common, probability, noise, reach, widest)
+    rows, channels = np.nonzero(clean != spectra)
+    removed = spectra[rows, channels].astype(float) - clean[rows, channels].astype(float)
+    return Despiked(clean, rows, channels, removed)
+
+
+def _clean(spectra: np.ndarray, common: np.ndarray, probability: float, noise: CountingNoise, reach: int, widest: int) -> None:
+    """Replace spikes in place."""
     for _ in range(ROUNDS):
-        expected, error = _expected(clean.astype(float), common, reach, noise)
-        beyond = _improbable(clean, expected + 2 * error, noise, false_alarms / max(clean.size, 1))
+        expected, error = _expected(spectra.astype(float), common, reach, noise)
+        beyond = _improbable(spectra, expected + 2 * error, noise, probability)
         beyond &= ~_broad(beyond, widest)
         if not beyond.any():
             break
         replacement = np.maximum(expected, 0)
-        if clean.dtype.kind in "ui":
+        if spectra.dtype.kind in "ui":
             replacement = np.rint(replacement)
-        clean[beyond] = replacement[beyond].astype(clean.dtype)
-    rows, channels = np.nonzero(clean != spectra)
-    removed = spectra[rows, channels].astype(float) - clean[rows, channels].astype(float)
-    return Despiked(clean, rows, channels, removed)
+        spectra[beyond] = replacement[beyond].astype(spectra.dtype)
 
 
 def _common(spectra: np.ndarray) -> np.ndarray:
