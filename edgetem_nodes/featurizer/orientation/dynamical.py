@@ -8,6 +8,7 @@ absorption; atoms vibrate by Debye-Waller factors. Disks are taken as those of a
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,8 +43,10 @@ class BlochWaves:
     def __init__(self, crystal: Crystal, library: Library, most: int = 60) -> None:
         """Tabulate; `most` beams at a time take part."""
         self.library, self.most = library, most
-        self.indices, self.vectors, self.couplings = crystal.couplings(library.reach, library.wavelength, library.lorentz_factor)
-        wide, _, values = crystal.couplings(2.05 * library.reach, library.wavelength, library.lorentz_factor)
+        beam = library.wavelength, library.lorentz_factor
+        self.indices, self.vectors, self.couplings = crystal.couplings(library.reach, *beam)
+        # differences of two beams are up to twice as long
+        wide, _, values = crystal.couplings(2.05 * library.reach, *beam)
         self._offset = np.abs(wide).max(axis=0)
         self._table = np.zeros(2 * self._offset + 1, complex)
         self._table[tuple((wide + self._offset).T)] = values
@@ -113,29 +116,29 @@ class DynamicalRefinement:
 
     def _finished(self, waves: BlochWaves, matrix: np.ndarray, beams: np.ndarray, places: np.ndarray,
                   intensities: np.ndarray) -> Dynamical:
-        """The in-plane rotation once more, and standard errors from the curvature of the misfit and its remainder."""
+        """The in-plane rotation once more, and standard errors."""
         score, thickness = self._score(waves, matrix, beams, places, intensities)
         partner, spots = self._partners(waves, matrix, beams, places)
-        errors = np.full(3, np.inf)
         found = np.flatnonzero(partner >= 0)
+        angle, error = 0.0, np.inf
         if len(found) >= 3:
-            weights = np.sqrt(np.sqrt(intensities[partner[found]]))
-            peaks, model = (part - np.average(part, axis=0, weights=weights) for part in (places[partner[found]], spots[found]))
-            dot, cross = (weights @ (peaks * model).sum(axis=1), weights @ (peaks[:, 0] * model[:, 1] - peaks[:, 1] * model[:, 0]))
-            angle, spread = np.arctan2(cross, dot), weights @ (model ** 2).sum(axis=1)
-            rest = weights @ (peaks ** 2).sum(axis=1) - np.hypot(dot, cross) ** 2 / spread
-            errors[0] = np.sqrt(max(rest, 0.0) / max(2 * len(found) - 4, 1) / spread)
-            matrix = turned(matrix, angle, 0.0, 0.0)
-        misfit = {(i, j): 1 - self._score(waves, turned(matrix, 0.0, i * _PROBE, j * _PROBE), beams, places, intensities)[0] ** 2
-                  for i in (-1, 0, 1) for j in (-1, 0, 1)}
-        curvature = np.array([[misfit[1, 0] + misfit[-1, 0] - 2 * misfit[0, 0],
-                               (misfit[1, 1] + misfit[-1, -1] - misfit[1, -1] - misfit[-1, 1]) / 4],
-                              [0.0, misfit[0, 1] + misfit[0, -1] - 2 * misfit[0, 0]]]) / _PROBE ** 2
-        curvature[1, 0] = curvature[0, 1]
+            angle, error = _in_plane(places[partner[found]], spots[found], intensities[partner[found]] ** self.library.power)
+        matrix = turned(matrix, angle, 0.0, 0.0)
+        errors = np.full(3, error)
         freedom = len(places) + np.count_nonzero(partner < 0) - 4
-        if freedom > 0 and (np.linalg.eigvalsh(curvature) > 0).all():
-            errors[1:] = np.sqrt(np.diag(np.linalg.inv(curvature / 2)) * misfit[0, 0] / freedom)
+        errors[1:] = np.inf if freedom < 1 else self._tilt_errors(
+            lambda y, x: self._score(waves, turned(matrix, 0.0, y, x), beams, places, intensities)[0]) / np.sqrt(freedom)
         return Dynamical(matrix, score, thickness, errors)
+
+    def _tilt_errors(self, score: Callable[[float, float], float]) -> np.ndarray:
+        """Standard errors about y and x of one residual [rad]: from the curvature of the misfit, 1 - score^2, and its size."""
+        misfit = {(i, j): 1 - score(i * _PROBE, j * _PROBE) ** 2 for i in (-1, 0, 1) for j in (-1, 0, 1)}
+        mixed = (misfit[1, 1] + misfit[-1, -1] - misfit[1, -1] - misfit[-1, 1]) / 4
+        curvature = np.array([[misfit[1, 0] + misfit[-1, 0] - 2 * misfit[0, 0], mixed],
+                              [mixed, misfit[0, 1] + misfit[0, -1] - 2 * misfit[0, 0]]]) / _PROBE ** 2
+        if not (np.linalg.eigvalsh(curvature) > 0).all():
+            return np.full(2, np.inf)
+        return np.sqrt(np.diag(np.linalg.inv(curvature / 2)) * misfit[0, 0])
 
     def _partners(self, waves: BlochWaves, matrix: np.ndarray, beams: np.ndarray,
                   places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -164,3 +167,12 @@ class DynamicalRefinement:
         cosine = together @ measured / np.sqrt(np.maximum(square, 1e-30) * (measured ** 2).sum())
         number = int(np.argmax(cosine))
         return float(cosine[number]), float(self.thicknesses[number])
+
+
+def _in_plane(peaks: np.ndarray, model: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
+    """Turn [rad, x towards y] of a model (n, 2) that lays it best on peaks (n, 2), size and place free, and its error."""
+    peaks, model = (part - np.average(part, axis=0, weights=weights) for part in (peaks, model))
+    dot, spread = weights @ (peaks * model).sum(axis=1), weights @ (model ** 2).sum(axis=1)
+    cross = weights @ (peaks[:, 0] * model[:, 1] - peaks[:, 1] * model[:, 0])
+    rest = weights @ (peaks ** 2).sum(axis=1) - np.hypot(dot, cross) ** 2 / spread
+    return float(np.arctan2(cross, dot)), float(np.sqrt(max(rest, 0.0) / max(2 * len(peaks) - 4, 1) / spread))

@@ -69,7 +69,7 @@ class Library:
     """Simulated templates of several phases for one high tension and one range of angles."""
 
     def __init__(self, crystals: Sequence[Crystal], high_tension: float, largest_angle: float, *,
-                 step: float = np.radians(2.0), thickness: float = 10e-9, weakest: float = 3e-4,
+                 step: float = np.radians(2.0), thickness: float = 10e-9, weakest: float = 1e-4,
                  power: float = 0.2) -> None:
         """Simulate.
 
@@ -103,7 +103,7 @@ class Library:
         scale = self.lorentz_factor * self.wavelength / np.pi
         self.reflections = Reflections(
             np.cumsum([0] + [len(vectors) for _, vectors, _ in found]), np.concatenate([vectors for _, vectors, _ in found]),
-            np.concatenate([scale * strength / crystal.volume for crystal, (_, _, strength) in zip(crystals, found, strict=True)]))
+            np.concatenate([scale * part[2] / crystal.volume for crystal, part in zip(crystals, found, strict=True)]))
         self.shortest = np.array([np.linalg.norm(vectors, axis=1).min() for _, vectors, _ in found])
         self.capture = min(_LARGEST_CAPTURE, _CAPTURE * float(self.shortest.min()))
         self.templates = self._simulated()

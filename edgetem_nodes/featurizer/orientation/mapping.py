@@ -39,7 +39,7 @@ class Settings:
     distinct : [rad] orientations closer than this are one, for the second-best score.
     """
 
-    candidates: int = 24
+    candidates: int = 40
     finalists: int = 8
     fewest_spots: int = 5
     lowest_score: float = 0.4
@@ -109,45 +109,49 @@ class OrientationMapper:
         radii = np.hypot(places[:, 0], places[:, 1])
         beam = float(np.maximum(intensities, 0).sum())
         used = (radii > _DIRECT * library.shortest.min()) & (radii <= library.reach) & (intensities > 0)
-        places, radii, intensities = places[used], radii[used], intensities[used]
-        result.matched[frame] = 0
-        if len(places) < settings.fewest_spots:
-            return (f"{len(places)} spots beside the direct beam; {settings.fewest_spots} or more are needed: more electrons, "
-                    "a thicker place, or no crystal")
+        if np.count_nonzero(used) < settings.fewest_spots:
+            return (f"{np.count_nonzero(used)} spots beside the direct beam; {settings.fewest_spots} or more are needed: more "
+                    "electrons, a thicker place, or no crystal")
+        order = np.flatnonzero(used)[np.argsort(radii[used], kind="stable")]
+        places, radii, intensities = places[order], radii[order], intensities[order] / beam
         spread = np.linalg.eigvalsh(places.T @ places)
         if spread[0] < _FLATTEST ** 2 * spread[1]:
             return "the spots lie on one line: the orientation about it is open"
-        order = np.argsort(radii, kind="stable")
-        places, radii, intensities = places[order], radii[order], intensities[order] / beam
         weakest = min(max(intensities.min() / 2, FAINTEST), BRIGHTEST)
         weights = np.maximum(intensities ** library.power - weakest ** library.power, 0.0)
-        weights /= np.linalg.norm(weights)
-        found = _match(places, radii, np.arctan2(places[:, 0], places[:, 1]) % (2 * np.pi), weights, weakest,
-                       *_arrays(library), settings.candidates, settings.finalists, settings.distinct)
-        rivals, matrices, scores, errors, matched, scale = found
+        phases, matrices, scores, errors, matched, scale = _match(
+            places, radii, np.arctan2(places[:, 0], places[:, 1]) % (2 * np.pi), weights / np.linalg.norm(weights), weakest,
+            *_arrays(library), settings.candidates, settings.finalists, settings.distinct)
+        thickness = np.nan
         if self.dynamical is not None:
-            refined = [self.dynamical(matrix, phase, places, intensities) for matrix, phase in zip(matrices, rivals, strict=True)]
+            refined = [self.dynamical(*finalist, places, intensities) for finalist in zip(matrices, phases, strict=True)]
             matrices, scores = np.array([one.matrix for one in refined]), np.array([one.score for one in refined])
-            best = int(np.argmax(scores))
-            errors, result.thicknesses[frame] = refined[best].errors, refined[best].thickness
+            chosen = refined[int(np.argmax(scores))]
+            errors, thickness = chosen.errors, chosen.thickness
+        best = self._rank(phases, matrices, scores, result, frame)
+        result.matched[frame] = matched
+        if matched < settings.fewest_spots:
+            return f"{matched} spots fit the best orientation; {settings.fewest_spots} or more are needed"
+        if scores[best] < settings.lowest_score:
+            return f"the best score, {scores[best]:.2f}, is below lowest_score, {settings.lowest_score:g}: no phase fits"
+        result.phases[frame], result.matrices[frame], result.scales[frame] = phases[best], matrices[best], scale
+        result.standard_errors[frame], result.thicknesses[frame] = errors, thickness
+        return ""
+
+    def _rank(self, phases: np.ndarray, matrices: np.ndarray, scores: np.ndarray, result: Orientations, frame: int) -> int:
+        """Enter the scores of the best finalist and of its rivals; returns its number."""
         best = int(np.argmax(scores))
-        phase, score = rivals[best], scores[best]
-        far = np.array([rivals[i] != phase or apart(matrices[best], matrices[i], library.symmetries[phase]) > settings.distinct
-                        for i in range(len(rivals))])
-        result.scores[frame], result.matched[frame] = score, matched
+        symmetry = self.library.symmetries[phases[best]]
+        far = np.array([phase != phases[best] or apart(matrices[best], matrix, symmetry) > self.settings.distinct
+                        for phase, matrix in zip(phases, matrices, strict=True)])
+        result.scores[frame] = scores[best]
         if far.any():
             second = int(np.argmax(np.where(far, scores, -1.0)))
             result.second_scores[frame], result.second_matrices[frame] = scores[second], matrices[second]
-            result.second_phases[frame] = rivals[second]
-        if len(library.crystals) > 1:
-            result.other_phase_scores[frame] = scores[rivals != phase].max(initial=0.0)
-        if matched < settings.fewest_spots:
-            return f"{matched} spots fit the best orientation; {settings.fewest_spots} or more are needed"
-        if score < settings.lowest_score:
-            return f"the best score, {score:.2f}, is below lowest_score, {settings.lowest_score:g}: no phase fits"
-        result.phases[frame], result.matrices[frame], result.scales[frame] = phase, matrices[best], scale
-        result.standard_errors[frame] = errors
-        return ""
+            result.second_phases[frame] = phases[second]
+        if len(self.library.crystals) > 1:
+            result.other_phase_scores[frame] = scores[phases != phases[best]].max(initial=0.0)
+        return best
 
 
 def _arrays(library: Library) -> tuple:

@@ -67,7 +67,7 @@ class Orientations:
 
     @property
     def in_plane(self) -> np.ndarray:
-        """(n,) [rad, 0 to 2 pi, from x towards y] turn about the beam, after the shortest one that lays the zone axis along it."""
+        """(n,) [rad, 0 to 2 pi, x towards y] turn about the beam after the shortest turn that lays the zone axis along it."""
         rest = np.einsum("nij,nkj->nik", np.nan_to_num(self.matrices), upright(np.nan_to_num(self.zone_axes)))
         return np.where(self.indexed, np.arctan2(rest[:, 1, 2], rest[:, 2, 2]) % (2 * np.pi), np.nan)
 
@@ -76,5 +76,8 @@ def not_indexed(count: int) -> Orientations:
     """`count` patterns without an orientation; what is found is entered."""
     blank = np.full(count, np.nan)
     turns = np.full((count, 3, 3), np.nan)
-    return Orientations(np.full(count, -1), turns, np.full((count, 3), np.nan), blank.copy(), turns.copy(), blank.copy(), np.full(count, -1),
-                        blank.copy(), np.zeros(count, np.int64), blank.copy(), blank.copy(), [""] * count)
+    return Orientations(
+        phases=np.full(count, -1), matrices=turns, standard_errors=np.full((count, 3), np.nan), scores=blank.copy(),
+        second_matrices=turns.copy(), second_scores=blank.copy(), second_phases=np.full(count, -1),
+        other_phase_scores=blank.copy(), matched=np.zeros(count, np.int64), scales=blank.copy(), thicknesses=blank.copy(),
+        failures=[""] * count)

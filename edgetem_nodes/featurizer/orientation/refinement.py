@@ -202,7 +202,8 @@ def refine(turn, peaks, weights, vectors, strengths, beam, weakest, capture, rou
     turn : (3, 3) crystal to specimen. peaks : (peaks, 2), (y, x) [1/m]. weights : (peaks,), squares sum to 1.
     vectors, strengths : reflections of the phase, (n, 3) [1/m] and (n,) [1/m].
     beam : wavelength [m], broadening [1/m], reach [1/m] and power of the library.
-    weakest : fraction of the beam in the weakest disk that would be seen. capture : [1/m] within which a peak is a reflection's.
+    weakest : fraction of the beam in the weakest disk that would be seen.
+    capture : [1/m] within which a peak is a reflection's.
     rounds : of refinement; 0: only the score.
 
     Returns
@@ -219,7 +220,8 @@ def refine(turn, peaks, weights, vectors, strengths, beam, weakest, capture, rou
     pose, step, trial = (1.0, 0.0, 0.0), np.zeros(3), np.full(3, np.inf)
     for _ in range(rounds + 1):
         count = _predict(turn, vectors, strengths, beam, weakest, spots, values, slopes)
-        pull_y, pull_x, alone, empty = _assign(peaks, count, spots, values, slopes, capture, pose, model, leans, places, normal)
+        pull_y, pull_x, alone, empty = _assign(peaks, count, spots, values, slopes, capture, pose, model, leans, places,
+                                               normal)
         strongest, matched = model.max(), 0
         for k in range(number):
             found[k] = model[k] > _NEGLIGIBLE * strongest
@@ -228,7 +230,8 @@ def refine(turn, peaks, weights, vectors, strengths, beam, weakest, capture, rou
         if score > best_score and matched >= 3:
             best, best_score, best_matched, best_scale = turn, score, matched, pose[0]
             step[0], stretch, shift_y, shift_x, _, trial[0] = _similarity(peaks, weights, places, found, capture)
-            step[1], step[2], trial[1], trial[2] = _tilt(weights, model, leans, normal, (pull_y, pull_x), alone, empty)
+            pull = (pull_y, pull_x)
+            step[1], step[2], trial[1], trial[2] = _tilt(weights, model, leans, normal, pull, alone, empty)
             step[1:] /= max(1.0, math.hypot(step[1], step[2]) / _LONGEST_STEP)
             errors[:] = trial
             pose = (stretch, shift_y, shift_x)
