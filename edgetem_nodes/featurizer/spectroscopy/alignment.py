@@ -60,8 +60,8 @@ def common_shifts(spectra: np.ndarray, most: int, noise: CountingNoise | None = 
 
     Every spectrum is compared with the mean of all, smoothed as its noise allows, displaced and multiplied by a straight line
     (thickness and background of places differ): first by whole channels, where the weighted squared difference is least, then
-    between channels by Gauss-Newton steps. Aligned spectra make the next mean. The standard error is the Cramer-Rao bound of counting
-    noise; to it comes the noise of the mean, small for many spectra.
+    between channels by Gauss-Newton steps. Aligned spectra make the next mean. The standard error is the Cramer-Rao bound of
+    counting noise; to it comes the noise of the mean, small for many spectra.
 
     Parameters
     ----------
