@@ -1,10 +1,11 @@
 """How many frames a second the running graph sustains with none lost: `edgetem bench graph`.
 
-Microscope, detector, featurizer and compressor run as processes of their own and are brought up as an experiment brings
-them up. This process takes the planner's part: it asks the microscope for scans, one after the other, and keeps every
-`Measurements`. The simulated detector draws electrons from patterns of the virtual microscope (docs/throughput.md) as fast
-as its consumers' credit allows. Afterwards every index must have been measured once, the archive must hold every frame, and
-a sample of them is compared bit for bit with what the source draws.
+Microscope, detector, featurizer and compressor run as processes and are brought up as an experiment brings them up. This
+process takes the planner's part: it asks the microscope for scans, one after the other, and keeps every `Measurements`. The
+simulated detector draws electrons from patterns of the virtual microscope (docs/throughput.md) as fast as its consumers'
+credit allows. Afterwards every index must have been measured once, the archive must hold every frame, and a sample of them
+is compared bit for bit with what the source draws. Detector, featurizer and compressor share a process, where blocks are
+handed on; further cases have them apart.
 """
 
 from __future__ import annotations
@@ -35,6 +36,9 @@ SCAN = 256
 SEED = 7
 SAMPLE = 200
 """Frames of each case that are compared bit for bit."""
+FAST: dict[str, dict] = {
+    "detector": {"block_mib": 4.0}, "featurizer": {"window_MiB": 32}, "compressor": {"window_MiB": 64, "chunk_KiB": 4096}}
+"""Settings for a fast camera: what a block costs beside its bytes counts half."""
 NODES = ("compressor", "featurizer", "detector", "microscope")
 """In order of activation."""
 PATIENCE = 120.0
@@ -48,30 +52,32 @@ def run(quick: bool = False) -> dict:
 
     prepare()
     isolate()
-    cases = [measure(pixels, 5.0 if quick else 60.0) for pixels in SHAPES]
-    return {"threads": 2, **cases[0], "cases": cases}
+    cases = [measure(pixels, 3.0 if quick else 60.0) for pixels in SHAPES]
+    if not quick:
+        cases += [measure(SHAPES[0], 20.0, together=()), measure(SHAPES[0], 20.0, together=NODES[:2])]
+    return {"threads": len(os.sched_getaffinity(0)), **cases[0], **_limits(), "cases": cases}
 
 
-def measure(pixels: int, seconds: float, scalarizer: str = "virtual_detector", apart: bool = True,
+def measure(pixels: int, seconds: float, scalarizer: str = "virtual_detector", together: tuple[str, ...] = NODES[:3],
             settings: dict[str, dict] | None = None) -> dict:
     """One case: frames of `pixels` x `pixels`, streamed for `seconds`.
 
     Parameters
     ----------
     scalarizer : that the featurizer computes.
-    apart : every node in a process of its own; else featurizer and compressor share one.
+    together : nodes that share a process; the others have one each.
     settings : further parameters by node.
     """
     with tempfile.TemporaryDirectory(prefix="edgetem-bench-") as folder:
         parameters = _parameters(pixels, scalarizer, Path(folder), settings or {})
-        with _graph(parameters, Path(folder), apart) as processes, _Planner() as planner:
+        with _graph(parameters, Path(folder), together) as processes, _Planner() as planner:
             planner.bring_up()
-            planner.scan(4096)
+            planner.scan(2048)
             planner.settle()
             before, start = _cpu_seconds(processes), time.monotonic()
             first = len(planner.ends)
             while time.monotonic() - start < seconds:
-                planner.scan(SCAN * SCAN if seconds > 20 else SCAN * SCAN // 4)
+                planner.scan(SCAN * SCAN // (1 if seconds >= 20 else 4) // (pixels // SHAPES[0])**2)
             end = planner.settle()
             after = _cpu_seconds(processes)
             memory = {name: _peak_mb(process.pid) for name, process in processes.items()}
@@ -105,22 +111,23 @@ def _parameters(pixels: int, scalarizer: str, folder: Path, settings: dict[str, 
         "microscope": {"seed": SEED, **instrument}, "detector": {"seed": SEED, "stream.places": 8, **instrument},
         "featurizer": {"scalarizer": scalarizer, "virtual_detector.outer_mrad": 20.0, "output": str(folder)},
         "compressor": {"output": str(folder)}}
-    for name, more in settings.items():
-        values[name].update(more)
+    for changes in (FAST, settings):
+        for name, more in changes.items():
+            values[name].update(more)
     return values
 
 
 @contextlib.contextmanager
-def _graph(parameters: dict[str, dict], folder: Path, apart: bool) -> Iterator[dict[str, subprocess.Popen]]:
+def _graph(parameters: dict[str, dict], folder: Path, together: tuple[str, ...]) -> Iterator[dict[str, subprocess.Popen]]:
     """The nodes' processes by name; they are ended on the way out."""
     import yaml
 
     file = folder / "parameters.yaml"
     file.write_text(yaml.safe_dump({name: {"ros__parameters": values} for name, values in parameters.items()}))
-    groups = [[name] for name in NODES] if apart else [["compressor", "featurizer"], ["detector"], ["microscope"]]
+    groups = [list(together), *([name] for name in NODES if name not in together)]
     processes = {}
     try:
-        for names in groups:
+        for names in filter(None, groups):
             processes["+".join(names)] = subprocess.Popen([
                 sys.executable, "-m", "edgetem_nodes", *names, "--ros-args", "--log-level", "warn", "--params-file", str(file)])
         yield processes
@@ -323,6 +330,31 @@ def _archived(folder: Path, parameters: dict[str, dict], planner: _Planner) -> d
     return {"archived": held, "frames_compared": compared, "blocks_verified": blocks, "stored_mb": round(size / 1e6, 1)}
 
 
+def _limits() -> dict[str, float]:
+    """What one core does with a block of frames as the source draws them [MB/s of frames]: the work that nobody can leave out."""
+    import hashlib
+    import zlib
+
+    import numpy as np
+
+    from edgetem_nodes.compressor.codec import Codec
+
+    rng = np.random.default_rng(SEED)
+    block = rng.poisson(ELECTRONS / SHAPES[0]**2, (128, SHAPES[0], SHAPES[0])).astype(np.uint16)
+    codec, data = Codec(), memoryview(block).cast("B")
+    work = {"memcpy": lambda: bytearray(data), "crc32": lambda: zlib.crc32(data),
+            "sha256": lambda: hashlib.sha256(data).digest(), "encode": lambda: codec.encode(block)}
+    result = {}
+    for name, once in work.items():
+        best = np.inf
+        for _ in range(10):
+            start = time.perf_counter()
+            once()
+            best = min(best, time.perf_counter() - start)
+        result[f"{name}_mb_per_s"] = round(block.nbytes / best / 1e6)
+    return result
+
+
 def _cpu_seconds(processes: dict[str, subprocess.Popen]) -> dict[str, float]:
     """Processor time so far of every process of the graph, and of this one (the planner)."""
     tick = os.sysconf("SC_CLK_TCK")
@@ -348,7 +380,7 @@ def main() -> None:
     parser.add_argument("--pixels", type=int, help="one case alone: camera pixels along each axis")
     parser.add_argument("--seconds", type=float, default=10.0, help="of the one case")
     parser.add_argument("--scalarizer", default="virtual_detector", help="of the one case")
-    parser.add_argument("--composed", action="store_true", help="featurizer and compressor in one process")
+    parser.add_argument("--together", default=",".join(NODES[:3]), help="nodes of the one case that share a process")
     parser.add_argument("--set", action="append", default=[], metavar="NODE.KEY=VALUE", help="a parameter of the one case")
     options = parser.parse_args()
     if options.pixels:
@@ -364,7 +396,8 @@ def main() -> None:
             key, _, value = text.partition("=")
             node, _, key = key.partition(".")
             settings.setdefault(node, {})[key] = yaml.safe_load(value)
-        record = measure(options.pixels, options.seconds, options.scalarizer, not options.composed, settings)
+        record = measure(options.pixels, options.seconds, options.scalarizer,
+                         tuple(filter(None, options.together.split(","))), settings)
     else:
         record = run(options.quick)
     print(json.dumps(record) if options.json else json.dumps(record, indent=1))

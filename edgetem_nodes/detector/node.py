@@ -17,7 +17,7 @@ from edgetem.srv import Arm
 from edgetem_nodes.detector.parameters import Parameters
 from edgetem_nodes.detector.sources import make_source
 from edgetem_nodes.detector.streaming import Acquisition, Block, CreditGate, Outcome, Streamer
-from edgetem_nodes.graph.block_feed import hears_blocks
+from edgetem_nodes.graph.block_feed import BlockPublisher, hears_blocks
 from edgetem_nodes.graph.column import exposure_of
 from edgetem_nodes.graph.history import read_history
 from edgetem_nodes.graph.credit import CreditWindow
@@ -31,7 +31,7 @@ from edgetem_nodes.graph.messages import (
     to_uuid,
 )
 from edgetem_nodes.graph.node import GraphNode, Peer
-from edgetem_nodes.graph.quality_of_service import BLOCKS, CREDITS, EVENTS
+from edgetem_nodes.graph.quality_of_service import CREDITS, EVENTS
 
 MEBIBYTE = 1 << 20
 WATCH = 0.25
@@ -74,7 +74,7 @@ class DetectorNode(GraphNode):
         self._run: _Run | None = None
         self._common: tuple[Acquisition, DetectorBlock] | None = None
         self._axes: list | None = None
-        self._blocks = self.create_publisher(DetectorBlock, "detector_block", BLOCKS)
+        self._blocks = BlockPublisher(self)
         self._ends = self.create_publisher(AcquisitionEnd, "acquisition_end", EVENTS)
         self._entities = [
             self.create_subscription(Credit, "credit", self._on_credit, CREDITS),
@@ -104,7 +104,7 @@ class DetectorNode(GraphNode):
         self.destroy_timer(self._watch)
         for entity in self._entities:
             (self.destroy_service if entity is self._entities[-1] else self.destroy_subscription)(entity)
-        self.destroy_publisher(self._blocks)
+        self._blocks.destroy()
         self.destroy_publisher(self._ends)
         self._source.close()
 
@@ -210,7 +210,8 @@ class DetectorNode(GraphNode):
             self._run = None
         self._finish(run, outcome)
 
-    def _send(self, acquisition: Acquisition, block: Block, number: int) -> None:
+    def _send(self, acquisition: Acquisition, block: Block, number: int) -> bool:
+        """Publish a block; returns whether its data stays in use."""
         data = _bytes_of(block)
         message = self._common_message(acquisition)
         message.header.stamp = to_stamp(0, acquisition.time_of(block.first_index))
@@ -226,10 +227,13 @@ class DetectorNode(GraphNode):
         message.crc32 = zlib.crc32(data)
         message.source_duration = block.source_duration
         message.data = data
-        self._blocks.publish(message)
+        in_use = self._blocks.publish(message)
+        if in_use:
+            self._common = None
+        return in_use
 
     def _common_message(self, acquisition: Acquisition) -> DetectorBlock:
-        """The message of an acquisition's blocks, with what they have in common; publishing copies it."""
+        """The message of an acquisition's blocks, with what they have in common."""
         if self._common is None or self._common[0] is not acquisition:
             message = DetectorBlock(acquisition_id=from_uuid(acquisition.acquisition_id), detector=self._source.name,
                                     dtype=np.dtype(self._source.dtype).name, encoding="raw")

@@ -229,14 +229,19 @@ class Reader:
             block.data = self._buffer if block.parts[0].nbytes == len(self._buffer) else None
         return block
 
+    def give_away(self) -> None:
+        """Read the next block into another buffer: this one is in use."""
+        self._buffer = array.array("B")
+
     def _space(self, frames: int) -> np.ndarray | None:
-        """Room for frames (frames, *frame_shape) that is used again for every block; None: the source brings its own."""
+        """Room for frames (frames, *frame_shape), used again for every block unless it was given away; None: the source brings
+        its own."""
         source = self._source
         if not hasattr(source, "read_into"):
             return None
         size = frames * int(np.prod(source.frame_shape)) * np.dtype(source.dtype).itemsize
         if len(self._buffer) != size:
-            self._buffer = array.array("B", bytes(size))
+            self._buffer = array.array("B", b"\0") * size
         return np.frombuffer(self._buffer, source.dtype).reshape(frames, *source.frame_shape)
 
 
@@ -247,12 +252,13 @@ class Streamer:
     ----------
     source : where frames come from.
     gate : the consumers' credit.
-    send : called with the acquisition, the block and its running number, in the streaming thread.
+    send : called with the acquisition, the block and its running number, in the streaming thread; returns whether the block's
+        data stays in use.
     block_bytes, spool_bytes : size of a block; room for frames of a source that cannot pause.
     interval : [s] that frames wait at most for their block to fill.
     """
 
-    def __init__(self, source: DetectorSource, gate: CreditGate, send: Callable[[Acquisition, Block, int], None],
+    def __init__(self, source: DetectorSource, gate: CreditGate, send: Callable[[Acquisition, Block, int], bool],
                  block_bytes: int, spool_bytes: int, interval: float) -> None:
         self._source = source
         self._gate = gate
@@ -273,7 +279,8 @@ class Streamer:
         try:
             for number, block in enumerate(self._blocks(acquisition, most)):
                 self._gate.take(block.count)
-                self._send(acquisition, block, number)
+                if self._send(acquisition, block, number):
+                    self._reader.give_away()
                 sent = block.first_index + block.count
                 if block.failure is not None:
                     raise block.failure

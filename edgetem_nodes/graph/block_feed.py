@@ -1,7 +1,8 @@
-"""Detector blocks for all nodes of a process: received once, checked once.
+"""Detector blocks for all nodes of a process: received once, checked once; and not sent at all where the detector is there.
 
-Receiving a block copies it several times and checks its CRC-32; that is most of what a consumer spends on a fast detector.
-Nodes that share a process and an executor (`edgetem compose compressor featurizer`) share one subscription.
+Sending and receiving a block copies it several times and computes its CRC-32 anew; that is most of what a consumer spends on
+a fast detector. Nodes that share a process and an executor (`edgetem compose compressor featurizer`) share one subscription.
+Where the detector is among them it hands its blocks on as they are; what listens in other processes gets them as ever.
 """
 
 from __future__ import annotations
@@ -41,16 +42,17 @@ class ReceivedBlock:
 
 
 class _Feed:
-    """One subscription and those who share it."""
+    """One subscription, or the detector itself, and those who share it."""
 
     def __init__(self) -> None:
         self.listeners: list[BlockSubscription] = []
+        self.publisher: BlockPublisher | None = None
         self._owner: Node | None = None
         self._subscription: Any = None
 
     def settle(self) -> None:
-        """Have a subscription of the first listener's node, or none where nobody listens."""
-        owner = self.listeners[0].node if self.listeners else None
+        """Have a subscription of the first listener's node; none where nobody listens, or the detector is here."""
+        owner = self.listeners[0].node if self.listeners and self.publisher is None else None
         if owner is self._owner:
             return
         if self._owner is not None:
@@ -63,11 +65,54 @@ class _Feed:
             block = ReceivedBlock(message, block_data(message))
         except (ValueError, TypeError) as error:
             block = ReceivedBlock(message, None, str(error))
+        self.hand_on(block)
+
+    def hand_on(self, block: ReceivedBlock) -> None:
+        """Call all who listen; in the executor's thread."""
         for listener in tuple(self.listeners):
             listener.callback(block)
 
 
 _feeds: dict[tuple, _Feed] = {}
+
+
+def _feed(node: Node) -> tuple[tuple, _Feed]:
+    """The feed of a node's executor and topic, and its key."""
+    key = (node.executor or node, node.resolve_topic_name(TOPIC))
+    return key, _feeds.setdefault(key, _Feed())
+
+
+class BlockPublisher:
+    """The detector's mouth; make it in `setup`, `destroy` it in `teardown`, both in the executor's thread.
+
+    Nodes of the same executor hear only this detector, as long as it is there.
+    """
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
+        self._publisher = node.create_publisher(DetectorBlock, TOPIC, BLOCKS)
+        self._key, self._feed = _feed(node)
+        self._feed.publisher = self
+        self._feed.settle()
+
+    def publish(self, message: DetectorBlock) -> bool:
+        """Send a block, from any thread; returns whether message and data are in use from now on: then leave them alone."""
+        here = bool(self._feed.listeners)
+        if here:
+            shape = tuple(message.shape)
+            block = ReceivedBlock(message, np.frombuffer(message.data, message.dtype).reshape(shape))
+            self.node.executor.create_task(self._feed.hand_on, block)
+        if not here or self._publisher.get_subscription_count():
+            self._publisher.publish(message)
+        return here
+
+    def destroy(self) -> None:
+        """Send no more."""
+        self._feed.publisher = None
+        self._feed.settle()
+        if not self._feed.listeners:
+            _feeds.pop(self._key, None)
+        self.node.destroy_publisher(self._publisher)
 
 
 class BlockSubscription:
@@ -81,25 +126,24 @@ class BlockSubscription:
 
     def __init__(self, node: Node, callback: Callable[[ReceivedBlock], None]) -> None:
         self.node, self.callback = node, callback
-        self._key = (node.executor or node, node.resolve_topic_name(TOPIC))
-        feed = _feeds.setdefault(self._key, _Feed())
-        feed.listeners.append(self)
-        feed.settle()
+        self._key, self._feed = _feed(node)
+        self._feed.listeners.append(self)
+        self._feed.settle()
 
     def destroy(self) -> None:
         """Hear no more."""
-        feed = _feeds[self._key]
-        feed.listeners.remove(self)
-        feed.settle()
-        if not feed.listeners:
-            del _feeds[self._key]
+        self._feed.listeners.remove(self)
+        self._feed.settle()
+        if not self._feed.listeners and self._feed.publisher is None:
+            _feeds.pop(self._key, None)
 
 
 def hears_blocks(node: Node, name: str) -> bool:
     """Whether `node` sees that the consumer `name` in its namespace says credit, and that it or its process hears blocks."""
     whose = (name, node.get_namespace())
+    here = {(other.node.get_name(), other.node.get_namespace()) for other in _feed(node)[1].listeners}
     says = [bytes(p.endpoint_gid)[:PARTICIPANT] for p in node.get_publishers_info_by_topic("credit")
             if (p.node_name, p.node_namespace) == whose]
     ears = node.get_subscriptions_info_by_topic(TOPIC)
-    there = whose in {(s.node_name, s.node_namespace) for s in ears}
+    there = whose in here | {(s.node_name, s.node_namespace) for s in ears}
     return bool(says) and (there or not {bytes(s.endpoint_gid)[:PARTICIPANT] for s in ears}.isdisjoint(says))

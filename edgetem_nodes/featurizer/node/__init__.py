@@ -29,8 +29,8 @@ from edgetem_nodes.graph.node import GraphNode
 from edgetem_nodes.graph.quality_of_service import EVENTS, PREVIEW, STATE
 from edgetem_nodes.physics.scan import Axis, ScanField
 
-REHEARSAL = tuple(Axis(name, "rad", 2e-3, -0.256, 256) for name in ("ky", "kx"))
-"""Axes of a pattern on which a scalarizer of patterns is tried before frames come."""
+REHEARSAL = (64, 256)
+"""Pixels along each axis of patterns on which a scalarizer is tried before frames come: what is compiled may depend on them."""
 FIRST_VERSION = 1
 """Of the scalarizer that the configuration names; a change in mid-run gives the next."""
 
@@ -93,10 +93,12 @@ class FeaturizerNode(GraphNode):
 
         That takes seconds the first time, and a consumer that says nothing for so long ends an acquisition.
         """
-        frames = np.ones((4, *(axis.size for axis in REHEARSAL)), np.uint16)
-        with suppress(ValueError):  # it takes no patterns, or not these
-            self.definition.build(REHEARSAL)(frames)
-            self._live.rehearse(REHEARSAL, frames)
+        for pixels in REHEARSAL:
+            axes = tuple(Axis(name, "rad", 0.512 / pixels, -0.256, pixels) for name in ("ky", "kx"))
+            frames = np.ones((4, pixels, pixels), np.uint16)
+            with suppress(ValueError):  # it takes no patterns, or not these
+                self.definition.build(axes)(frames)
+                self._live.rehearse(axes, frames)
 
     # ---- what arrives -----------------------------------------------------------------------------------------
 
