@@ -177,11 +177,9 @@ def test_scalarizers_say_what_the_fits_say_and_rows_stand_alone():
     assert scalarizer(counts).values[0, 0] == pytest.approx(120 * LogRatio(ENERGIES, 3.0)(counts).mean_free_paths[0])
 
 
-def test_where_there_is_no_specimen_there_is_no_plasmon():
-    """Spectra of a zero loss alone and of one over a little white noise: marked failures, hardly ever a number."""
+@pytest.mark.parametrize("white", [0.002, 0.3])
+def test_where_there_is_no_specimen_there_is_no_plasmon(white):
+    """Spectra of a zero loss over a little white noise: marked failures, hardly ever a number."""
     rng = np.random.default_rng(4)
-    counts = rng.poisson(1e5 * spectra(0.0) + 0.3, size=(40, len(ENERGIES)))
-    fit = PlasmonFit(ENERGIES, [7.0, 45.0], 3.0)(rng.poisson(1e5 * spectra(0.0) + 0.002, size=(40, len(ENERGIES))))
-    assert np.mean([bool(failure) for failure in fit.failures]) > 0.9
-    # a background that the model does not know is fitted, and told by its width
-    assert np.nanmedian(PlasmonFit(ENERGIES, [7.0, 45.0], 3.0)(counts).width) > 20
+    fit = PlasmonFit(ENERGIES, [7.0, 45.0], 3.0)(rng.poisson(1e5 * spectra(0.0) + white, size=(20, len(ENERGIES))))
+    assert np.mean([bool(failure) for failure in fit.failures]) > 0.85

@@ -76,11 +76,11 @@ def test_power_law_is_that_of_a_poisson_fit(hyperspy, data_root):
     # channels from 756 to 916 eV: a range in eV is rounded to the nearest channels, beyond 750 eV
     inside = (energies >= 750) & (energies <= 920)
     model.set_signal_range_from_mask(inside)
-    for column in range(4):
+    for column in range(2):
         model.axes_manager.indices = (column,)
-        law.r.value = ours.exponent[column] * 1.1
+        law.r.value = ours.exponent[column] * 1.05
         law.A.value = spectra[column, 10] / 4 * energies[10]**law.r.value
-        model.fit(loss_function="ML-poisson", optimizer="Nelder-Mead", tol=1e-12, options={"maxiter": 20000})
+        model.fit(loss_function="ML-poisson", optimizer="Nelder-Mead", tol=1e-9, options={"maxiter": 2000})
         assert law.r.value == pytest.approx(ours.exponent[column], rel=2e-3)
 
 
