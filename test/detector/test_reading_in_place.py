@@ -5,6 +5,9 @@ import uuid
 import numpy as np
 
 from edgetem.srv import Arm
+from edgetem_nodes.detector.streaming import Acquisition, CreditGate, Streamer
+from edgetem_nodes.graph.credit import CreditWindow
+from edgetem_nodes.physics.exposure import Exposure
 
 RUN = uuid.UUID(int=1)
 FRAME = 32 * 64 * 2
@@ -64,3 +67,15 @@ def test_a_source_that_fails_in_mid_block_sends_what_it_had(rig):
     lab.wait(lambda: sum(b.shape[0] for b in lab.blocks) == end.sent)
     if end.sent:
         assert np.array_equal(lab.received(RUN), lab.source.frames(0, 0, end.sent))
+
+
+def test_a_block_that_stays_in_use_is_not_written_over(rig):
+    source = filling(rig().source)
+    kept = []
+    streamer = Streamer(source, CreditGate(CreditWindow([])), lambda _a, block, _n: kept.append(block) or True, 16 * FRAME,
+                        1 << 20, 60.0)
+    path = Exposure(2, 0.0, np.zeros((100, 2)), 1e-3, 1e-3, {})
+    assert streamer.stream(Acquisition(RUN, path, 0)).sent == 100
+    assert len(kept) == 7
+    assert np.array_equal(np.concatenate([block.parts[0] for block in kept]), source.frames(2, 0, 100))
+    assert all(block.data is not None and len(block.data) == block.count * FRAME for block in kept)

@@ -1,5 +1,6 @@
 """Nodes of one process share what they hear of the detector's blocks."""
 
+import threading
 import zlib
 
 import numpy as np
@@ -8,7 +9,7 @@ import rclpy
 from rclpy.executors import SingleThreadedExecutor
 
 from edgetem.msg import Credit, DetectorBlock
-from edgetem_nodes.graph.block_feed import BlockSubscription, hears_blocks
+from edgetem_nodes.graph.block_feed import BlockPublisher, BlockSubscription, hears_blocks
 from edgetem_nodes.graph.messages import byte_array, number_array
 from edgetem_nodes.graph.quality_of_service import BLOCKS, CREDITS
 
@@ -104,3 +105,54 @@ def test_the_detector_sees_who_hears_through_another(process):
     process.until(lambda: process.ears() == ["one"])
     assert hears_blocks(process.detector, "one") and hears_blocks(process.detector, "two")
     assert not hears_blocks(process.detector, "three")
+
+
+def message_of(number):
+    message = DetectorBlock(block_index=number, dtype="uint16", crc32=zlib.crc32(FRAMES.tobytes()))
+    message.shape, message.data = number_array(FRAMES.shape, "I"), byte_array(FRAMES)
+    return message
+
+
+def test_a_detector_of_the_same_process_hands_its_blocks_on(process):
+    process.listen(process.one)
+    process.until(lambda: process.ears() == ["one"])
+    publisher = BlockPublisher(process.detector)
+    process.until(lambda: process.ears() == [])
+    second = process.listen(process.two)
+    sent = [message_of(number) for number in range(3)]
+    thread = threading.Thread(target=lambda: [publisher.publish(message) for message in sent])
+    thread.start()
+    thread.join()
+    assert not process.heard["one"], "it is heard in the executor's thread"
+    process.until(lambda: len(process.heard["one"]) == len(process.heard["two"]) == 3)
+    assert all(block.message is message for block, message in zip(process.heard["two"], sent, strict=True))
+    assert np.array_equal(process.heard["one"][2].frames, FRAMES)
+    assert publisher.publish(message_of(3)), "its data is in use"
+    second.destroy()
+    publisher.destroy()
+    process.until(lambda: process.ears() == ["one"])
+    process.until(lambda: process.publisher.get_subscription_count() == 1)
+    process.send(9)
+    process.until(lambda: process.heard["one"][-1].message.block_index == 9)
+
+
+def test_other_processes_hear_what_is_handed_on(process):
+    publisher = BlockPublisher(process.detector)
+    assert not publisher.publish(message_of(0)), "nobody here: the data may be used again"
+    process.listen(process.one)
+    stranger = rclpy.create_node("stranger", context=process.context)
+    elsewhere, heard = SingleThreadedExecutor(context=process.context), []
+    elsewhere.add_node(stranger)
+    BlockSubscription(stranger, heard.append)
+    process.until(lambda: process.ears() == ["stranger"] and publisher._publisher.get_subscription_count() == 1)
+    publisher.publish(message_of(5))
+    for _ in range(2000):
+        if heard:
+            break
+        elsewhere.spin_once(timeout_sec=0.01)
+    process.until(lambda: process.heard["one"])
+    assert heard[0].message.block_index == 5 and np.array_equal(heard[0].frames, FRAMES)
+    assert len(process.heard["one"]) == 1
+    publisher.destroy()
+    stranger.destroy_node()
+    elsewhere.shutdown()
