@@ -32,12 +32,10 @@ class Block:
     ----------
     segment : number of the array that holds it.
     where : slices over the leading dimensions (frames, or rows and columns) of that array.
-    places : (frames,) int64, index of each frame in the scan (row * columns + column), or in the list of positions.
     """
 
     segment: int
     where: tuple[slice, ...]
-    places: np.ndarray
 
 
 class FrameStore:
@@ -87,20 +85,20 @@ class FrameStore:
 
     def plan(self, block_bytes: int = BLOCK) -> list[Block]:
         """All blocks in the order of reading: whole chunks, at most `block_bytes` unless one chunk has more."""
-        blocks, offset = [], 0
-        for number, array in enumerate(self._arrays):
-            frames = max(1, block_bytes // max(1, self.frame_bytes))
-            shape, chunk = tuple(int(n) for n in array.shape[:self._dimensions]), self._chunk(array)
-            blocks += [self._block(number, shape, corner, extent, offset) for corner, extent in _cuts(shape, chunk, frames)]
-            offset += self._counts[number]
-        return blocks
+        frames = max(1, block_bytes // max(1, self.frame_bytes))
+        return [Block(number, tuple(slice(first, first + size) for first, size in zip(corner, extent, strict=True)))
+                for number, array in enumerate(self._arrays)
+                for corner, extent in _cuts(self._leading(array), self._chunk(array), frames)]
 
-    def _block(self, segment: int, shape: tuple[int, ...], corner: tuple[int, ...], extent: tuple[int, ...],
-               offset: int) -> Block:
-        where = tuple(slice(first, first + size) for first, size in zip(corner, extent, strict=True))
-        grids = np.meshgrid(*(np.arange(s.start, s.stop) for s in where), indexing="ij")
-        flat = np.ravel_multi_index(grids, shape).ravel() + offset
-        return Block(segment, where, flat if self._places is None else self._places[flat])
+    def _leading(self, array: Any) -> tuple[int, ...]:
+        return tuple(int(n) for n in array.shape[:self._dimensions])
+
+    def places(self, block: Block) -> np.ndarray:
+        """(frames,) int64, index of each frame of a block in the scan (row * columns + column), or in the list of positions."""
+        grids = np.meshgrid(*(np.arange(part.start, part.stop) for part in block.where), indexing="ij")
+        flat = np.ravel_multi_index(grids, self._leading(self._arrays[block.segment])).ravel()
+        flat = flat + sum(self._counts[:block.segment])
+        return flat if self._places is None else self._places[flat]
 
     def read(self, block: Block) -> np.ndarray:
         """Frames (frames, *signal) of a block in the machine's byte order."""
@@ -204,7 +202,7 @@ class PatternFile:
             for number, block in enumerate(plan):
                 frames = coming.result()
                 coming = reader.submit(self._read, plan[number + 1]) if number + 1 < len(plan) else None
-                yield block.places, frames
+                yield self.store.places(block), frames
 
     def sample(self, sample_bytes: int = BLOCK) -> tuple[np.ndarray, np.ndarray]:
         """Places and frames from `SAMPLES` places spread over the file, about `sample_bytes` in all; damaged ones left out.
@@ -222,7 +220,7 @@ class PatternFile:
         for block in chosen:
             try:
                 frames.append(self._read(block)[:each].copy())
-                places.append(block.places[:each])
+                places.append(self.store.places(block)[:each])
             except PatternFileError as error:
                 damage = error
         if not frames:
@@ -233,7 +231,7 @@ class PatternFile:
         try:
             return self.store.read(block)
         except Exception as error:  # noqa: BLE001  (a reader may raise anything on a damaged file)
-            first = int(block.places[0])
+            first = int(self.store.places(block)[0])
             raise PatternFileError(f"{self.path} could not be read from frame {first} on: {str(error) or repr(error)}; is the "
                                    "file complete?") from error
 

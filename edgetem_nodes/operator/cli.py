@@ -172,7 +172,7 @@ def process(file: Annotated[Path, typer.Argument(help="a measured scan: what Ros
             dtype: Annotated[str, typer.Option(help="type of a raw file, e.g. uint16 or '>u2'")] = "",
             offset: Annotated[int, typer.Option(help="bytes before the first frame of a raw file")] = 0,
             step: Annotated[float, typer.Option(metavar="NM", help="scan step")] = 0.0,
-            high_tension: Annotated[float, typer.Option(metavar="KV")] = 0.0,
+            high_tension: Annotated[float, typer.Option(metavar="KV", help="acceleration voltage")] = 0.0,
             semi_convergence: Annotated[float, typer.Option(metavar="MRAD", help="semi-convergence angle")] = 0.0,
             pixel_angle: Annotated[float, typer.Option(metavar="MRAD", help="angle of a detector pixel")] = 0.0,
             center: Annotated[str, typer.Option(metavar="Y,X", help="undeflected beam on the detector [pixel]")] = "",

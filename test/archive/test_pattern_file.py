@@ -53,7 +53,7 @@ def test_blocks_cover_every_frame_once(data):
     store = FrameStore([array], len(shape))
     store._arrays[0] = _Chunked(array, tuple(data.draw(st.integers(1, 9)) for _ in shape) + (2, 3))
     plan = store.plan(data.draw(st.integers(1, 3000)))
-    places = np.concatenate([block.places for block in plan])
+    places = np.concatenate([store.places(block) for block in plan])
     frames = np.concatenate([store.read(block) for block in plan])
     assert sorted(places) == list(range(store.count))
     np.testing.assert_array_equal(frames[np.argsort(places)], array.reshape(-1, 2, 3))

@@ -5,17 +5,22 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-import numpy as np
-from matplotlib import pyplot as plt
-from matplotlib.colors import LogNorm, hsv_to_rgb
-from matplotlib.patches import Rectangle
+import matplotlib
 
-from edgetem_nodes.archive.pattern_file import PatternFile
-from edgetem_nodes.operator.figures import STYLE, _save
-from edgetem_nodes.operator.processing.results import Curve, Picture, Result, ScanMap
-from edgetem_nodes.physics.electrons import ELEMENTARY_CHARGE
-from edgetem_nodes.physics.scan import Axis, ScanField
+matplotlib.use("Agg")
 
+import numpy as np  # noqa: E402  (the backend must be chosen first)
+from matplotlib import pyplot as plt  # noqa: E402
+from matplotlib.colors import LogNorm, hsv_to_rgb  # noqa: E402
+from matplotlib.patches import Rectangle  # noqa: E402
+
+from edgetem_nodes.archive.pattern_file import PatternFile  # noqa: E402
+from edgetem_nodes.operator.processing.results import Curve, Picture, Result, ScanMap  # noqa: E402
+from edgetem_nodes.physics.electrons import ELEMENTARY_CHARGE  # noqa: E402
+from edgetem_nodes.physics.scan import Axis, ScanField  # noqa: E402
+
+STYLE = {"font.size": 9, "axes.titlesize": 10, "axes.spines.top": False, "axes.spines.right": False,
+         "figure.constrained_layout.use": True}
 SHOWN = {"rad": ("mrad", 1e3), "rad^2": ("mrad²", 1e6), "rad/m": ("mrad/nm", 1e-6), "m": ("nm", 1e9), "m^2": ("nm²", 1e18),
          "J": ("eV", 1 / ELEMENTARY_CHARGE), "1/m": ("1/nm", 1e-9), "C/m^2": ("C/m²", 1.0), "count": ("counts", 1.0),
          "pixel^2": ("pixel²", 1.0)}
@@ -42,6 +47,12 @@ def _draw(result: Result, source: PatternFile, path: Path) -> Path:
     if result.style == "rgb":
         return _coloured(result, source, path)
     return _maps(result, source, path)
+
+
+def _save(figure: plt.Figure, path: Path) -> Path:
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+    return path
 
 
 def _unit(result: ScanMap | Picture) -> tuple[str, float]:

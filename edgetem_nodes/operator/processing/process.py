@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from edgetem_nodes.operator.processing.rotation import find_rotation, want_rotat
 from edgetem_nodes.operator.processing.counting import Counting
 from edgetem_nodes.operator.processing.feature import Context, Feature, FusedPass
 from edgetem_nodes.operator.processing.output import MAPS, Outcome, write_emd
+from edgetem_nodes.operator.processing.pictures import draw
 from edgetem_nodes.operator.processing.registry import FEATURES
 from edgetem_nodes.operator.processing.request import Request, pixel_map
 from edgetem_nodes.operator.processing.results import FeatureRefused, ProcessingError, Result
@@ -61,7 +63,7 @@ class Interruption:
         self.wanted.set()
 
 
-def process(request: Request, console: Console, say: Callable[[str], None] = print) -> int:
+def process(request: Request, console: Console, say: Callable[[str], None] = partial(print, flush=True)) -> int:
     """Do all of it; returns the exit code.
 
     Parameters
@@ -290,22 +292,20 @@ def _write(outcome: Outcome, request: Request, began: float) -> tuple[Outcome, l
     """Write what there is; returns the outcome with its time and memory, and the files. After an error nothing new is left."""
     if not outcome.results:
         raise ProcessingError("no feature gave a result: " + "; ".join(outcome.refused.values()))
-    from edgetem_nodes.operator.processing.pictures import draw
-
     made, written = not request.output.exists(), []
     try:
         request.output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ProcessingError(f"{request.output} cannot be made: {error.strerror}") from None
     try:
-        for result in outcome.results if request.pictures else ():
-            if getattr(result, "style", "") == "none":
-                continue
-            written.append(request.output / f"{result.name}.png")
-            draw(result, outcome.source, written[-1])
         outcome = replace(outcome, seconds=time.monotonic() - began, peak_bytes=peak_memory())
-        written.append(write_emd(outcome, request.output))
-    except BaseException as error:
+        written.append(request.output / MAPS)
+        write_emd(outcome, request.output)
+        for result in outcome.results if request.pictures else ():
+            if getattr(result, "style", "") != "none":
+                written.append(request.output / f"{result.name}.png")
+                draw(result, outcome.source, written[-1])
+    except (KeyboardInterrupt, OSError, ProcessingError) as error:
         for path in written:
             path.unlink(missing_ok=True)
         if made:
