@@ -17,7 +17,7 @@ from edgetem_nodes.featurizer.features import CountingNoise
 
 LEAST_EDGE, LEAST_EDGE_OF_ELLIPSE = 0.35, 0.6
 """Part of the edge's azimuth that must be seen for a circle, and for an ellipse."""
-LEAST_ELECTRONS, LEAST_RADIUS, LEAST_SIGNIFICANCE = 200.0, 2.5, 6.0
+LEAST_ELECTRONS, LEAST_RADIUS, LEAST_SIGNIFICANCE = 200.0, 2.5, 5.0
 USUAL_ELLIPTICITY = 0.02
 """Standard deviation of e1 and e2 before anything is measured: projector lenses distort by up to a few percent."""
 _HARMONICS = 6

@@ -18,7 +18,7 @@ from edgetem_nodes.featurizer.calibration.deflection import Field, Raster, field
 from edgetem_nodes.featurizer.calibration.polarity import Polarity, by_dark_field, by_skewness
 
 LARGEST_ERROR = math.radians(5.0)
-MOST_CURL = 0.3
+MOST_CURL = 0.15
 """Part of the signal that may be rotational; in the axes of a wrong flip it is a half for most specimens."""
 LEAST_EVIDENCE = 6.0
 """Difference of log likelihoods that decides the flip: odds of 400."""

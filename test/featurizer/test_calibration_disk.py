@@ -1,0 +1,126 @@
+"""The fitted bright-field disk against exact patterns at finite dose, and what is refused."""
+
+import numpy as np
+import pytest
+from calibration_truth import disk_pattern
+
+from edgetem_nodes.featurizer.calibration.disk import LEAST_EDGE, fit_disk
+from edgetem_nodes.featurizer.features import CountingNoise
+
+SHAPE, CENTER, RADIUS, ELLIPTICITY = (64, 64), (31.3, 32.8), 14.2, (0.02, -0.01)
+TRUTH = np.array([*CENTER, RADIUS, *ELLIPTICITY])
+PLAIN = disk_pattern(SHAPE, CENTER, RADIUS, ELLIPTICITY)
+
+
+def values(disk):
+    return np.array([*disk.center, disk.radius, *disk.ellipticity])
+
+
+def pulls(expected, count, truth=TRUTH, seed=0, **options):
+    generator, result = np.random.default_rng(seed), []
+    for _ in range(count):
+        disk = fit_disk(generator.poisson(expected), **options)
+        result.append((values(disk) - truth) / disk.standard_errors[:5])
+    return np.array(result)
+
+
+@pytest.mark.parametrize("dose", [3e4, 5e5])
+def test_pulls_have_unit_variance(dose):
+    found = pulls(PLAIN * dose, 16)
+    assert found.std(axis=0) == pytest.approx(1.0, abs=0.55)
+    assert np.abs(found.mean(axis=0)).max() < 1.0
+    assert (found**2).mean() == pytest.approx(1.0, abs=0.4)
+
+
+def test_exact_pattern_gives_its_own_parameters():
+    disk = fit_disk(PLAIN * 1e9)
+    assert disk.center == pytest.approx(CENTER, abs=0.004)
+    assert disk.radius == pytest.approx(RADIUS, abs=0.01)
+    assert disk.ellipticity == pytest.approx(ELLIPTICITY, abs=4e-4)
+    assert np.linalg.det(disk.distortion) == pytest.approx(1.0)
+    assert disk.axis_ratio == pytest.approx(np.exp(2 * np.hypot(0.02, 0.01)), abs=1e-3)
+
+
+def test_contrast_inside_the_disk_does_not_move_it():
+    """Off-centre brightness moves the centre of mass by 1.2 pixels, the edge by a hundredth."""
+    uneven = disk_pattern(SHAPE, CENTER, RADIUS, ELLIPTICITY,
+                          inside=lambda y, x: 1 + 0.5 * np.cos(7 * y) * np.cos(7 * x) + 0.35 * x)
+    assert abs((uneven * np.arange(64)).sum() - CENTER[1]) > 1.0
+    disk = fit_disk(np.random.default_rng(1).poisson(uneven * 1e6))
+    assert disk.center == pytest.approx(CENTER, abs=0.03)
+    assert disk.radius == pytest.approx(RADIUS, abs=0.05)
+    assert disk.ellipticity == pytest.approx(ELLIPTICITY, abs=3e-3)
+
+
+@pytest.mark.parametrize(("shape", "radius"), [((64, 64), 4.3), ((96, 160), 30.2)])
+def test_small_and_large_disks_on_other_detectors(shape, radius):
+    expected = disk_pattern(shape, (41.4, 40.1) if shape[0] > 64 else CENTER, radius)
+    disk = fit_disk(np.random.default_rng(2).poisson(expected * 3e5))
+    assert disk.radius == pytest.approx(radius, abs=4 * disk.standard_errors[2])
+    assert disk.standard_errors[2] < 0.1
+
+
+def test_beam_stop_over_part_of_the_disk():
+    mask = np.ones(SHAPE, bool)
+    mask[28:36, :40] = False
+    pattern = PLAIN * 1e5
+    pattern[~mask] = np.nan
+    disk = fit_disk(np.where(mask, np.random.default_rng(3).poisson(PLAIN * 1e5), np.nan))
+    assert disk.left_out == 320 and disk.elliptical and 0.8 < disk.edge_seen < 1
+    assert values(disk) == pytest.approx(TRUTH, abs=4 * disk.standard_errors[:5].max())
+    assert np.abs(values(disk) - TRUTH)[3:].max() < 5e-3
+    assert fit_disk(np.nan_to_num(pattern), mask).center == pytest.approx(CENTER, abs=0.01)
+
+
+def test_half_an_edge_gives_a_circle_with_the_errors_of_an_unknown_ellipticity():
+    mask = np.ones(SHAPE, bool)
+    mask[:, 30:] = False
+    found = pulls(PLAIN * 1e5, 4, mask=mask)
+    disk = fit_disk(np.random.default_rng(4).poisson(PLAIN * 1e5), mask)
+    assert not disk.elliptical and LEAST_EDGE < disk.edge_seen < 0.6
+    assert np.abs(found[:, :3]).max() < 3.5
+    assert disk.standard_errors[1] > 5 * fit_disk(PLAIN * 1e5).standard_errors[1]
+
+
+def test_disk_cut_by_the_detector_edge():
+    center = (5.3, 32.8)
+    expected = disk_pattern(SHAPE, center, RADIUS, ELLIPTICITY)
+    disk = fit_disk(np.random.default_rng(5).poisson(expected * 1e5))
+    assert np.abs(values(disk) - [*center, RADIUS, *ELLIPTICITY]).max() < 4 * disk.standard_errors[:3].max()
+    with pytest.raises(ValueError, match="no disk"):
+        fit_disk(np.random.default_rng(6).poisson(disk_pattern(SHAPE, (-12.3, 32.8), RADIUS) * 1e5))
+
+
+Y, X = np.mgrid[:64, :64] - 31.5
+
+
+@pytest.mark.parametrize("scene", [np.ones(SHAPE), np.exp(-(Y**2 + X**2) / 128), np.exp(-(Y**2 + X**2) / 18),
+                                   1 + X / 40, (np.hypot(Y, X) > 15) * 1.0], ids=["flat", "blob", "spot", "ramp", "hole"])
+@pytest.mark.parametrize("dose", [3e3, 1e6])
+def test_what_is_no_disk_is_refused(scene, dose):
+    with pytest.raises(ValueError, match="disk"):
+        fit_disk(np.random.default_rng(7).poisson(scene / scene.sum() * dose))
+
+
+def test_refusals_name_the_reason():
+    with pytest.raises(ValueError, match="the pattern holds 0 electrons: a disk needs 200"):
+        fit_disk(np.zeros(SHAPE))
+    with pytest.raises(ValueError, match="no pixel of the pattern may be used"):
+        fit_disk(np.full(SHAPE, np.nan))
+    with pytest.raises(ValueError, match=r"mask of shape \(3, 3\) does not fit"):
+        fit_disk(PLAIN, np.ones((3, 3), bool))
+    with pytest.raises(ValueError, match="8 x 8 or more"):
+        fit_disk(np.ones(5))
+    with pytest.raises(ValueError, match="part of the disk|no disk"):
+        mask = np.ones(SHAPE, bool)
+        mask[10:53, 10:56] = False
+        fit_disk(PLAIN * 1e5, mask)
+
+
+def test_gain_scales_the_errors_not_the_values():
+    electrons = np.random.default_rng(8).poisson(PLAIN * 1e5)
+    one, other = fit_disk(electrons), fit_disk(electrons * 30.0, noise=CountingNoise(30.0))
+    assert values(other) == pytest.approx(values(one), abs=1e-4)
+    assert other.standard_errors == pytest.approx(one.standard_errors, rel=0.02)
+    noisy = fit_disk(electrons, noise=CountingNoise(1.0, 2.0), frames=100)
+    assert (noisy.standard_errors[:3] > 1.5 * one.standard_errors[:3]).all()
