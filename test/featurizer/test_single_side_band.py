@@ -210,7 +210,8 @@ def test_a_coarse_step_is_refused_with_the_numbers():
     assert limit == pytest.approx(2.5079e-12 / 80e-3, rel=1e-4)
     check_raster(ScanField((0.0, 0.0), (limit, limit), (16, 16)), 200e3, 20e-3)
     with pytest.raises(ValueError, match=r"step of 0\.05 nm is too coarse .* 0\.03135 nm at 200 kV and 20 mrad"):
-        SingleSideBand(ScanField((0.0, 0.0), (5e-11, 3e-11), (16, 16)), (64, 64), DetectorGeometry((32, 32), 1e-3, 20e-3), 200e3)
+        SingleSideBand(ScanField((0.0, 0.0), (5e-11, 3e-11), (16, 16)), (64, 64), DetectorGeometry((32, 32), 1e-3, 20e-3),
+                       200e3)
 
 
 def test_a_sparse_scan_is_refused(counted):

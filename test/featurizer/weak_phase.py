@@ -1,5 +1,7 @@
 """A weak phase object and its diffraction patterns, computed wave by wave: the truth for ptychography."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from edgetem_nodes.featurizer.patterns.geometry import DetectorGeometry
@@ -52,8 +54,13 @@ def direct_single_side_band(patterns: np.ndarray, field: ScanField, geometry: De
     """Phase (rows, columns) by the definition, frequency by frequency, in plain double precision.
 
     The transform over the scan of every pixel; for each frequency the mean over either region of single overlap, half their
-    difference; antialiased disks; regions of less than a pixel left out.
+    difference; antialiased disks; regions of less than a pixel left out. Defocus and astigmatism make the phase run within a
+    pixel: each frequency is divided by the mean of that over the pixel, by quadrature.
     """
+    nodes, shares = np.polynomial.legendre.leggauss(8)
+    within = np.stack(np.meshgrid(nodes / 2, nodes / 2, indexing="ij"), -1).reshape(-1, 2) @ geometry.to_scan().T
+    shares = np.outer(shares, shares).ravel() / 4
+    second = replace(probe, coma=0.0, spherical_aberration=0.0)
     rows, columns = field.shape
     spectra = np.fft.fft2(patterns.reshape(rows, columns, -1).astype(float), axes=(0, 1))
     angle = np.stack(geometry.angles(patterns.shape[1:]), -1).reshape(-1, 2) @ geometry.to_scan().T / geometry.pixel_angle
@@ -62,8 +69,11 @@ def direct_single_side_band(patterns: np.ndarray, field: ScanField, geometry: De
     def disk(places: np.ndarray) -> np.ndarray:
         return np.clip(radius + 0.5 - np.hypot(*places.T), 0, 1)
 
-    def chi(places: np.ndarray) -> np.ndarray:
+    def chi(places: np.ndarray, probe: Probe = probe) -> np.ndarray:
         return probe.aberration_phase(*(places.T * geometry.pixel_angle))
+
+    def left(shift: np.ndarray) -> float:
+        return abs(shares @ np.exp(1j * (chi(within, second) - chi(within - shift, second))))
 
     result = np.zeros((rows, columns), complex)
     for i, fy in enumerate(np.fft.fftfreq(rows, field.step[0])):
@@ -71,9 +81,10 @@ def direct_single_side_band(patterns: np.ndarray, field: ScanField, geometry: De
             shift = np.array([fy, fx]) * probe.wavelength / geometry.pixel_angle
             plus, minus = disk(angle - shift), disk(angle + shift)
             positive, negative = disk(angle) * plus * (minus == 0), disk(angle) * minus * (plus == 0)
-            if (i, j) != (0, 0) and positive.sum() >= 1 and negative.sum() >= 1 and 2 * i != rows and 2 * j != columns:
+            inside = (i, j) != (0, 0) and 2 * i != rows and 2 * j != columns
+            if inside and left(shift) >= 0.25 and positive.sum() >= 1 and negative.sum() >= 1:
                 back = np.exp(1j * (chi(angle - shift) - chi(angle))), np.exp(1j * (chi(angle) - chi(angle + shift)))
                 result[i, j] = (spectra[i, j] @ (positive * back[0]) / positive.sum()
-                                - spectra[i, j] @ (negative * back[1]) / negative.sum()) / 2
+                                - spectra[i, j] @ (negative * back[1]) / negative.sum()) / 2 / left(shift)
     level = patterns.reshape(rows * columns, -1).mean(axis=0) @ disk(angle) / disk(angle).sum()
     return np.fft.ifft2(result).imag / level

@@ -5,7 +5,7 @@ To first order in the object's phase, pixel k holds G(k, Q) = i Phi(Q) M(k, Q), 
 
     L(p) = sum over Q of |sum over k of M* G / v|^2 / (sum over k of |M|^2 / v) / N,
 
-v the variance of a pixel's count and N the number of positions. Standard errors are the inverse of minus its curvature.
+v the variance of a pixel's count and N the number of positions.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from edgetem_nodes.featurizer.ptychography.trotters import aberration_terms
 from edgetem_nodes.physics.optics import Probe
 
 PARAMETERS = ("defocus", "astigmatism_0", "astigmatism_45", "coma_x", "coma_y", "rotation")
-"""Of the fit: defocus; astigmatism along x and along the diagonal; coma along x and y [m]; rotation beyond the geometry's [rad]."""
+"""Defocus; astigmatism along x and along the diagonal; coma along x and y [m]; rotation beyond the geometry's [rad]."""
 _SEARCH, _COARSE, _FINE = 20_000, 100_000, 500_000
 """Products of pixels and frequencies that the grid, the first and the second refinement look at."""
 
@@ -74,21 +74,39 @@ class Evidence:
     def best(self, defocus_range: tuple[float, float], flipped: bool, free: np.ndarray) -> Found:
         """Best fit of the free (6,) bool parameters; defocus is looked for in its range [m]."""
         starts = self._grid(defocus_range, free[-1])
-        search, coarse, fine = self._subset(_SEARCH), self._subset(_COARSE), self._subset(_FINE)
-        gains = [self._gain(parameters, flipped, *search) for parameters in starts]
-        first = [self._refined(starts[index], flipped, free, coarse) for index in np.argsort(gains)[::-1][:3]]
+        gains = [self._gain(parameters, flipped, *self._subset(_SEARCH)) for parameters in starts]
+        first = [self._refined(starts[index], flipped, free, _COARSE) for index in np.argsort(gains)[::-1][:2]]
         _, start = max(first, key=lambda one: one[0])
-        gain, parameters = self._refined(start, flipped, free, fine)
+        gain, parameters = self._refined(start, flipped, free, _FINE)
+        errors = np.full(len(PARAMETERS), np.nan)
+        errors[free] = self._standard_errors(parameters, flipped, free)
+        return Found(gain, parameters, errors, flipped)
+
+    def _standard_errors(self, parameters: np.ndarray, flipped: bool, free: np.ndarray) -> np.ndarray:
+        """From the curvature H of the likelihood and the variance H + T of its slope, H^-1 (H + T) H^-1.
+
+        T is what noise alone puts into the slope: with P(p) the projection on the transfer, the sum over frequencies of
+        tr(dP/dp dP/dq), which is minus the curvature of the power that P(p) explains of the transfer at the best fit. It
+        matters where a frequency holds little more than noise, as nearly all do at low dose.
+        """
+        y, x, terms = self._seen(parameters, flipped)
+        noise = np.empty_like(self._spectra)
+        kernels.unit_transfer(y, x, self._disk.coverage, self._variance, self._disk.radius, self._qy, self._qx, terms, noise)
+        pixels = np.arange(len(self._variance))
         scale = self._scale[free]
 
-        def loss(change: np.ndarray) -> float:
-            moved = parameters.copy()
-            moved[free] += change * scale
-            return -self._gain(moved, flipped, *fine)
+        def curvature(spectra: np.ndarray) -> np.ndarray:
+            def loss(change: np.ndarray) -> float:
+                moved = parameters.copy()
+                moved[free] += change * scale
+                return -self._explained(moved, flipped, pixels, spectra)
+            return _curvature(loss, len(scale))
 
-        errors = np.full(len(PARAMETERS), np.nan)
-        errors[free] = _standard_errors(loss, int(free.sum())) * scale
-        return Found(gain, parameters, errors, flipped)
+        height = curvature(self._spectra) / self._positions
+        if not np.linalg.eigvalsh(height)[0] > 0:
+            return np.full(len(scale), np.nan)
+        inverse = np.linalg.inv(height)
+        return np.sqrt(np.diag(inverse @ (height + curvature(noise)) @ inverse)) * scale
 
     def _chosen(self, means: np.ndarray, good: np.ndarray, frequencies: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
         """Pixels, a slice, and their transforms (pixels, frequencies) complex64 at flat indices of frequencies."""
@@ -114,27 +132,34 @@ class Evidence:
         pixels = np.arange(0, count, max(1, int(np.sqrt(count * len(self._qy) / products))))
         return pixels, slice(0, max(1, products // len(pixels)))
 
-    def _refined(self, start: np.ndarray, flipped: bool, free: np.ndarray,
-                 subset: tuple[np.ndarray, slice]) -> tuple[float, np.ndarray]:
+    def _refined(self, start: np.ndarray, flipped: bool, free: np.ndarray, products: int) -> tuple[float, np.ndarray]:
+        subset, scale = self._subset(products), self._scale[free]
+
         def loss(change: np.ndarray) -> float:
             moved = start.copy()
-            moved[free] += change * self._scale[free]
+            moved[free] += change * scale
             return -self._gain(moved, flipped, *subset)
 
-        found = minimize(loss, np.zeros(free.sum()), method="BFGS", options={"eps": 1e-3, "gtol": 1e-1, "maxiter": 60})
+        found = minimize(loss, np.zeros(free.sum()), method="BFGS", options={"eps": 1e-3, "gtol": 0.3, "maxiter": 40})
         parameters = start.copy()
-        parameters[free] += found.x * self._scale[free]
+        parameters[free] += found.x * scale
         return -float(found.fun), parameters
 
     def _gain(self, parameters: np.ndarray, flipped: bool, pixels: np.ndarray, frequencies: slice) -> float:
-        disk = self._disk
-        y, x = (np.ascontiguousarray(angle[pixels]) for angle in turned(disk, turned_geometry(disk, parameters[-1], flipped)))
         spectra = self._spectra[frequencies]
         if len(pixels) < len(self._variance):
             spectra = np.ascontiguousarray(spectra[:, pixels])
-        terms = aberration_terms(replace(self._probe, **_aberrations(parameters)), disk.pitch)
-        return kernels.explained_power(spectra, y, x, disk.coverage[pixels], self._variance[pixels], disk.radius,
-                                       self._qy[frequencies], self._qx[frequencies], terms) / self._positions
+        return self._explained(parameters, flipped, pixels, spectra) / self._positions
+
+    def _explained(self, parameters: np.ndarray, flipped: bool, pixels: np.ndarray, spectra: np.ndarray) -> float:
+        y, x, terms = self._seen(parameters, flipped)
+        return kernels.explained_power(spectra, y[pixels], x[pixels], self._disk.coverage[pixels], self._variance[pixels],
+                                       self._disk.radius, self._qy[:len(spectra)], self._qx[:len(spectra)], terms)
+
+    def _seen(self, parameters: np.ndarray, flipped: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Angles y, x of the pixels and terms of the aberrations under these parameters."""
+        y, x = turned(self._disk, turned_geometry(self._disk, parameters[-1], flipped))
+        return y, x, aberration_terms(replace(self._probe, **_aberrations(parameters)), self._disk.pitch)
 
 
 def turned_geometry(disk: BrightField, rotation: float, flipped: bool) -> DetectorGeometry:
@@ -156,19 +181,16 @@ def _aberrations(parameters: np.ndarray) -> dict[str, float]:
             "coma_angle": float(np.arctan2(coma_y, coma_x))}
 
 
-def _standard_errors(loss: Callable[[np.ndarray], float], count: int, step: float = 0.05) -> np.ndarray:
-    """Standard errors (count,) from the curvature of minus a log likelihood at its least, 0; NaN where it has none."""
+def _curvature(loss: Callable[[np.ndarray], float], count: int, step: float = 0.05) -> np.ndarray:
+    """Second derivatives (count, count) of a function at 0, by differences."""
     unit = np.eye(count) * step
-    middle = loss(0 * unit[0])
-    curvature = np.empty((count, count))
+    middle = loss(np.zeros(count))
+    result = np.empty((count, count))
     for i, j in itertools.combinations_with_replacement(range(count), 2):
         if i == j:
             value = loss(unit[i]) - 2 * middle + loss(-unit[i])
         else:
-            value = (loss(unit[i] + unit[j]) - loss(unit[i] - unit[j]) - loss(-unit[i] + unit[j])
+            value = (loss(unit[i] + unit[j]) - loss(unit[i] - unit[j]) - loss(unit[j] - unit[i])
                      + loss(-unit[i] - unit[j])) / 4
-        curvature[i, j] = curvature[j, i] = value / step**2
-    values = np.linalg.eigvalsh(curvature)
-    if not values[0] > 0:
-        return np.full(count, np.nan)
-    return np.sqrt(np.diag(np.linalg.inv(curvature)))
+        result[i, j] = result[j, i] = value / step**2
+    return result

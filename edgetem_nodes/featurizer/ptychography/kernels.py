@@ -263,6 +263,21 @@ def explained_power(spectra, y, x, coverage, variance, radius, qy, qx, terms):
     return total
 
 
+@njit(cache=True, nogil=True, fastmath=True)
+def unit_transfer(y, x, coverage, variance, radius, qy, qx, terms, spectra):
+    """Write into spectra (chosen, pixels) complex the transfer of frequencies (chosen,), so that each explains a power of 1."""
+    edge = radius + 0.5
+    for q in range(len(qy)):
+        norm = 0.0
+        for k in range(len(y)):
+            own = _aberration_phase(y[k], x[k], terms)
+            a, b = _transfer(y[k], x[k], coverage[k], own, qy[q], qx[q], edge, terms)
+            spectra[q, k] = complex(a, b)
+            norm += (a * a + b * b) / variance[k]
+        if norm > 0.0:
+            spectra[q] /= math.sqrt(norm)
+
+
 @njit(cache=True, nogil=True, inline="always")
 def _at(spectrum, row, column, columns):
     """Value of a spectrum (rows, columns // 2 + 1, 2) of a real image at any frequency: it repeats beyond the raster's."""
@@ -273,8 +288,9 @@ def _at(spectrum, row, column, columns):
 
 
 @njit(cache=True, nogil=True, fastmath=True)
-def add_matched(spectra, columns, y, x, coverage, variance, radius, row, qy, qx, terms, real, imaginary, norm):
-    """Add to real, imaginary and norm the projection of spectra (pixels, rows, half, 2) on the transfer, and its square.
+def add_matched(spectra, columns, y, x, coverage, weight, variance, radius, row, qy, qx, terms, real, imaginary, norm, noise):
+    """Add to real and imaginary the projection of spectra (pixels, rows, half, 2) on the transfer, to norm its square, to noise
+    the variance of the projection; pixels count by `weight`, and their counts have `variance`.
 
     row : (rows,) int, frequencies [1/field] of qy; columns of qx count from 0.
     """
@@ -285,9 +301,11 @@ def add_matched(spectra, columns, y, x, coverage, variance, radius, row, qy, qx,
             for j in range(len(qx)):
                 a, b = _transfer(y[k], x[k], coverage[k], own, qy[i], qx[j], edge, terms)
                 re, im = _at(spectra[k], row[i], j, columns)
-                real[i, j] += (a * re + b * im) / variance[k]
-                imaginary[i, j] += (a * im - b * re) / variance[k]
-                norm[i, j] += (a * a + b * b) / variance[k]
+                real[i, j] += (a * re + b * im) * weight[k]
+                imaginary[i, j] += (a * im - b * re) * weight[k]
+                square = (a * a + b * b) * weight[k]
+                norm[i, j] += square
+                noise[i, j] += square * weight[k] * variance[k]
 
 
 @njit(cache=True, nogil=True, fastmath=True)

@@ -1,7 +1,7 @@
 """Parallax: tilt-corrected bright field. Each pixel of the bright-field disk sees a defocused object from its own direction.
 
-Where the undiffracted beam overlaps with both diffracted ones, pixel k of the disk holds the defocused bright-field image of the
-object, 2 sin(chi(Q)), moved by -grad chi(k) / 2 pi. Moved back, the images add up (Spoth et al., Microsc. Microanal. 23, S1,
+Where the undiffracted beam overlaps with both diffracted ones, pixel k of the disk holds the defocused bright-field image of
+the object, 2 sin(chi(Q)), moved by -grad chi(k) / 2 pi. Moved back, the images add up (Spoth et al., Microsc. Microanal. 23, S1,
 804, 2017; Yu et al., Nat. Methods 22, 2138, 2025; Varnavides et al., arXiv:2309.05250).
 """
 
@@ -18,7 +18,7 @@ from edgetem_nodes.featurizer.patterns.geometry import DetectorGeometry
 from edgetem_nodes.featurizer.ptychography import kernels
 from edgetem_nodes.featurizer.ptychography.aberration_fit import PARAMETERS, Evidence, turned, turned_geometry
 from edgetem_nodes.featurizer.ptychography.bright_field import BrightField
-from edgetem_nodes.featurizer.ptychography.trotters import aberration_terms
+from edgetem_nodes.featurizer.ptychography.trotters import aberration_terms, averaging
 from edgetem_nodes.physics.optics import Probe
 from edgetem_nodes.physics.scan import ScanField
 
@@ -96,8 +96,8 @@ class Parallax:
         fits.sort(key=lambda found: found.gain, reverse=True)
         best = fits[0]
         if not best.gain > evidence.chance + _SIGNIFICANT * np.sqrt(evidence.chance) + _SIGNIFICANT**2 / 2:
-            raise ValueError(f"the bright-field disk shows no object between defocus {low * 1e9:.4g} and {high * 1e9:.4g} nm: the "
-                             f"log likelihood gains {best.gain:.4g}, and {evidence.chance:.4g} by chance; widen the range, or "
+            raise ValueError(f"the bright-field disk shows no object between defocus {low * 1e9:.4g} and {high * 1e9:.4g} nm: "
+                             f"the log likelihood gains {best.gain:.4g}, and {evidence.chance:.4g} by chance; widen the range, or "
                              "use more electrons")
         geometry = turned_geometry(self.disk, best.parameters[-1], best.flipped)
         if rotation:
@@ -129,20 +129,22 @@ class Parallax:
         """
         disk, good = self.disk, self._complete()
         means = disk.means(good)
-        variance = disk.cautious_variance(means)
+        weight, variance = 1 / disk.cautious_variance(means), disk.variance(means)
         y, x = turned(disk, fit.geometry)
         terms, grid = self._terms(fit.aberrations), self._grid(upsampling)
-        total = np.zeros((3, len(grid[0]), len(grid[2])))
+        total = np.zeros((4, len(grid[0]), len(grid[2])))
         for part, spectra in disk.spectra(means, good):
-            kernels.add_matched(spectra, self.field.shape[1], y[part], x[part], disk.coverage[part], variance[part],
-                                disk.radius, *grid, terms, *total)
+            kernels.add_matched(spectra, self.field.shape[1], y[part], x[part], disk.coverage[part], weight[part],
+                                variance[part], disk.radius, *grid, terms, *total)
+        left = averaging(terms, grid[1], grid[2], disk)
+        total *= np.stack([left, left, left**2, left**2])
         total[:, 0, 0] = 0
         filtered = total[2] + regularisation * total[2].max()
         level = (disk.coverage * means).sum() / (disk.coverage**2).sum()
         spectrum = (total[0] + 1j * total[1]) / filtered / (1j * level)
         columns = upsampling * self.field.shape[1]
         twice = np.where((np.arange(len(grid[2])) == 0) | (2 * np.arange(len(grid[2])) == columns), 1, 2)
-        self.standard_error = float(np.sqrt((total[2] / filtered**2 * twice).sum() / len(good)) / level)
+        self.standard_error = float(np.sqrt((total[3] / filtered**2 * twice).sum() / len(good)) / level)
         return self._inverse(spectrum, upsampling)
 
     def _complete(self) -> np.ndarray:

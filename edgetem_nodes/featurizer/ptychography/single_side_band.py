@@ -45,8 +45,8 @@ def check_raster(field: ScanField, high_tension: float, semi_convergence_angle: 
     if not semi_convergence_angle > 0:
         raise ValueError("the semi-convergence angle is not known (0 rad): calibrate the bright-field disk, or state it")
     if min(field.shape) < 4:
-        raise ValueError(f"a field of {field.shape[0]} x {field.shape[1]} positions is no raster; single side band ptychography "
-                         "needs 4 or more along each axis")
+        raise ValueError(f"a field of {field.shape[0]} x {field.shape[1]} positions is no raster; single side band "
+                         "ptychography needs 4 or more along each axis")
     limit = largest_step(high_tension, semi_convergence_angle)
     step = max(map(abs, field.step))
     if not 0 < min(map(abs, field.step)) <= step <= limit * (1 + 1e-6):
@@ -67,8 +67,8 @@ def _check_dense(visited: np.ndarray) -> None:
     inner = visited[:, 1:-1]
     whole = np.count_nonzero(inner & visited[:, :-2] & visited[:, 2:])
     if whole < _NEIGHBOURED * np.count_nonzero(inner):
-        raise ValueError(f"{count} scattered positions of {visited.size}, of which {whole} have both neighbours in their row, are "
-                         "a sparse scan: single side band ptychography interferes each position with its neighbours and needs "
+        raise ValueError(f"{count} scattered positions of {visited.size}, of which {whole} have both neighbours in their row, "
+                         "are a sparse scan: single side band ptychography interferes each position with its neighbours and needs "
                          "a raster without gaps; scan the region densely, or map the centre of mass instead")
 
 

@@ -16,6 +16,9 @@ from edgetem_nodes.featurizer.ptychography.bright_field import BrightField
 from edgetem_nodes.physics.optics import Probe
 from edgetem_nodes.physics.scan import ScanField
 
+_LEAST_LEFT = 0.25
+"""Of a frequency's contrast, after the pixels have averaged over it; with less, it is left out."""
+
 
 def aberration_terms(probe: Probe, pitch: float) -> np.ndarray:
     """Coefficients (6,) of chi [rad] in y y, y x, x x, square y, square x, square square; y and x in units of `pitch` [rad]."""
@@ -31,6 +34,17 @@ WEIGHTS = ("trotters", "least squares")
 """How the pixels of a frequency are weighed. trotters: the mean over each of the two regions where one diffracted beam alone
 overlaps, the field's definition (Strauch et al. 2021). least squares: by the transfer itself, the overlap of all three beams
 and partly covered pixels included; it makes use of defocus, and costs more where there are aberrations."""
+
+
+def averaging(terms: np.ndarray, qy: np.ndarray, qx: np.ndarray, disk: BrightField) -> np.ndarray:
+    """What is left (rows, columns) of frequencies qy, qx when a stored pixel averages over its square.
+
+    With defocus and astigmatism the phase of an overlap runs linearly over the disk, by H Q a pixel, H the curvature of chi;
+    its mean over a pixel is a product of sin(u / 2) / (u / 2), u along the detector's rows and columns. 1 without them.
+    """
+    y, x = np.meshgrid(qy, qx, indexing="ij")
+    runs = np.stack([2 * terms[0] * y + terms[1] * x, terms[1] * y + 2 * terms[2] * x], axis=-1)
+    return np.sinc(runs @ disk.geometry.to_detector().T / (2 * np.pi)).prod(axis=-1)
 
 
 class Trotters:
@@ -71,7 +85,7 @@ class Trotters:
         self._terms = aberration_terms(probe, disk.pitch)
         self._shape = field.shape
         self._squares = weights == "least squares"
-        self._weigh(least_weight)
+        self._weigh(least_weight, averaging(self._terms, self._qy, self._qx, disk))
         covered = disk.coverage.sum()
         self._level = disk.coverage / ((disk.coverage**2).sum() if self._squares else covered)
 
@@ -119,12 +133,14 @@ class Trotters:
         pixels = (values.astype(np.float64) for values in (self._y, self._x, self._coverage))
         return *pixels, self._radius, self._qy, self._qx, self._terms
 
-    def _weigh(self, least_weight: float) -> None:
-        """Weigh the overlaps and leave out what cannot be read off: small ones, zero, and the two ends of the band."""
+    def _weigh(self, least_weight: float, left: np.ndarray) -> None:
+        """Weigh the overlaps and leave out what cannot be read off: small ones, zero, the two ends of the band, and what the
+        detector's pixels average away."""
         weights = np.zeros((2, len(self._qy), self._kept), np.float32)
         kernels.trotter_norms(self._y, self._x, self._coverage, self._radius, self._qy, self._qx, *weights)
         rows, columns = self._shape
         kept = (weights >= max(least_weight, 1e-3)).all(axis=0)
+        kept &= left >= _LEAST_LEFT
         kept[0, 0] = False
         if rows % 2 == 0:
             kept[rows // 2] = False
@@ -134,5 +150,5 @@ class Trotters:
             norm = np.zeros(weights.shape[1:])
             kernels.transfer_norms(*self._transfer(), norm)
             weights = norm / 2, norm / 2
-        self.positive, self.negative = (np.where(kept, 0.5 / np.maximum(weight, 1e-3), 0).astype(np.float32)
+        self.positive, self.negative = (np.where(kept, 0.5 / np.maximum(weight * left, 1e-3), 0).astype(np.float32)
                                         for weight in weights)
