@@ -171,6 +171,27 @@ def test_an_arina_master_says_high_tension_and_saturation(data_root):
     assert source.conditions["high_tension"] == 300e3 and source.saturation == 8352
 
 
+def test_an_arina_master_joins_its_data_files(tmp_path):
+    frames = SCAN.reshape(-1, 8, 6)[:25]
+    for number, part in enumerate((frames[:16], frames[16:])):
+        with h5py.File(tmp_path / f"scan_data_{number + 1:06d}.h5", "w") as file:
+            file.create_dataset("entry/data/data", data=part, chunks=(1, 8, 6), **hdf5plugin.Bitshuffle())
+    mask = np.zeros((8, 6), np.uint32)
+    mask[2, 3] = 1
+    with h5py.File(tmp_path / "scan_master.h5", "w") as file:
+        for number in (1, 2):
+            file[f"entry/data/data_{number:06d}"] = h5py.ExternalLink(f"scan_data_{number:06d}.h5", "entry/data/data")
+        file["entry/instrument/detector/detectorSpecific/photon_energy"] = 200e3
+        file["entry/instrument/detector/detectorSpecific/pixel_mask"] = mask
+    source = open_patterns(tmp_path / "scan_master.h5")
+    assert source.field.shape == (5, 5) and source.conditions["high_tension"] == 200e3
+    assert np.argwhere(source.dead).tolist() == [[2, 3]]
+    np.testing.assert_array_equal(gathered(source, 400), frames)
+    (tmp_path / "scan_data_000002.h5").unlink()
+    with pytest.raises(PatternFileError, match="data files that this master file links to are missing"):
+        open_patterns(tmp_path / "scan_master.h5")
+
+
 def test_bad_files_are_refused_with_what_to_do(tmp_path):
     np.save(tmp_path / "flat.npy", SCAN[0, 0])
     np.save(tmp_path / "objects.npy", np.array([{}]), allow_pickle=True)
