@@ -161,7 +161,8 @@ def _case(source: str, threads: int, best: dict[str, tuple[float, float]], data:
             "libertem_cpu_us_per_frame": round(peer[1] / len(data) * 1e6, 3) if peer else None,
             "memcpy_mb_per_s": round(data.nbytes / copy[0] / 1e6),
             "ratio_libertem": round(peer[0] / ours[0], 3) if peer else None, "ratio_memcpy": round(copy[0] / ours[0], 3),
-            "ratio_libertem_cpu": round(peer[1] / ours[1], 3) if peer else None, "ratio_memcpy_cpu": round(copy[1] / ours[1], 3)}
+            "ratio_libertem_cpu": round(peer[1] / ours[1], 3) if peer else None,
+            "ratio_memcpy_cpu": round(copy[1] / ours[1], 3)}
 
 
 def main() -> None:

@@ -144,4 +144,4 @@ def pattern_sums(frames, total, squares, largest):
                 value = float(row[j])
                 total[i, j] += value
                 squares[i, j] += value * value
-                largest[i, j] = value if value > largest[i, j] or value != value else largest[i, j]
+                largest[i, j] = value if value > largest[i, j] or np.isnan(value) else largest[i, j]

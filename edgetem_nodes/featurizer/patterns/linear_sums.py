@@ -130,9 +130,10 @@ class LinearSums:
 
 
 def native(frames: np.ndarray) -> np.ndarray:
-    """Contiguous frames of a type that is compiled for, read-only: uint8, uint16, int16, uint32, int32, float32 and float64 are.
+    """Contiguous frames of a type that is compiled for, read-only.
 
-    int8 becomes int16, bool uint8; wider integers become float64, exact to 2^53; the byte order becomes the machine's.
+    uint8, uint16, int16, uint32, int32, float32 and float64 stay what they are; int8 becomes int16, bool uint8,
+    wider integers float64, exact to 2^53, and the byte order the machine's.
     """
     kind = frames.dtype.newbyteorder("=")
     if kind.kind == "b":

@@ -67,7 +67,7 @@ class Reduction:
     moments_mask : bool, pixels of the total and the moments; None: all.
     moments : False: only detectors; total, centre of mass and variance are NaN and no failure.
     corrections : dark, gain, dead pixels.
-    noise : of raw values less dark.
+    noise : of raw values less dark; None: Poisson, a count an electron.
     threads : that frames are shared out among.
 
     Attributes
@@ -77,11 +77,12 @@ class Reduction:
     """
 
     def __init__(self, shape: tuple[int, int], detectors: Mapping[str, np.ndarray], *, moments_mask: np.ndarray | None = None,
-                 moments: bool = True, corrections: Corrections | None = None, noise: CountingNoise = CountingNoise(),
+                 moments: bool = True, corrections: Corrections | None = None, noise: CountingNoise | None = None,
                  threads: int = 1) -> None:
         if threads < 1:
             raise ValueError(f"{threads} threads: 1 or more")
-        self.shape, self.names, self.noise, self.threads = tuple(shape), tuple(detectors), noise, threads
+        self.shape, self.names, self.threads = tuple(shape), tuple(detectors), threads
+        self.noise = noise or CountingNoise()
         corrections = corrections or Corrections()
         corrections.check(self.shape)
         known = corrections.known(self.shape)
@@ -99,7 +100,8 @@ class Reduction:
             raise ValueError(f"the mask of {name!r} has shape {mask.shape}, frames have {self.shape}")
         weights = mask.astype(float)
         if not np.isfinite(weights).all():
-            raise ValueError(f"the mask of {name!r} holds {np.count_nonzero(~np.isfinite(weights))} weights that are not finite")
+            raise ValueError(f"the mask of {name!r} holds {np.count_nonzero(~np.isfinite(weights))} weights that are not "
+                             "finite: set them to 0 or to a number")
         if not weights.any():
             raise ValueError(f"the mask of {name!r} holds no pixel of the frame: a disk off the detector has no counts")
         return weights

@@ -15,7 +15,7 @@ from numba.extending import intrinsic
 INDEX = ir.IntType(64)
 CACHE_LINE = 64
 WEIGHTED_LANES, TOGETHER = 16, 4
-"""Columns of a strip of weighted sums, and weight maps that share one reading of it: as many sums as hide an addition's time."""
+"""Columns of a strip of weighted sums, and weight maps that share a reading of it: enough to hide the time of an addition."""
 NEXT_LEVEL_CACHE = 2
 
 
