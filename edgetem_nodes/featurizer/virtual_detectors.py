@@ -38,11 +38,6 @@ def _mask(axes: tuple[Axis, ...], pixels: np.ndarray) -> np.ndarray:
     return mask
 
 
-def _outer(vectors: np.ndarray) -> np.ndarray:
-    """Of every vector (rows, 2) with itself, (rows, 2, 2)."""
-    return vectors[:, :, None] * vectors[:, None, :]
-
-
 class VirtualDetectorScalarizer:
     """Counts on a disk (inner radius 0), ring or segment of one; where it leaves the detector, what is on it counts.
 
@@ -86,9 +81,11 @@ class VirtualDetectorScalarizer:
     def __call__(self, frames: np.ndarray) -> Features:
         reduced = self._reduction(frames)
         failures = reduced.failures
-        one = reduced["chosen"]
-        two = reduced["other"] if len(self.other) else np.zeros(len(frames))
-        variance, other = self.noise.variance(one, len(self.chosen)), self.noise.variance(two, len(self.other))
+        one, variance = reduced["chosen"], reduced.standard_errors[:, 0]**2
+        if len(self.other):
+            two, other = reduced["other"], reduced.standard_errors[:, 1]**2
+        else:
+            two, other = np.zeros(len(frames)), np.full(len(frames), self.noise.variance(0.0, 0))
         if self.quantity == "counts":
             return finished(one[:, None], variance[:, None], failures)
         if self.quantity == "difference":
@@ -138,22 +135,15 @@ class CenterOfMassScalarizer:
         middle = centre(settings.center_mrad, "center_of_mass.center_mrad")
         self.chosen = ring(axes, "center_of_mass", middle, 0.0, settings.outer_mrad or np.inf)
         mask = _mask(axes, self.chosen)
-        rows, columns_ = np.divmod(self.chosen, axes[1].size)
-        self._places = np.stack([rows, columns_], axis=1)
         self._scale = np.array([axis.scale * 1e3 for axis in axes])
         self._origin = np.array([axis.offset * 1e3 for axis in axes]) - middle
-        self.noise = noise
         self._reduction = Reduction(mask.shape, {}, moments_mask=mask, noise=noise, corrections=corrections)
 
     def __call__(self, frames: np.ndarray) -> Features:
         reduced = self._reduction(frames)
         failures, center = reduced.failures, reduced.center_of_mass
         y, x = (self._origin + self._scale * center).T
-        # (rows, 2, 2) [mrad^2]: Poisson noise of the counts, and readout noise of every pixel
-        lever = len(self._places) * (np.cov(self._places.T, bias=True) + _outer(center - self._places.mean(axis=0)))
-        some = np.where(reduced.total > 0, reduced.total, np.nan)[:, None, None]
-        spread = self.noise.counts_per_electron * reduced.variance / some + self.noise.readout_noise**2 * lever / some**2
-        spread *= np.outer(self._scale, self._scale)
+        spread = reduced.center_of_mass_covariance * np.outer(self._scale, self._scale)
         yy, xx, yx = spread[:, 0, 0], spread[:, 1, 1], spread[:, 0, 1]
         magnitude = np.hypot(y, x)
         safe = np.where(magnitude > 0, magnitude, 1.0)

@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 
 from edgetem_nodes.featurizer.features import CountingNoise
+from edgetem_nodes.featurizer.parameters import CenterOfMass, VirtualDetector
 from edgetem_nodes.featurizer.patterns.corrections import Corrections
 from edgetem_nodes.featurizer.patterns.events import Events
 from edgetem_nodes.featurizer.patterns.reduction import Reduction
+from edgetem_nodes.featurizer.virtual_detectors import CenterOfMassScalarizer, VirtualDetectorScalarizer
+from edgetem_nodes.physics.scan import Axis
 
 SHAPE = (26, 35)
 Y, X = np.indices(SHAPE)
@@ -75,6 +78,23 @@ def test_standard_errors_of_corrected_frames_are_the_spread_of_a_monte_carlo(int
     for values, errors in ((reduced.counts, reduced.standard_errors),
                            (reduced.center_of_mass, reduced.center_of_mass_errors)):
         assert np.sqrt((errors**2).mean(axis=0)) == pytest.approx(values.std(axis=0), rel=0.05)
+    spread = np.cov(reduced.center_of_mass.T)
+    assert reduced.center_of_mass_covariance.mean(axis=0) == pytest.approx(spread, rel=0.1, abs=0.05 * spread.max())
+
+
+def test_errors_of_scalarizers_know_the_corrections():
+    axes = tuple(Axis(name, "rad", 1e-3, -size // 2 * 1e-3, size) for name, size in zip(("ky", "kx"), SHAPE, strict=True))
+    rng, gain = np.random.default_rng(6), np.where(X > 17, 1.6, 0.7)
+    expected = 3.0 * np.exp(-((Y - 11)**2 + 2 * (X - 18)**2 + (Y - 11) * (X - 18)) / 60)
+    frames = 4.0 * rng.poisson(expected, (5000, *SHAPE)) + DARK + 2.0 * rng.normal(size=(5000, *SHAPE))
+    noise, corrections = CountingNoise(4.0, 2.0), Corrections(DARK, gain, DEAD, True)
+    for scalarizer in (CenterOfMassScalarizer(CenterOfMass("magnitude", 0.0, [30.0, 20.0]), noise, axes, corrections),
+                       VirtualDetectorScalarizer(VirtualDetector(0.0, 8.0, [0.0, 0.0], 0.0, 90.0, "asymmetry"), noise, axes,
+                                                 corrections)):
+        features = scalarizer(frames)
+        assert features.valid.all()
+        spread = features.values.std(axis=0)
+        assert np.sqrt((features.standard_errors**2).mean(axis=0)) == pytest.approx(spread, rel=0.05)
 
 
 def test_events_take_the_same_corrections():

@@ -89,7 +89,8 @@ def test_a_row_depends_on_its_own_frame_alone(dtype, weighted):
     alone = Reduced.joined([Reduction((40, 50), masks)(frame[None]) for frame in frames])
     strided = Reduction((40, 50), masks)(np.ascontiguousarray(frames[:, :, ::-1])[:, :, ::-1])
     for other in (alone, threaded, strided):
-        for name in ("counts", "standard_errors", "total", "center_of_mass", "center_of_mass_errors", "variance"):
+        for name in ("counts", "standard_errors", "total", "center_of_mass", "center_of_mass_errors",
+                     "center_of_mass_covariance", "variance"):
             assert getattr(together, name).tobytes() == getattr(other, name).tobytes()
 
 

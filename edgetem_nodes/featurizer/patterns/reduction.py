@@ -28,6 +28,7 @@ class Reduced:
     total : (frames,), counts on the moments' mask; by default on the whole frame.
     center_of_mass : (frames, 2), (y, x) [pixel] from the centre of pixel (0, 0), less the frame's shift.
     center_of_mass_errors : (frames, 2), standard errors; NaN for one electron or none, which have no spread.
+    center_of_mass_covariance : (frames, 2, 2) [pixel^2], by first-order propagation, without the N / (N - 1) of the errors.
     variance : (frames, 2, 2), second central moments [[yy, yx], [yx, xx]] [pixel^2].
     failures : (frames,) why something is NaN; empty where everything is defined.
     """
@@ -38,6 +39,7 @@ class Reduced:
     total: np.ndarray
     center_of_mass: np.ndarray
     center_of_mass_errors: np.ndarray
+    center_of_mass_covariance: np.ndarray
     variance: np.ndarray
     failures: list[str]
 
@@ -49,7 +51,8 @@ class Reduced:
     def joined(cls, parts: list[Reduced]) -> Reduced:
         """The rows of several, one after the other; all of one reduction."""
         arrays = (np.concatenate([getattr(part, name) for part in parts]) for name in (
-            "counts", "standard_errors", "total", "center_of_mass", "center_of_mass_errors", "variance"))
+            "counts", "standard_errors", "total", "center_of_mass", "center_of_mass_errors", "center_of_mass_covariance",
+            "variance"))
         return cls(parts[0].names, *arrays, [failure for part in parts for failure in part.failures])
 
 
@@ -186,37 +189,44 @@ class Reduction:
             square = self._column.get(("square", name), column)
             counts[:, k] = sums[:, column]
             variances[:, k] = gain * np.maximum(sums[:, square], gain * self._floors[name]) + self._areas[square] * readout**2
-        total, center, errors, variance = self._moments(sums, failures)
+        total, center, errors, covariance, variance = self._moments(sums, failures)
         if shifts is not None:
             center = center - shifts
-        return Reduced(self.names, counts, np.sqrt(variances), total, center, errors, variance, failures)
+        return Reduced(self.names, counts, np.sqrt(variances), total, center, errors, covariance, variance,
+                       failures)
 
-    def _moments(self, sums: np.ndarray, failures: list[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Total, centre of mass, its errors and second central moments; marks empty frames."""
+    def _moments(self, sums: np.ndarray, failures: list[str]) -> tuple[np.ndarray, ...]:
+        """Total, centre of mass, its errors and covariance, and second central moments; marks empty frames."""
         if ("moment", (0, 0)) not in self._column:
-            return tuple(np.full((len(sums), *shape), np.nan) for shape in ((), (2,), (2,), (2, 2)))
+            return tuple(np.full((len(sums), *shape), np.nan) for shape in ((), (2,), (2,), (2, 2), (2, 2)))
         total, y, x, yy, yx, xx = (sums[:, self._column["moment", powers]] for powers in MOMENTS)
         for row in np.flatnonzero(~(total > 0)):
             failures[row] = failures[row] or f"the frame is empty: {total[row]:g} counts have no centre of mass"
         some = np.where(total > 0, total, np.nan)
         y, x = y / some, x / some
         variance = np.stack([yy / some - y * y, yx / some - y * x, yx / some - y * x, xx / some - x * x], axis=1)
-        errors = [self._center_error(sums, some, y, (1, 0), (2, 0)), self._center_error(sums, some, x, (0, 1), (0, 2))]
-        return total, np.stack([y, x], axis=1), np.stack(errors, axis=1), variance.reshape(-1, 2, 2)
+        covariance, errors = self._center_errors(sums, some, np.stack([y, x], axis=1))
+        return total, np.stack([y, x], axis=1), errors, covariance, variance.reshape(-1, 2, 2)
 
-    def _center_error(self, sums: np.ndarray, total: np.ndarray, middle: np.ndarray, first: tuple[int, int],
-                      second: tuple[int, int]) -> np.ndarray:
-        """Standard error (frames,) [pixel] of one component `middle` of the centre of mass.
+    def _center_errors(self, sums: np.ndarray, total: np.ndarray, center: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Covariance (frames, 2, 2) [pixel^2] of the centre of mass to first order; its standard errors (frames, 2) [pixel].
 
-        It is sum(I y) / sum(I), so its variance is sum((y - mean)^2 var(I)) / sum(I)^2 to first order, with y and 1 replaced by
-        the effective weights where corrections weigh. That of N electrons scatters about their own mean: N / (N - 1).
+        A component is sum(I y) / sum(I), so its variance is sum((y - mean)^2 var(I)) / sum(I)^2, with y and 1 replaced by the
+        effective weights where corrections weigh. N electrons scatter about their own mean: errors contain N / (N - 1).
         """
         gain, readout = self.noise.counts_per_electron, self.noise.readout_noise
         kind = "spread" if ("spread", (0, 0)) in self._column else "moment"
-        columns = [self._column[kind, powers] for powers in ((0, 0), first, second)]
-        zeroth, once, twice = (sums[:, column] for column in columns)
-        areas = self._areas[columns]
+        columns = [self._column[kind, powers] for powers in MOMENTS]
         electrons = np.where(total > gain, total / gain, np.nan)
-        variance = gain * electrons / (electrons - 1) * (twice - 2 * middle * once + middle**2 * zeroth)
-        variance += readout**2 * (areas[2] - 2 * middle * areas[1] + middle**2 * areas[0])
-        return np.sqrt(np.maximum(variance, 0.0)) / total
+        counting = gain * _central(sums[:, columns], center) / total[:, None, None]**2
+        reading = readout**2 * _central(self._areas[columns], center) / total[:, None, None]**2
+        unbiased = counting * (electrons / (electrons - 1))[:, None, None] + reading
+        return counting + reading, np.sqrt(np.maximum(np.diagonal(unbiased, axis1=1, axis2=2), 0.0))
+
+
+def _central(moments: np.ndarray, center: np.ndarray) -> np.ndarray:
+    """Second moments (frames, 2, 2) about centres (frames, 2), from those about pixel (0, 0), (frames, 6) or (6,)."""
+    zeroth, y, x, yy, yx, xx = np.moveaxis(moments, -1, 0)
+    b, a = center.T
+    off = yx - b * x - a * y + b * a * zeroth
+    return np.stack([yy - 2 * b * y + b * b * zeroth, off, off, xx - 2 * a * x + a * a * zeroth], axis=1).reshape(-1, 2, 2)
