@@ -8,8 +8,9 @@ from scipy import fft
 _LARGEST = 128
 _RATIO = 1.1
 _LEAST_PART = 0.3
-_EVEN = 0.1
-"""Unevenness, over the brightest pixels, that any ring may have: else a faint even step would beat a bright uneven one."""
+_EVEN, _BRIGHTEST = 0.1, 20
+"""Unevenness, over the pixel of this rank in brightness, that any ring may have: else a faint even step, a Bragg disk, would
+beat a bright uneven one."""
 
 
 def find_disk(pattern: np.ndarray, usable: np.ndarray) -> tuple[tuple[float, float], float]:
@@ -58,15 +59,16 @@ class _Scene:
         self.size = image.shape
         self._image, self._weight = fft.rfft2(image * weight, self.shape), fft.rfft2(weight, self.shape)
         self._squared = fft.rfft2(image**2 * weight, self.shape)
-        self._floor = 0.25 + (_EVEN * float(np.quantile(image, 0.98))) ** 2
+        brightest = float(np.partition(image.ravel(), -min(_BRIGHTEST, image.size))[-min(_BRIGHTEST, image.size)])
+        self._floor = 0.25 + (_EVEN * brightest) ** 2
         self._square = tuple(np.minimum(np.arange(n), n - np.arange(n)) ** 2 for n in self.shape)
 
     def best(self, radius: float) -> tuple[float, tuple[float, float]]:
         """Highest score of a circle of this radius, and its centre (y, x)."""
-        width = max(1.0, 0.15 * radius)
+        width, gap = max(1.5, 0.15 * radius), max(0.5, 0.05 * radius)
         distance = np.sqrt(self._square[0][:, None] + self._square[1][None, :])
-        inside = self._means((distance <= radius) & (distance > radius - width))
-        outside = self._means((distance > radius) & (distance <= radius + width))
+        inside = self._means((distance <= radius - gap) & (distance > radius - gap - width))
+        outside = self._means((distance > radius + gap) & (distance <= radius + gap + width))
         error = np.sqrt(inside[1] + outside[1])
         score = np.where(inside[2] & outside[2], (inside[0] - outside[0]) / error, -np.inf)
         # centres more than a quarter of the detector outside it are not looked for; index -1 lies just outside
