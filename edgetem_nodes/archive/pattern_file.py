@@ -211,7 +211,7 @@ class PatternFile:
         ------
         PatternFileError : there is no frame, or none can be read.
         """
-        plan = self.store.plan(max(1, sample_bytes // SAMPLES))
+        plan = self.store.plan(max(1, min(sample_bytes, self.nbytes) // SAMPLES))
         chosen = [plan[i] for i in np.unique(np.linspace(0, len(plan) - 1, SAMPLES).round().astype(int))]
         if not chosen:
             raise PatternFileError(f"{self.path} holds no frame")

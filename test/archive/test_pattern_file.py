@@ -50,8 +50,8 @@ def test_hdf5_by_path_in_blocks_of_any_size(tmp_path, chunks, block_bytes):
 def test_blocks_cover_every_frame_once(data):
     shape = data.draw(st.lists(st.integers(1, 9), min_size=1, max_size=2))
     array = np.arange(int(np.prod(shape)) * 6, dtype=np.int32).reshape(*shape, 2, 3)
-    store = FrameStore([array], len(shape))
-    store._arrays[0] = _Chunked(array, tuple(data.draw(st.integers(1, 9)) for _ in shape) + (2, 3))
+    chunks = tuple(data.draw(st.integers(1, 9)) for _ in shape) + (2, 3)
+    store = FrameStore([_Chunked(array, chunks)], len(shape))
     plan = store.plan(data.draw(st.integers(1, 3000)))
     places = np.concatenate([store.places(block) for block in plan])
     frames = np.concatenate([store.read(block) for block in plan])

@@ -92,7 +92,7 @@ def calibrate(source: PatternFile, request: Request, corrections: Corrections, n
     _stated(result, request)
     _from_file(result, source)
     if len(source.frame_shape) == 2:
-        _measured(result, source, corrections, noise, request.block_bytes, counting)
+        _measured(result, source, corrections, noise, counting)
     if counting is not None:
         result.notes.append(counting.line())
         result.set("counts_per_electron", counting.learned.counts_per_electron, "count", "measured")
@@ -140,9 +140,9 @@ def _from_file(result: Calibration, source: PatternFile) -> None:
 
 
 def _measured(result: Calibration, source: PatternFile, corrections: Corrections, noise: CountingNoise,
-              sample_bytes: int, counting: Counting | None) -> None:
+              counting: Counting | None) -> None:
     """Centre and radius of the disk from a sample of frames; the middle of the detector stands in where there is no disk."""
-    _, frames = source.sample(sample_bytes)
+    _, frames = source.sample()
     if counting is not None:
         frames = counting.sample(frames)
     frames_read, frames = len(frames), frames[usable(frames, noise)]

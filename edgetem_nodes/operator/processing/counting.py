@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgetem_nodes.archive.pattern_file import PatternFile
+from edgetem_nodes.archive.pattern_file import BLOCK, PatternFile
 from edgetem_nodes.featurizer.patterns.corrections import Corrections
 from edgetem_nodes.featurizer.patterns.counting import ElectronCounter
 from edgetem_nodes.featurizer.patterns.events import Events
@@ -22,8 +22,7 @@ class Counting:
     lost, electrons : electrons that coincidence hid, estimated, and electrons counted, so far.
     """
 
-    def __init__(self, source: PatternFile, corrections: Corrections, block_bytes: int, saturation: float,
-                 threads: int) -> None:
+    def __init__(self, source: PatternFile, corrections: Corrections, saturation: float, threads: int) -> None:
         """Learn from a sample of the file.
 
         Raises
@@ -33,7 +32,7 @@ class Counting:
         gain = np.ones(source.frame_shape) if corrections.gain is None else 1 / np.asarray(corrections.gain, float)
         if corrections.dead is not None:
             gain = np.where(corrections.dead, 0.0, gain)
-        _, frames = source.sample(min(block_bytes, SAMPLE * source.store.frame_bytes))
+        _, frames = source.sample(min(BLOCK, SAMPLE * source.store.frame_bytes))
         try:
             self._counter = ElectronCounter.learn(frames, corrections.dark, gain, saturation=saturation, threads=threads)
         except ValueError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from typing import Any, ClassVar
 
 import numpy as np
@@ -19,9 +20,9 @@ class _Detector(Feature):
     settings: ClassVar[dict[str, Any]] = {"inner_mrad": 0.0, "outer_mrad": 0.0}
     title: ClassVar[str] = ""
 
+    @abstractmethod
     def mask(self, inner: float | None, outer: float | None) -> np.ndarray:
         """(rows, columns) bool; limits [rad], None: the detector's own."""
-        raise FeatureRefused(f"{self.name} has no mask")
 
     def prepare(self) -> None:
         inner, outer = (float(self.values[key]) * 1e-3 or None for key in ("inner_mrad", "outer_mrad"))

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from edgetem_nodes.archive.pattern_file import PatternFile
+from edgetem_nodes.archive.pattern_file import BLOCK, PatternFile
 from edgetem_nodes.featurizer.features import CountingNoise
 from edgetem_nodes.featurizer.patterns.corrections import Corrections
 from edgetem_nodes.featurizer.patterns.events import Events, Frames, dense
@@ -130,7 +130,7 @@ class Context:
         ------
         ValueError : no frame of the sample is sound.
         """
-        size = min(self.request.block_bytes, most * self.source.store.frame_bytes)
+        size = min(BLOCK, most * self.source.store.frame_bytes)
         _, frames = self.source.sample(size)
         if self.counting is not None:
             frames = self.counting.sample(frames)

@@ -16,7 +16,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from edgetem_nodes.archive.pattern_file import PatternFile, PatternFileError
+from edgetem_nodes.archive.pattern_file import BLOCK, PatternFile, PatternFileError
 from edgetem_nodes.archive.pattern_formats import open_patterns
 from edgetem_nodes.archive.vendor_axes import VendorFileError
 from edgetem_nodes.featurizer.features import CountingNoise
@@ -143,7 +143,7 @@ def _prepared(request: Request) -> tuple[Context, dict[str, str]]:
         raise ProcessingError(str(error)) from None
     counting = None
     if request.count:
-        counting = Counting(source, corrections, request.block_bytes, noise.saturation, request.threads)
+        counting = Counting(source, corrections, noise.saturation, request.threads)
         corrections, noise = Corrections(dead=counting.learned.inverse_gain <= 0), CountingNoise()
     calibration = calibrate(source, request, corrections, noise, counting)
     fused = FusedPass(source, corrections, noise, request.threads)
@@ -178,7 +178,8 @@ def memory(context: Context) -> int:
     """[byte] that frames and maps will take, apart from the program's own and from what single features state."""
     block = max(context.request.block_bytes, context.source.store.chunk_bytes, context.source.store.frame_bytes)
     maps = sum(16 * context.source.places for _ in getattr(context.fused, "counts", ())) + 120 * context.source.places
-    return _BLOCKS_HELD * min(block, context.source.nbytes) + maps
+    # The sample of the calibration is gone before the reading begins; it is as large whatever a block is.
+    return max(_BLOCKS_HELD * min(block, context.source.nbytes), 2 * min(BLOCK, context.source.nbytes)) + maps
 
 
 def peak_memory() -> int:

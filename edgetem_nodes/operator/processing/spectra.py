@@ -150,7 +150,7 @@ def zero_loss_end(feature: _Spectral) -> float:
     FeatureRefused : it cannot be told; names the option.
     """
     try:
-        return elastic_end(feature.context.source.sample(feature.context.request.block_bytes)[1], feature.energies)
+        return elastic_end(feature.context.source.sample()[1], feature.energies)
     except ValueError as error:
         raise FeatureRefused(f"{feature.name}: {error}: --set {feature.name}.split_eV=EV") from None
 
