@@ -6,18 +6,16 @@ raster; asked for of a sparse scan it is refused with that reason, and the other
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 
 import numpy as np
 
-from edgetem_nodes.featurizer.features import CountingNoise, centre
-from edgetem_nodes.featurizer.parameters import Parameters
+from edgetem_nodes.featurizer.features import CountingNoise
 from edgetem_nodes.featurizer.patterns import detectors, fields, vector_field
 from edgetem_nodes.featurizer.patterns.corrections import Corrections
 from edgetem_nodes.featurizer.patterns.events import Frames, dense
 from edgetem_nodes.featurizer.patterns.geometry import DetectorGeometry
+from edgetem_nodes.featurizer.patterns.instrument import PatternInstrument
 from edgetem_nodes.featurizer.patterns.reduction import Reduction
 from edgetem_nodes.featurizer.ptychography.single_side_band import SingleSideBand
 from edgetem_nodes.physics.scan import Axis, ScanField
@@ -31,40 +29,6 @@ IMAGES = ("sum", *MASKS, *DEFLECTIONS, *QUADRANTS, *DERIVED, "ssb")
 """Names: counts; deflections in the scan's axes [rad], com_angle [rad]; icom and ssb [rad]; div and curl [rad/m]."""
 
 
-@dataclass(frozen=True)
-class LiveOptions:
-    """What images need to know of the instrument. SI units.
-
-    Attributes
-    ----------
-    high_tension, semi_convergence_angle : of the beam [V, rad].
-    rotation, flipped : of the scan on the detector, see `DetectorGeometry`.
-    center : (y, x) angle of the undeflected beam by the frames' axes [rad].
-    defocus : that ptychography corrects [m], positive: underfocus.
-    """
-
-    high_tension: float
-    semi_convergence_angle: float
-    rotation: float = 0.0
-    flipped: bool = False
-    center: tuple[float, float] = (0.0, 0.0)
-    defocus: float = 0.0
-
-    @classmethod
-    def of(cls, parameters: Parameters) -> LiveOptions:
-        """What the featurizer's parameters say; raises ValueError where `live.center_mrad` is not two numbers."""
-        live, beam = parameters.live, parameters.instrument
-        y, x = centre(live.center_mrad, "live.center_mrad")
-        return cls(beam.high_tension_kV * 1e3, beam.semi_convergence_mrad * 1e-3, math.radians(live.rotation_deg), live.flipped,
-                   (y * 1e-3, x * 1e-3), live.defocus_nm * 1e-9)
-
-    def geometry(self, axes: tuple[Axis, ...]) -> DetectorGeometry:
-        """Of frames with these axes; raises ValueError where they are no patterns in angles."""
-        stated = DetectorGeometry.of_axes(axes, self.semi_convergence_angle)
-        center = tuple(c + angle / stated.pixel_angle for c, angle in zip(stated.center, self.center, strict=True))
-        return replace(stated, center=center, rotation=self.rotation, flipped=self.flipped)
-
-
 class LiveImages:
     """Maps over one field, filled as frames come, in any order.
 
@@ -75,9 +39,13 @@ class LiveImages:
     refused : why an image cannot be made, by name.
     """
 
-    def __init__(self, names: Sequence[str], options: LiveOptions, noise: CountingNoise = CountingNoise(),
-                 corrections: Corrections | None = None) -> None:
+    def __init__(self, names: Sequence[str], instrument: PatternInstrument, noise: CountingNoise = CountingNoise(),
+                 corrections: Corrections | None = None, defocus: float = 0.0) -> None:
         """Set up.
+
+        Parameters
+        ----------
+        defocus : that ptychography corrects [m], positive: underfocus.
 
         Raises
         ------
@@ -86,7 +54,8 @@ class LiveImages:
         unknown = [name for name in names if name not in IMAGES]
         if unknown:
             raise ValueError(f"there is no live image {unknown[0]!r}; there are {', '.join(IMAGES)}")
-        self.names, self.options, self._noise, self._corrections = tuple(dict.fromkeys(names)), options, noise, corrections
+        self.names, self.instrument, self._noise = tuple(dict.fromkeys(names)), instrument, noise
+        self._corrections, self._defocus = corrections, defocus
         self.field: ScanField | None = None
         self.raster, self.refused = False, {}
         self._axes: tuple[Axis, ...] | None = None
@@ -125,7 +94,7 @@ class LiveImages:
         if self._quadrants:
             columns = [reduced.names.index(name) for name in self._quadrants]
             quadrants = reduced.counts[inside][:, columns]
-            shift = fields.differential_phase_contrast(quadrants, quadrants, self.options.semi_convergence_angle)
+            shift = fields.differential_phase_contrast(quadrants, quadrants, self.instrument.semi_convergence_angle)
             self._vector("dpc", places, shift.deflection)
         if self._ptychography is not None:
             self._ptychography.add(places, self._corrected(frames if inside.all() else dense(frames)[inside]))
@@ -149,7 +118,7 @@ class LiveImages:
 
     def _prepare(self, axes: tuple[Axis, ...]) -> None:
         self._reduction = None
-        geometry = self.options.geometry(axes)
+        geometry = self.instrument.geometry(axes)
         shape = (axes[0].size, axes[1].size)
         masks, self._quadrants, self.refused = {}, (), {}
         for name in MASKS:
@@ -160,7 +129,7 @@ class LiveImages:
                     self.refused[name] = str(error)
         if set(QUADRANTS) & set(self.names):
             # Quadrants around 45, 135, 225 and 315 degrees that reach beyond the disk, which moves.
-            parts = detectors.segments(shape, geometry, 4, 0.0, 1.5 * self.options.semi_convergence_angle, 0.0)
+            parts = detectors.segments(shape, geometry, 4, 0.0, 1.5 * self.instrument.semi_convergence_angle, 0.0)
             self._quadrants = tuple(parts)
             masks |= parts
         for name in (*DERIVED, "ssb"):
@@ -173,9 +142,9 @@ class LiveImages:
         self._reduction = Reduction(shape, masks, corrections=self._corrections, noise=self._noise)
 
     def _set_up_ptychography(self, shape: tuple[int, int], geometry: DetectorGeometry) -> None:
-        corrected = {"defocus": self.options.defocus} if self.options.defocus else {}
+        corrected = {"defocus": self._defocus} if self._defocus else {}
         try:
-            self._ptychography = SingleSideBand(self.field, shape, geometry, self.options.high_tension, corrected,
+            self._ptychography = SingleSideBand(self.field, shape, geometry, self.instrument.high_tension, corrected,
                                                 usable=self._corrections and self._corrections.known(shape), noise=self._noise)
         except ValueError as error:
             self.refused["ssb"] = str(error)
@@ -201,7 +170,7 @@ class LiveImages:
         field = np.stack([self._maps["com_y"], self._maps["com_x"]], axis=-1)
         step = self.field.step
         if name == "icom":
-            return vector_field.integrate(fields.phase_gradient(field, self.options.high_tension), step)
+            return vector_field.integrate(fields.phase_gradient(field, self.instrument.high_tension), step)
         return (vector_field.divergence if name == "div" else vector_field.curl)(field, step)
 
     def _phase(self) -> np.ndarray | None:

@@ -37,8 +37,8 @@ class EelsPeak:
     """Energy of the peak in a window."""
 
     window_eV: list[float] = parameter([10.0, 35.0], "window in which the peak lies: first and last energy loss", unit="eV")
-    fit_eV: float = parameter(6.0, "range about the top in which a parabola is fitted, 5 channels or more: about the peak's full "
-                              "width at half maximum", unit="eV", minimum=1e-4, maximum=1000.0)
+    fit_eV: float = parameter(6.0, "range about the top in which a parabola is fitted, 5 channels or more: about the peak's "
+                              "full width at half maximum", unit="eV", minimum=1e-4, maximum=1000.0)
     background: str = parameter("none", "what is taken off first", choices=("none", "constant", "power_law"))
     background_eV: list[float] = parameter([], "window in which the background is fitted: first and last energy loss; empty "
                                            "where it is none", unit="eV")
@@ -152,14 +152,76 @@ class Structure:
 
 
 @dataclass
+class EelsPlasmon:
+    """Energy of the bulk plasmon."""
+
+    quantity: str = parameter("energy", "the scalar; the others follow", choices=("energy", "width", "losses"))
+    window_eV: list[float] = parameter([10.0, 40.0], "window that is fitted: first and last energy loss", unit="eV")
+    zero_loss_end_eV: float = parameter(3.0, "energy loss at which the zero-loss peak ends", unit="eV", minimum=0.01,
+                                        maximum=100.0)
+    model: str = parameter("drude", "shape of a single loss", choices=("drude", "lorentzian", "gaussian"))
+    plural_scattering: bool = parameter(True, "an electron may lose energy more than once")
+
+
+@dataclass
+class EelsThickness:
+    """Thickness from the ratio of all counts to those of the zero-loss peak."""
+
+    zero_loss_end_eV: float = parameter(3.0, "energy loss at which the zero-loss peak ends", unit="eV", minimum=0.01,
+                                        maximum=100.0)
+    mean_free_path_nm: float = parameter(0.0, "inelastic mean free path; 0: the scalar is thickness over mean free path",
+                                         unit="nm", minimum=0.0, maximum=10000.0)
+
+
+@dataclass
+class BraggStrain:
+    """Strain of any crystal from its Bragg disks in nanobeam diffraction."""
+
+    component: str = parameter("dilation", "which component is the scalar",
+                               choices=("dilation", "exx", "eyy", "exy", "rotation"))
+    sample: str = parameter("", "file of patterns of this specimen, any that 'edgetem process' reads, from which lattice, "
+                            "disks and background are learnt; strain is relative to its median lattice", path=True)
+    contrast: str = parameter("linear", "how a disk's inside may vary: dynamical diffraction", choices=("uniform", "linear",
+                              "quadratic"))
+    most_disks: int = parameter(24, "the strongest so many disks are fitted", minimum=3, maximum=200)
+    largest_strain_percent: float = parameter(15.0, "a larger measured strain is a failed measurement", unit="%", minimum=0.1,
+                                              maximum=30.0)
+
+
+@dataclass
+class Orientation:
+    """Orientation of a crystal by matching with simulated patterns."""
+
+    quantity: str = parameter("misorientation", "the scalar; the others follow",
+                              choices=("misorientation", "tilt", "in_plane", "score", "reliability"))
+    structure: str = parameter("", "structure file of the crystal that ASE reads: CIF, ...", path=True)
+    reference: list[float] = parameter([], "orientation from which misorientation and tilt are counted: nine numbers of the "
+                                       "matrix that takes the crystal's axes to the scan's, row by row, (z, y, x); empty: they "
+                                       "coincide")
+    thickness_nm: float = parameter(10.0, "of the specimen along the beam, roughly", unit="nm", minimum=0.1, maximum=1000.0)
+    step_deg: float = parameter(2.0, "between neighbouring zone axes of the templates", unit="deg", minimum=0.2, maximum=10.0)
+    lowest_score: float = parameter(0.4, "a lower score is a failed measurement", minimum=0.0, maximum=0.99)
+
+
+@dataclass
+class Geometry:
+    """How the detector sees the scan."""
+
+    rotation_deg: float = parameter(0.0, "of the scan's axes as seen on the detector, from x towards y", unit="deg",
+                                    minimum=-360.0, maximum=360.0)
+    flipped: bool = parameter(False, "the detector's y axis runs against the scan's")
+    center_mrad: list[float] = parameter([0.0, 0.0], "undeflected beam on the detector, (y, x)", unit="mrad")
+
+
+@dataclass
 class CorrectionMaps:
     """Maps (rows, columns) that correct diffraction patterns before anything else is made of them: .npy files."""
 
     dark: str = parameter("", "signal without beam [counts], subtracted; empty: none", path=True)
     gain: str = parameter("", "what counts are multiplied by once the dark signal is gone; empty: 1", path=True)
     dead: str = parameter("", "true on pixels that are not to be used, a beam stop among them; empty: none", path=True)
-    interpolate: bool = parameter(False, "give isolated dead pixels the mean of their neighbours; else virtual detectors and the "
-                                  "centre of mass leave them out, and other scalarizers fail where they need them")
+    interpolate: bool = parameter(False, "give isolated dead pixels the mean of their neighbours; else virtual detectors and "
+                                  "the centre of mass leave them out, and other scalarizers fail where they need them")
 
 
 @dataclass
@@ -171,10 +233,6 @@ class Live:
                                   "dpc_x; of a raster also icom, div, curl and ssb; empty: none")
     period_s: float = parameter(1.0, "shortest time between two images of a name; 0: only after each acquisition", unit="s",
                                 minimum=0.0)
-    rotation_deg: float = parameter(0.0, "of the scan's axes as seen on the detector, from x towards y", unit="deg",
-                                    minimum=-360.0, maximum=360.0)
-    flipped: bool = parameter(False, "the detector's y axis runs against the scan's")
-    center_mrad: list[float] = parameter([0.0, 0.0], "undeflected beam on the detector, (y, x)", unit="mrad")
     defocus_nm: float = parameter(0.0, "defocus that ptychography corrects, positive: underfocus", unit="nm", minimum=-1e5,
                                   maximum=1e5)
 
@@ -184,8 +242,9 @@ class Parameters:
     """All parameters of the featurizer."""
 
     scalarizer: str = parameter("lattice", "what a frame becomes: eels_edge, eels_peak, eels_band_maximum, eels_band_ratio, "
-                                "eds_window, total_counts, virtual_detector, center_of_mass, lattice, strain_energy, "
-                                "descriptor, or one that an installed package adds")
+                                "eels_plasmon, eels_thickness, eds_window, total_counts, virtual_detector, center_of_mass, "
+                                "lattice, strain_energy, bragg_strain, orientation, descriptor, or one that an installed "
+                                "package adds")
     label: str = parameter("", "name of the scalar on maps and in reports, e.g. 'Cu-L net'; empty: the scalarizer's own")
     settings: str = parameter("", "JSON object for a scalarizer that an installed package adds; empty: none")
     counts_per_electron: float = parameter(1.0, "detector counts that one electron or X-ray makes: sets the standard errors",
@@ -205,6 +264,11 @@ class Parameters:
     strain_energy: StrainEnergy = group(StrainEnergy)
     descriptor: Descriptor = group(Descriptor)
     structure: Structure = group(Structure)
+    eels_plasmon: EelsPlasmon = group(EelsPlasmon)
+    eels_thickness: EelsThickness = group(EelsThickness)
+    bragg_strain: BraggStrain = group(BraggStrain)
+    orientation: Orientation = group(Orientation)
+    geometry: Geometry = group(Geometry)
     corrections: CorrectionMaps = group(CorrectionMaps)
     live: Live = group(Live)
     output: str = parameter("", "the experiment's folder: archive.h5 in it is read where the scalarizer is changed in mid-run",

@@ -18,13 +18,16 @@ import numpy as np
 
 from edgetem_nodes.featurizer.band_ratio import EelsBandRatioScalarizer
 from edgetem_nodes.featurizer.corrected import CorrectedScalarizer, read_corrections
+from edgetem_nodes.featurizer.crystals import BraggStrainScalarizer, CrystalSettings, OrientationScalarizer
 from edgetem_nodes.featurizer.descriptor import Column, DescriptorScalarizer
 from edgetem_nodes.featurizer.features import CountingNoise, Features, Scalarizer, failed
 from edgetem_nodes.featurizer.lattice import LatticeScalarizer
 from edgetem_nodes.featurizer.parameters import Parameters
 from edgetem_nodes.featurizer.patterns.corrections import Corrections
+from edgetem_nodes.featurizer.patterns.instrument import PatternInstrument
 from edgetem_nodes.featurizer.peak import EelsBandMaximumScalarizer, EelsPeakScalarizer
 from edgetem_nodes.featurizer.spectra import EdsWindowScalarizer, EelsEdgeScalarizer, TotalCountsScalarizer
+from edgetem_nodes.featurizer.spectroscopy.scalarizers import EelsPlasmonScalarizer, EelsThicknessScalarizer
 from edgetem_nodes.featurizer.strain_energy import ElasticSheet, StrainEnergyScalarizer
 from edgetem_nodes.featurizer.virtual_detectors import CenterOfMassScalarizer, VirtualDetectorScalarizer
 from edgetem_nodes.graph.configuration import nearest
@@ -41,12 +44,16 @@ BUILT_IN: dict[str, Factory] = {
     "eels_peak": EelsPeakScalarizer,
     "eels_band_maximum": EelsBandMaximumScalarizer,
     "eels_band_ratio": EelsBandRatioScalarizer,
+    "eels_plasmon": EelsPlasmonScalarizer,
+    "eels_thickness": EelsThicknessScalarizer,
     "eds_window": EdsWindowScalarizer,
     "total_counts": TotalCountsScalarizer,
     "virtual_detector": VirtualDetectorScalarizer,
     "center_of_mass": CenterOfMassScalarizer,
     "lattice": LatticeScalarizer,
     "strain_energy": StrainEnergyScalarizer,
+    "bragg_strain": BraggStrainScalarizer,
+    "orientation": OrientationScalarizer,
     "descriptor": DescriptorScalarizer,
 }
 CORRECTING = (VirtualDetectorScalarizer, CenterOfMassScalarizer)
@@ -199,6 +206,8 @@ def _settings_of(parameters: Parameters, name: str) -> Any:
         return parameters.resolved_lattice()
     if name == "strain_energy":
         return ElasticSheet(parameters.strain_energy, parameters.resolved_lattice())
+    if name in ("bragg_strain", "orientation"):
+        return CrystalSettings(getattr(parameters, name), PatternInstrument.of(parameters))
     return getattr(parameters, name, None)
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from edgetem_nodes.detector.sources import make_source
-from edgetem_nodes.featurizer.live_images import LiveImages, LiveOptions
+from edgetem_nodes.featurizer.live_images import LiveImages
+from edgetem_nodes.featurizer.patterns.instrument import PatternInstrument
 from edgetem_nodes.featurizer.scalarizers import Bound, build
 from edgetem_nodes.graph.configuration import Configuration, nearest
 from edgetem_nodes.graph.instrument import Instrument
@@ -148,7 +149,7 @@ def check(configuration: Configuration) -> Plan:
         source.check_dwell(dwell)
         featurizer = configuration.parameters("featurizer", SCHEMAS["featurizer"])
         scalarizer = build(featurizer, tuple(source.axes))
-        LiveImages(featurizer.live.images, LiveOptions.of(featurizer))
+        LiveImages(featurizer.live.images, PatternInstrument.of(featurizer))
         field = driver.field
         survey = _survey(instrument, driver)
         _has_columns(planner.outputs, scalarizer)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgetem_nodes.featurizer.change import changeable, changed, difference
@@ -52,6 +52,7 @@ def test_what_cannot_be_is_refused(settings, message):
 NAMES = [name for name, declared in changeable().items() if declared.type is float]
 
 
+@settings(deadline=None)
 @given(st.sampled_from(["lattice", "eels_edge", "virtual_detector"]), st.sampled_from(["", "Cu-L"]),
        st.dictionaries(st.sampled_from(NAMES), st.floats(0.5, 1.0), max_size=5), st.sampled_from(["", "Cu-L", "Fe"]))
 def test_the_difference_gives_the_same_parameters_again(scalarizer, first, values, second):

@@ -5,9 +5,10 @@ import pytest
 from analytic_patterns import pattern_axes
 
 from edgetem_nodes.featurizer import scalarizers
-from edgetem_nodes.featurizer.live_images import LiveImages, LiveOptions
-from edgetem_nodes.featurizer.parameters import CenterOfMass, CorrectionMaps, Descriptor, Parameters, VirtualDetector
 from edgetem_nodes.featurizer.corrected import read_corrections
+from edgetem_nodes.featurizer.live_images import LiveImages
+from edgetem_nodes.featurizer.parameters import CenterOfMass, CorrectionMaps, Descriptor, Parameters, VirtualDetector
+from edgetem_nodes.featurizer.patterns.instrument import PatternInstrument
 from edgetem_nodes.physics.scan import ScanField
 
 AXES = pattern_axes(24)
@@ -66,7 +67,7 @@ def test_saturation_is_that_of_the_raw_pixels(maps):
 
 def test_live_images_are_corrected_too(maps):
     corrections, _ = read_corrections(maps)
-    live = LiveImages(("sum",), LiveOptions(80e3, 5e-3), corrections=corrections)
+    live = LiveImages(("sum",), PatternInstrument(80e3, 5e-3), corrections=corrections)
     live.begin(ScanField((0.0, 0.0), (1e-9, 1e-9), (2, 3)), True)
     live.add(AXES, live.field.positions(), raw(1e6))
     assert live.image("sum").ravel() == pytest.approx(corrections.applied(raw(0.0)).sum(axis=(1, 2)))

@@ -14,8 +14,9 @@ from featurizer_bench import AXES, Bench, patterns
 from sensor_msgs.msg import Image
 
 from edgetem_nodes.featurizer import scalarizers
-from edgetem_nodes.featurizer.live_images import LiveImages, LiveOptions
+from edgetem_nodes.featurizer.live_images import LiveImages
 from edgetem_nodes.featurizer.parameters import Parameters
+from edgetem_nodes.featurizer.patterns.instrument import PatternInstrument
 from edgetem_nodes.graph.messages import numbers, to_uuid
 from edgetem_nodes.graph.quality_of_service import STATE
 from edgetem_nodes.physics import scan
@@ -165,7 +166,7 @@ def test_a_raster_becomes_images_and_the_last_ones_are_those_of_the_whole_scan(b
     bench.raster(name, field.positions())
     bench.block(name, 1, 11, frames[11:], field.positions())
     bench.end(name, 30, 30)
-    whole = LiveImages(("bf", "com_y", "icom", "ssb"), LiveOptions(80e3, 3e-3))
+    whole = LiveImages(("bf", "com_y", "icom", "ssb"), PatternInstrument(80e3, 3e-3))
     whole.begin(field, True)
     whole.add(AXES, field.positions(), frames)
     assert not whole.refused

@@ -5,10 +5,11 @@ import math
 import numpy as np
 import pytest
 
-from edgetem_nodes.featurizer.live_images import IMAGES, LiveImages, LiveOptions
+from edgetem_nodes.featurizer.live_images import IMAGES, LiveImages
 from edgetem_nodes.featurizer.patterns import vector_field
 from edgetem_nodes.featurizer.patterns.events import Events
 from edgetem_nodes.featurizer.patterns.geometry import DetectorGeometry
+from edgetem_nodes.featurizer.patterns.instrument import PatternInstrument
 from edgetem_nodes.featurizer.ptychography.single_side_band import SingleSideBand
 from edgetem_nodes.physics.electrons import wavelength
 from edgetem_nodes.physics.scan import Axis, ScanField
@@ -17,7 +18,7 @@ ALPHA, TENSION, PIXELS, PIXEL = 20e-3, 80e3, 32, 2e-3
 AXES = tuple(Axis(name, "rad", PIXEL, -16 * PIXEL, PIXELS) for name in ("ky", "kx"))
 STEP = wavelength(TENSION) / (4 * ALPHA) * 0.98
 FIELD = ScanField((0.0, 0.0), (STEP, STEP), (12, 10))
-OPTIONS = LiveOptions(TENSION, ALPHA)
+OPTIONS = PatternInstrument(TENSION, ALPHA)
 SEEN = tuple(name for name in IMAGES if name != "haadf")
 """What this small detector can show."""
 
@@ -80,7 +81,7 @@ def test_centre_of_mass_and_quadrants_agree_on_a_disk_that_moves():
 def test_deflections_are_turned_into_the_axes_of_the_scan():
     # The scan's x axis is seen along the detector's y axis.
     frames = disks(np.tile([1e-3, 0.0], (120, 1)), 1e6)
-    live = filled(frames, np.arange(120), ("com_y", "com_x"), LiveOptions(TENSION, ALPHA, rotation=math.pi / 2))
+    live = filled(frames, np.arange(120), ("com_y", "com_x"), PatternInstrument(TENSION, ALPHA, rotation=math.pi / 2))
     assert live.image("com_x").mean() == pytest.approx(1e-3, rel=0.02)
     assert live.image("com_y").mean() == pytest.approx(0.0, abs=2e-5)
 

@@ -10,18 +10,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ase import Atoms
+from ase.cell import Cell
 from analytic_patterns import disk_image, hexagonal_places, pattern_axes
 
 from edgetem_nodes.featurizer import scalarizers
 from edgetem_nodes.featurizer.change import changed
 from edgetem_nodes.featurizer.features import ELECTRONVOLT, Features, finished
-from edgetem_nodes.featurizer.parameters import (CenterOfMass, Descriptor, EdsWindow, EelsBandMaximum, EelsBandRatio,
-                                               EelsPeak, Lattice, Parameters, VirtualDetector)
+from edgetem_nodes.featurizer.parameters import (BraggStrain, CenterOfMass, Descriptor, EdsWindow, EelsBandMaximum,
+                                               EelsBandRatio, EelsPeak, Lattice, Orientation, Parameters, VirtualDetector)
 from edgetem_nodes.graph.configuration import declared
 from edgetem_nodes.physics.electrons import wavelength
 from edgetem_nodes.physics.scan import Axis
 
 PATTERN = pattern_axes()
+LOW_LOSS = (Axis("energy_loss", "J", 0.5 * ELECTRONVOLT, -20 * ELECTRONVOLT, 200),)
 SPECTRUM = (Axis("energy_loss", "J", 8 * ELECTRONVOLT, 700 * ELECTRONVOLT, 162),)
 
 
@@ -53,6 +56,10 @@ def third_party(monkeypatch):
 
 def frames_for(name: str) -> tuple[np.ndarray, tuple[Axis, ...]]:
     rng = np.random.default_rng(7)
+    if name in ("eels_plasmon", "eels_thickness"):
+        energy = LOW_LOSS[0].values() / ELECTRONVOLT
+        expected = 2e4 * np.exp(-energy**2 / 2) + 500 / (1 + ((energy - 22) / 4)**2) * (energy > 3)
+        return rng.poisson(expected, (37, 200)) * 1.37, LOW_LOSS
     if name.startswith("e") or name == "total_counts":
         energy = SPECTRUM[0].values() / ELECTRONVOLT
         expected = 400 * (energy / 811)**-3 + 4000 * np.exp(-((energy - 1303.3) / 60)**2 / 2)
@@ -62,8 +69,19 @@ def frames_for(name: str) -> tuple[np.ndarray, tuple[Axis, ...]]:
     return rng.poisson(expected, (37, 64, 64)) * 1.37, PATTERN
 
 
-def parameters_for(name: str) -> Parameters:
-    return Parameters(scalarizer=name, counts_per_electron=1.37, center_of_mass=CenterOfMass("x", 25.0, [0.3, 0.1]),
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """A sample of patterns, and a crystal that has a hexagonal net of the sheet's size across its axis."""
+    folder = tmp_path_factory.mktemp("learnt")
+    np.save(folder / "sample.npy", frames_for("bragg_strain")[0][:20].reshape(4, 5, 64, 64))
+    cell = Cell.fromcellpar([3.16, 3.16, 4.0, 90, 90, 120])
+    Atoms("Mo", cell=cell, pbc=True).write(folder / "hexagonal.cif")
+    return folder
+
+
+def parameters_for(name: str, files: Path) -> Parameters:
+    return Parameters(scalarizer=name, bragg_strain=BraggStrain("exx", str(files / "sample.npy"), "uniform"),
+                      orientation=Orientation("in_plane", str(files / "hexagonal.cif"), thickness_nm=2.0, step_deg=4.0), counts_per_electron=1.37, center_of_mass=CenterOfMass("x", 25.0, [0.3, 0.1]),
                       eds_window=EdsWindow([0.93, 1.01], [0.75, 0.9, 1.1, 1.2]),
                       eels_band_ratio=EelsBandRatio([750.0, 900.0], [930.0, 1010.0]),
                       eels_peak=EelsPeak([1100.0, 1500.0], 80.0, "power_law", [750.0, 1000.0]),
@@ -72,10 +90,10 @@ def parameters_for(name: str) -> Parameters:
 
 
 @pytest.mark.parametrize("name", sorted(scalarizers.BUILT_IN))
-def test_rows_do_not_depend_on_how_frames_are_cut_into_blocks(name):
+def test_rows_do_not_depend_on_how_frames_are_cut_into_blocks(name, files):
     """Bit for bit, with values that are not whole numbers: a repeated run makes other blocks and must decide alike."""
     frames, axes = frames_for(name)
-    scalarizer = scalarizers.build(parameters_for(name), axes)
+    scalarizer = scalarizers.build(parameters_for(name, files), axes)
     whole = scalarizer(frames)
     assert whole.valid.all(), whole.failures
     for size in (1, 2, 5, 16):
@@ -85,20 +103,20 @@ def test_rows_do_not_depend_on_how_frames_are_cut_into_blocks(name):
 
 
 @pytest.mark.parametrize("name", sorted(scalarizers.BUILT_IN))
-def test_columns_units_and_empty_blocks(name):
+def test_columns_units_and_empty_blocks(name, files):
     frames, axes = frames_for(name)
-    scalarizer = scalarizers.build(parameters_for(name), axes)
+    scalarizer = scalarizers.build(parameters_for(name, files), axes)
     assert len(scalarizer.names) == len(set(scalarizer.names)) == len(scalarizer.units)
     nothing = scalarizer(frames[:0])
     assert nothing.values.shape == (0, len(scalarizer.names))
     assert nothing.failures == []
 
 
-def test_large_maps_are_worked_on_in_chunks(monkeypatch):
+def test_large_maps_are_worked_on_in_chunks(monkeypatch, files):
     frames, axes = frames_for("lattice")
-    whole = scalarizers.measure(frames, axes, parameters_for("lattice"))
+    whole = scalarizers.measure(frames, axes, parameters_for("lattice", files))
     monkeypatch.setattr(scalarizers, "CHUNK", frames[:5].nbytes)
-    parts = scalarizers.measure(frames, axes, parameters_for("lattice"))
+    parts = scalarizers.measure(frames, axes, parameters_for("lattice", files))
     assert parts.values.tobytes() == whole.values.tobytes()
     assert parts.details["deformation"].shape == (37, 2, 2)
 

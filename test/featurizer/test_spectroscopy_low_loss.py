@@ -10,7 +10,7 @@ import pytest
 from edgetem_nodes.featurizer.features import ELECTRONVOLT, CountingNoise
 from edgetem_nodes.featurizer.spectroscopy import LogRatio, PlasmonFit, elastic_end
 from edgetem_nodes.featurizer.spectroscopy.scalarizers import EelsPlasmonScalarizer, EelsThicknessScalarizer
-from edgetem_nodes.featurizer.spectroscopy.settings import EelsPlasmon, EelsThickness
+from edgetem_nodes.featurizer.parameters import EelsPlasmon, EelsThickness
 from edgetem_nodes.physics.energy_loss import EnergyLoss, Spectrometer
 from edgetem_nodes.physics.energy_loss.materials import Material, Oscillator
 from edgetem_nodes.physics.scan import Axis

@@ -14,7 +14,8 @@ from edgetem_nodes.archive.raster import raster_of
 from edgetem_nodes.featurizer.corrected import read_corrections
 from edgetem_nodes.featurizer.features import CountingNoise
 from edgetem_nodes.featurizer.journal import Segment
-from edgetem_nodes.featurizer.live_images import LiveImages, LiveOptions
+from edgetem_nodes.featurizer.live_images import LiveImages
+from edgetem_nodes.featurizer.patterns.instrument import PatternInstrument
 from edgetem_nodes.graph.messages import byte_array, to_stamp
 from edgetem_nodes.graph.quality_of_service import STATE
 from edgetem_nodes.physics.scan import Axis, ScanField
@@ -42,7 +43,7 @@ class LivePublishing:
         self._node, self._period = node, settings.live.period_s
         self._noise = CountingNoise(settings.counts_per_electron, settings.readout_noise, settings.saturation)
         self._corrections, _ = read_corrections(settings.corrections)
-        self._options, self._names = LiveOptions.of(settings), tuple(settings.live.images)
+        self._instrument, self._names = PatternInstrument.of(settings), tuple(settings.live.images)
         self._live = self._new()
         self._publishers = {name: node.create_publisher(Image, f"images/{name}", STATE) for name in self._live.names}
         self._pool = ThreadPoolExecutor(1, "live_images")
@@ -127,7 +128,8 @@ class LivePublishing:
             self._making = self._pool.submit(self._publish, live, self._stamp)
 
     def _new(self) -> LiveImages:
-        return LiveImages(self._names, self._options, self._noise, self._corrections)
+        defocus = self._node.parameters.live.defocus_nm * 1e-9
+        return LiveImages(self._names, self._instrument, self._noise, self._corrections, defocus)
 
     def _publish(self, live: LiveImages, stamp: int) -> None:
         began = time.monotonic()

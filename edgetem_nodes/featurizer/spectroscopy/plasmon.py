@@ -146,7 +146,7 @@ class PlasmonFit:
         kernel = max(1, min(9, len(self.window) // 8))
         smooth = np.stack([np.convolve(row, np.ones(kernel) / kernel, mode="same") for row in inside])
         energy = self.energies[self.window[smooth.argmax(axis=1)]]
-        elastic = counts[:, self.elastic].sum(axis=1)
+        elastic = np.ascontiguousarray(counts[:, self.elastic]).sum(axis=1)
         losses = np.log1p(inside.sum(axis=1) / elastic)
         return np.stack([energy, np.maximum(energy / 3, 2 * self.step), np.clip(losses, 1e-3, 5.0)], axis=1)
 
@@ -185,7 +185,7 @@ class PlasmonFit:
         scales = scale[:, :, None] * scale[:, None]
         inverse = np.linalg.pinv(normal / scales, hermitian=True) / scales
         # the zero loss, to which the model is proportional, is as noisy as its counts
-        elastic = counts[:, self.elastic].sum(axis=1)
+        elastic = np.ascontiguousarray(counts[:, self.elastic]).sum(axis=1)
         shared = np.einsum("rij,rj->ri", inverse, pull)**2
         doubt = self.noise.variance(elastic, len(self.elastic)) / elastic**2
         relative = np.einsum("rii->ri", inverse) + shared * doubt[:, None]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from edgetem_nodes.featurizer.features import CountingNoise, Features, energy_axis, finished
+from edgetem_nodes.featurizer.parameters import EelsPlasmon, EelsThickness
 from edgetem_nodes.featurizer.spectroscopy.plasmon import PlasmonFit
-from edgetem_nodes.featurizer.spectroscopy.settings import EelsPlasmon, EelsThickness
 from edgetem_nodes.featurizer.spectroscopy.thickness import LogRatio
 from edgetem_nodes.physics.scan import Axis
 

@@ -57,7 +57,8 @@ class LogRatio:
         failures = self.noise.failures(spectra)
         usable = np.array([not failure for failure in failures], bool)[:, None]
         counts = np.where(usable, np.nan_to_num(spectra), 0).astype(float)
-        elastic, lost = counts[:, self.below].sum(axis=1), counts[:, ~self.below].sum(axis=1)
+        # Contiguous rows: then a row's sum does not depend on how many there are.
+        elastic, lost = (np.compress(part, counts, axis=1).sum(axis=1) for part in (self.below, ~self.below))
         mark(failures, ~(elastic > 0), "there are no counts in the zero loss")
         mark(failures, ~(elastic + lost > 0), "there are fewer counts than none: the dark reference is wrong")
         failed = np.array([bool(failure) for failure in failures], bool)
