@@ -127,6 +127,14 @@ def test_an_image_grows_with_the_scan(weak):
     assert np.corrcoef(seen[inner].ravel(), phase[inner].ravel())[0, 1] > 0.95
 
 
+def test_a_strong_phase_is_cautioned():
+    _, patterns, field, geometry = weak_phase(size=16, rms=0.8, subdivision=2)
+    band = SingleSideBand(field, patterns.shape[1:], geometry, HIGH_TENSION)
+    band.add(0, patterns * np.float32(1e5))
+    band.image()
+    assert "rad rms is not weak" in band.caution
+
+
 def test_events_are_as_good_as_frames(counted):
     frames, field, geometry = counted
     assert np.array_equal(reconstructed(Events.of(frames), field, geometry), reconstructed(frames, field, geometry))
@@ -197,6 +205,22 @@ def test_descan_is_undone(counted):
     events.add(0, Events.of(moved.astype(np.uint16)))
     band.add(0, moved.astype(np.uint16))
     assert np.array_equal(events.phase(), band.phase())
+
+
+def test_a_dead_pixel_is_kept_out_wherever_descan_takes_it(counted):
+    frames, field, geometry = counted
+    field = replace(field, shape=(8, 8))
+    usable = np.ones((32, 32), bool)
+    usable[17, 15] = False
+    hot = frames[:64].copy()
+    hot[:, 17, 15] = 60000
+    descanned = replace(geometry, descan=np.diag([0.0, 0.4 / field.step[1]]))
+    phases = []
+    for block in (frames[:64], hot):
+        band = SingleSideBand(field, (32, 32), descanned, HIGH_TENSION, usable=usable)
+        band.add(0, block)
+        phases.append(band.phase())
+    assert np.array_equal(*phases) and len(band.disk.angles) < 215
 
 
 def test_binning_keeps_the_picture(weak):

@@ -205,6 +205,7 @@ class BrightField:
         usable = np.ones(self.shape, bool) if usable is None else np.asarray(usable, bool)
         if usable.shape != self.shape:
             raise ValueError(f"usable has shape {usable.shape}; frames have {self.shape}")
+        usable = self._usable_throughout(usable)
         y, x = (angle / self.pitch for angle in self.geometry.angles(self.shape))
         rows, columns = (size // self._binning for size in self.shape)
 
@@ -226,6 +227,14 @@ class BrightField:
         self._slots[flat.ravel()] = np.repeat(np.arange(len(chosen), dtype=np.int32), flat.shape[1])
         self._pixels = np.ascontiguousarray(np.sort(flat.ravel())).astype(np.int64)
         self._targets = self._slots[self._pixels]
+
+    def _usable_throughout(self, usable: np.ndarray) -> np.ndarray:
+        """Pixels of an undeflected pattern that lie on usable pixels (rows, columns) bool whatever the descan."""
+        if self._shifts is None or usable.all():
+            return usable
+        low, high = np.floor(self._shifts.min(axis=0)).astype(int), np.floor(self._shifts.max(axis=0)).astype(int) + 1
+        return np.logical_and.reduce([np.roll(usable, (-down, -right), axis=(0, 1))
+                                      for down in range(low[0], high[0] + 1) for right in range(low[1], high[1] + 1)])
 
     def _store(self, indices: np.ndarray, frames: Frames) -> np.ndarray:
         """Gather the disk's pixels; number (frames,) of those that are saturated or not finite."""

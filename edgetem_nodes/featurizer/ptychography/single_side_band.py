@@ -21,6 +21,8 @@ from edgetem_nodes.physics.scan import ScanField
 
 ABERRATIONS = ("defocus", "astigmatism", "astigmatism_angle", "coma", "coma_angle", "spherical_aberration")
 """What can be corrected, named and signed as in `physics.optics.Probe` [m, rad]."""
+_WEAK = 0.3
+"""[rad] rms above which a phase is not weak: at twice that, a common peak, its sine is 6 % smaller."""
 _NEIGHBOURED = 2 / 3
 """Part of the visited positions that must have both neighbours in their row; less is no raster but a sparse scan."""
 
@@ -79,7 +81,7 @@ class SingleSideBand:
     ----------
     disk : the counts kept, `BrightField`; its `failures` say which frames could not be used and why.
     standard_error : of the phase at any visited position, from counting statistics, at the last image [rad]; NaN before.
-    caution : what to know of the last image: positions that are missing; empty where nothing.
+    caution : what to know of the last image: positions that are missing, a phase that is not weak; empty where nothing.
     """
 
     def __init__(self, field: ScanField, shape: tuple[int, int], geometry: DetectorGeometry, high_tension: float,
@@ -142,7 +144,7 @@ class SingleSideBand:
         spectrum = self._trotters.spectrum(self.disk, means, good)
         phase = np.fft.irfft2(spectrum / (1j * level), self.field.shape)
         self.standard_error = float(np.sqrt((self.disk.variance(means) * self._power).sum() / len(good)) / level)
-        self._note(good)
+        self._note(good, float(phase.std()))
         phase.ravel()[~good] = np.nan
         return 1 + 1j * phase
 
@@ -150,9 +152,12 @@ class SingleSideBand:
         """Phase (rows, columns) float64 [rad], to first order; NaN where no usable frame has come. See `image`."""
         return self.image().imag
 
-    def _note(self, good: np.ndarray) -> None:
+    def _note(self, good: np.ndarray, rms: float) -> None:
         missing = len(good) - np.count_nonzero(good)
         rows = np.count_nonzero(good.reshape(self.field.shape).all(axis=1))
-        self.caution = "" if not missing else (
+        notes = [] if not missing else [
             f"{missing} of {len(good)} positions have no usable frame ({len(self.disk.failures)} came but failed); {rows} of "
-            f"{self.field.shape[0]} rows are complete; the others count as the mean")
+            f"{self.field.shape[0]} rows are complete; the others count as the mean"]
+        if rms > _WEAK and rms > 3 * self.standard_error:
+            notes.append(f"a phase of {rms:.2g} rad rms is not weak: beyond {_WEAK:g} rad it is no longer in proportion")
+        self.caution = "; ".join(notes)
