@@ -24,7 +24,7 @@ def pulls(expected, count, truth=TRUTH, seed=0, **options):
     return np.array(result)
 
 
-@pytest.mark.parametrize("dose", [3e4, 3e5])
+@pytest.mark.parametrize("dose", [3e4, pytest.param(3e5, marks=pytest.mark.slow)])
 def test_pulls_have_unit_variance(dose):
     found = pulls(PLAIN * dose, 12)
     assert found.std(axis=0) == pytest.approx(1.0, abs=0.75)

@@ -1,4 +1,4 @@
-"""Descan, disk positions, pixel angle and scan steps against exact patterns and images at finite dose; comparison with metadata."""
+"""Descan, disk positions, pixel angle and scan steps against exact patterns and images at finite dose; comparisons."""
 
 import math
 

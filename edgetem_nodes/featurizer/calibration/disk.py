@@ -236,8 +236,8 @@ class _Edge:
             design = self.levels(values, pixels, harmonics, width)
             weighted = design * weight[:, None]
             linear = _solved(weighted.T @ weighted, weighted.T @ (counts * weight))
-            columns = [(self.levels(values + step, pixels, harmonics, width) - self.levels(
-                values - step, pixels, harmonics, width)) @ linear / 2e-3 for step in 1e-3 * np.eye(6)[free]]
+            columns = [(self.levels(values + step, pixels, harmonics, width) - design) @ linear / 1e-4
+                       for step in 1e-4 * np.eye(6)[free]]
             jacobian = np.concatenate([np.stack(columns, 1), design], 1) * weight[:, None]
             residual = (counts - design @ linear) * weight
             change = self._step(jacobian, residual, values, free)
