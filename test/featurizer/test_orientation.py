@@ -311,15 +311,15 @@ def tilted_titanate():
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("electrons", [1e4, 1e5])
-def test_orientation_of_multislice_patterns(tilted_titanate, electrons):
-    """0.2 degree in the plane; the tilt within 1 degree by Bloch waves, which find the thickness too, and mostly without."""
+@pytest.mark.parametrize(("electrons", "two_beam_tilt"), [(1e4, 3.0), (1e5, 2.0)])
+def test_orientation_of_multislice_patterns(tilted_titanate, electrons, two_beam_tilt):
+    """0.2 degree in the plane; the tilt within 1 degree by Bloch waves, which find the thickness too."""
     expected, turns = tilted_titanate
     frames = np.random.default_rng(121).poisson(expected * electrons).astype(np.uint16)
     geometry, library = DetectorGeometry((64.0, 64.0), 0.8e-3, 1.5e-3), Library(PHASES, 200e3, 50e-3, thickness=10e-9)
     found = OrientationMapper(library, geometry)(frames, DiskSearch(SHAPE, RADIUS))
     in_plane, tilt, _ = judged(found, turns, 1)
-    assert (in_plane < 0.2).all() and np.median(tilt) < 1.0, (in_plane, tilt, found.failures)
+    assert (in_plane < 0.2).all() and (tilt < two_beam_tilt).all(), (in_plane, tilt, found.failures)
     refined = OrientationMapper(library, geometry, dynamical=DynamicalRefinement(library))(frames, DiskSearch(SHAPE, RADIUS))
     in_plane, tilt, _ = judged(refined, turns, 1)
     assert (in_plane < 0.2).all() and (tilt < 1.0).all(), (in_plane, tilt, refined.failures)

@@ -122,7 +122,8 @@ class DynamicalRefinement:
         found = np.flatnonzero(partner >= 0)
         angle, error = 0.0, np.inf
         if len(found) >= 3:
-            angle, error = _in_plane(places[partner[found]], spots[found], intensities[partner[found]] ** self.library.power)
+            # places scatter as 1 / sqrt(electrons), but no better than some floor: weights between the two
+            angle, error = _in_plane(places[partner[found]], spots[found], np.sqrt(intensities[partner[found]]))
         matrix = turned(matrix, angle, 0.0, 0.0)
         errors = np.full(3, error)
         freedom = len(places) + np.count_nonzero(partner < 0) - 4
