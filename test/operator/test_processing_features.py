@@ -56,6 +56,7 @@ def test_a_stated_rotation_is_used(graphene, tmp_path):
                                                  straight[0] * sine + straight[1] * cosine]), atol=1e-12)
 
 
+@pytest.mark.slow
 def test_parallax_finds_the_defocus(tmp_path):
     specimen = make_specimen("graphene", (10e-9, 10e-9), 0, SpecimenOptions(strain=0.0, vacancy_density=0.0))
     places = np.mgrid[:SIDE, :SIDE].reshape(2, -1).T * 40e-12
