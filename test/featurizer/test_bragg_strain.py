@@ -10,6 +10,7 @@ from analytic_patterns import deformation
 from bragg_patterns import BASIS, CENTRE, EDGE, GEOMETRY, INDICES, RADIUS, SHAPE, counted, ideal
 
 from edgetem_nodes.featurizer.bragg import Reference, StrainMapper, Template, strain_bound, strained
+from edgetem_nodes.featurizer.features import CountingNoise
 from edgetem_nodes.featurizer.patterns.events import Events
 from edgetem_nodes.featurizer.patterns.geometry import DetectorGeometry
 
@@ -125,11 +126,12 @@ def test_descan_is_followed(mapper):
 
 
 def test_gain_and_readout_noise_are_in_the_errors():
-    from edgetem_nodes.featurizer.features import CountingNoise
     rng = np.random.default_rng(7)
+
     def frames(pattern, rows):
         return 5.0 * counted(pattern, rows, rng) + rng.normal(0.0, 2.0, (rows, *SHAPE))
-    mapper = known(StrainMapper.learn(frames(ideal(2e4), 40), GEOMETRY, noise=CountingNoise(5.0, 2.0), contrast="uniform"))
+    mapper = known(StrainMapper.learn(frames(ideal(2e4), 40), GEOMETRY, noise=CountingNoise(5.0, 2.0), contrast="uniform",
+                                      template=Template.disk(RADIUS, EDGE)))
     pattern = ideal(2e4, DEFORMED)
     features = mapper(frames(pattern, 200))
     bound = strain_bound(replace(pattern, readout=2.0 / 5.0))
@@ -145,7 +147,8 @@ def test_a_beam_stop_does_not_matter():
     y, x = np.indices(SHAPE)
     mask = np.hypot(y - CENTRE[0], x - CENTRE[1]) > 6.0
     sample, pattern = counted(ideal(1e4), 40, rng, stop=6.0), ideal(1e4, DEFORMED)
-    features = known(StrainMapper.learn(sample, GEOMETRY, mask=mask))(counted(pattern, 100, rng, stop=6.0))
+    mapper = known(StrainMapper.learn(sample, GEOMETRY, mask=mask, template=Template.disk(RADIUS, EDGE)))
+    features = mapper(counted(pattern, 100, rng, stop=6.0))
     assert features.valid.all(), features.failures
     bound = strain_bound(replace(pattern, mask=mask))
     for column, name in enumerate(NAMES):

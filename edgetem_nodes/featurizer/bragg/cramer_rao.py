@@ -80,7 +80,7 @@ def lattice_bound(pattern: Pattern, known_amplitudes: bool = False, known_backgr
     columns = _derivatives(pattern, known_amplitudes, known_background)[:, used]
     information = (columns / (expected[used] + pattern.readout**2)) @ columns.T
     lattice, cross, rest = information[:6, :6], information[:6, 6:], information[6:, 6:]
-    effective = lattice - cross @ np.linalg.solve(rest, cross.T) if len(rest) else lattice
+    effective = lattice - cross @ np.linalg.pinv(rest, hermitian=True) @ cross.T if len(rest) else lattice
     scale = 1 / np.sqrt(np.maximum(np.diag(effective), 1e-300))
     if np.linalg.matrix_rank(effective * np.outer(scale, scale), tol=1e-9) < 6:
         raise ValueError(f"{len(pattern.indices)} disks, on one line or without electrons, do not determine a lattice")

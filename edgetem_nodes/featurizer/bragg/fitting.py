@@ -11,6 +11,8 @@ CONVERGED, SLOW, UNDETERMINED = 0, 1, 2
 """Outcomes of a fit: step below 3 % of the standard error; not so after the most steps; no unique lattice."""
 _MOST_STEPS = 40
 _STEP = 1e-3
+_PATIENCE = 8
+"""Steps after which they are halved, and again: information that a strong contrast makes too small lets full ones overshoot."""
 _LARGEST_STEP = 0.4
 _STEADY = 3
 """Steps after which the pixels of every disk stay the same: one that comes and goes would keep a fit from ending."""
@@ -204,16 +206,17 @@ def likeliest_lattice(frame, background, level, phases, reach, radius, window, i
         if not largest < 1e6:
             return UNDETERMINED
         shorter = min(1.0, _LARGEST_STEP * radius / max(largest, 1e-12))
-        changed = _amend(amplitudes, levels, tails, right[:, 0], indices, shorter, level)
+        damped = 1.0 if step < _PATIENCE else 0.5 if step < 2 * _PATIENCE else 0.25
+        changed = _amend(amplitudes, levels, tails, right[:, 0], indices, shorter, damped, level)
         for i in range(6):
-            lattice[i] += shorter * right[i, 0]
+            lattice[i] += damped * shorter * right[i, 0]
         if shorter == 1.0 and gain_of_step < _STEP and changed < 0.1:
             outcome, final = CONVERGED, True
     return outcome
 
 
 @njit(cache=True, nogil=True)
-def _amend(amplitudes, levels, tails, step, indices, shorter, level):
+def _amend(amplitudes, levels, tails, step, indices, shorter, damped, level):
     """Take the amplitudes' step that belongs to the lattice's; the largest change over its standard error."""
     changed = 0.0
     count, terms = amplitudes.shape
@@ -222,11 +225,11 @@ def _amend(amplitudes, levels, tails, step, indices, shorter, level):
         for t in range(terms):
             change = tails[k, t, 2] - shorter * (tails[k, t, 0] * dy + tails[k, t, 1] * dx)
             before = amplitudes[k, t]
-            amplitudes[k, t] = before + change
+            amplitudes[k, t] = before + damped * change
             if t == 0 and amplitudes[k, t] < 0.3 * before:
                 amplitudes[k, t] = 0.3 * before
             error = np.sqrt(max(tails[k, t, 3 + t], 1e-30))
             changed = max(changed, abs(amplitudes[k, t] - before) / (error + 0.01 * abs(before)))
         change = tails[k, terms, 2] - shorter * (tails[k, terms, 0] * dy + tails[k, terms, 1] * dx)
-        levels[k] = min(max(levels[k] + change, 0.3 * levels[k]), 10.0 * level)
+        levels[k] = min(max(levels[k] + damped * change, 0.3 * levels[k]), 10.0 * level)
     return changed

@@ -150,6 +150,7 @@ def _contrast(work, amplitudes, terms, radius, reach, first_y, first_x, cy, cx):
     width, flat = 2 * reach + 3, amplitudes[0]
     value, light = work[VALUE], work[LIGHT]
     for p in range(work.shape[1]):
+        work[VECTORS + 2, p] = value[p]
         ry, rx = (first_y + p // width - cy) / radius, (first_x + p % width - cx) / radius
         inside, lean_y, lean_x = flat + amplitudes[1] * ry + amplitudes[2] * rx, amplitudes[1], amplitudes[2]
         work[VECTORS + 3, p], work[VECTORS + 4, p] = value[p] * ry, value[p] * rx
@@ -162,6 +163,9 @@ def _contrast(work, amplitudes, terms, radius, reach, first_y, first_x, cy, cx):
             work[VECTORS + 7, p] = value[p] * skew
         if inside < _FLOOR * flat:
             inside, lean_y, lean_x = _FLOOR * flat, 0.0, 0.0
+            work[VECTORS + 2, p] = _FLOOR * value[p]
+            for t in range(3, terms + 2):
+                work[VECTORS + t, p] = 0.0
         light[p] = inside * value[p]
         work[VECTORS, p] = work[SLOPE_Y, p] * inside - value[p] * lean_y / radius
         work[VECTORS + 1, p] = work[SLOPE_X, p] * inside - value[p] * lean_x / radius
@@ -191,9 +195,10 @@ def disk_normal(frame, background, phases, reach, radius, window, middle, cy, cx
         _scale(light, work[VALUE], flat)
         _scale(work[VECTORS], work[SLOPE_Y], flat)
         _scale(work[VECTORS + 1], work[SLOPE_X], flat)
+        work[VECTORS + 2, :] = work[VALUE]
     else:
         _contrast(work, amplitudes, terms, radius, reach, first_y, first_x, cy, cx)
-    work[VECTORS + 2, :], work[VECTORS + size - 1, :] = work[VALUE], work[BELOW]
+    work[VECTORS + size - 1, :] = work[BELOW]
     _weigh(work[WEIGHT], work[REST], light, work[BELOW], work[COUNT], np.float32(level), np.float32(gain), np.float32(readout))
     if final:
         _final_sums(work[BELOW], work[COUNT], work[WEIGHT], work[REST], common, gain, sums)
