@@ -79,6 +79,7 @@ class OrientationScalarizer:
     def __init__(self, settings: CrystalSettings, noise: CountingNoise, axes: tuple[Axis, ...]) -> None:
         from edgetem_nodes.featurizer.orientation.crystal import Crystal
         from edgetem_nodes.featurizer.orientation.disks import DiskSearch
+        from edgetem_nodes.featurizer.orientation.dynamical import DynamicalRefinement
         from edgetem_nodes.featurizer.orientation.library import Library
         from edgetem_nodes.featurizer.orientation.mapping import OrientationMapper, Settings
 
@@ -92,7 +93,8 @@ class OrientationScalarizer:
         self._crystal = Crystal.of(group.structure)
         library = Library([self._crystal], instrument.high_tension, reach, step=math.radians(group.step_deg),
                           thickness=group.thickness_nm * 1e-9)
-        self._mapper = OrientationMapper(library, geometry, Settings(lowest_score=group.lowest_score))
+        self._mapper = OrientationMapper(library, geometry, Settings(lowest_score=group.lowest_score),
+                                         DynamicalRefinement(library) if group.bloch_waves else None)
         self._search = DiskSearch(shape, instrument.semi_convergence_angle / geometry.pixel_angle, noise=noise)
         columns = ("misorientation", "tilt", "in_plane", "score", "reliability")
         self._order = [columns.index(group.quantity), *(k for k, name in enumerate(columns) if name != group.quantity)]
