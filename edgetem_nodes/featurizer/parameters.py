@@ -201,7 +201,7 @@ class Orientation:
     thickness_nm: float = parameter(10.0, "of the specimen along the beam, roughly", unit="nm", minimum=0.1, maximum=1000.0)
     step_deg: float = parameter(2.0, "between neighbouring zone axes of the templates", unit="deg", minimum=0.2, maximum=10.0)
     lowest_score: float = parameter(0.4, "a lower score is a failed measurement", minimum=0.0, maximum=0.99)
-    bloch_waves: bool = parameter(False, "refine by dynamical intensities: the tilt to some tenths of a degree instead of one, at "
+    bloch_waves: bool = parameter(False, "refine by dynamical intensities: the tilt to tenths of a degree instead of one, at "
                                   "0.3 s a pattern")
 
 
