@@ -44,8 +44,8 @@ def strontium_titanate(layers: int, deformation: np.ndarray, tilt: tuple[float, 
                            deformation, tilt)
 
 
-def face_centred(cell: float, number: int, rms: float, layers: int, deformation: np.ndarray, tilt: tuple[float, float] = (0.0, 0.0),
-                 diamond: bool = False) -> StrainedCrystal:
+def face_centred(cell: float, number: int, rms: float, layers: int, deformation: np.ndarray,
+                 tilt: tuple[float, float] = (0.0, 0.0), diamond: bool = False) -> StrainedCrystal:
     """An element with the face-centred cubic lattice, or diamond's."""
     basis = np.array([[0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]]) + [0.1, 0, 0]
     basis = np.concatenate([basis, basis + 0.25]) if diamond else basis

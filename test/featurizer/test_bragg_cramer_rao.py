@@ -26,7 +26,7 @@ def spots(electrons: float, background: float = 1e-12) -> Pattern:
 
 
 def test_gaussian_spots_have_the_textbook_bound():
-    """A spot's place is known to sigma / sqrt(N); pixels add 1/12 to sigma^2. Two opposite spots give a vector to that / sqrt 2."""
+    """A spot's place is known to sigma / sqrt(N); pixels add 1/12 to sigma^2. Two opposite spots: a vector to that / sqrt 2."""
     covariance = lattice_bound(spots(1000.0))
     place = np.sqrt((SIGMA**2 + 1 / 12) / 1000.0)
     assert np.sqrt(np.diag(covariance)[:2]) == pytest.approx([place / 2] * 2, rel=5e-3)

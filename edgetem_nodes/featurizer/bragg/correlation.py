@@ -1,8 +1,8 @@
 """Bragg disks of single patterns by cross-correlation with the template, anywhere on the detector and without a lattice.
 
 The kernel is the disk less the mean of a ring around it, so a flat background correlates to zero. `plain` correlation divided
-by its own counting noise says how significant a maximum is. `hybrid` and `phase` divide the pattern's spectrum by a power of its
-modulus (1/2 and 1; with the white spectrum of counting noise added to it), which sharpens maxima where a disk's inside is
+by its own counting noise says how significant a maximum is. `hybrid` and `phase` divide the pattern's spectrum by a power of
+its modulus (1/2 and 1; with the white spectrum of counting noise added to it), which sharpens maxima where a disk's inside is
 uneven (Pekin et al., Ultramicroscopy 176, 170, 2017); their noise is the spread of the map. On ideal lattices of disks plain
 correlation with a parabola was the best of all.
 """
@@ -73,7 +73,8 @@ class BraggDetector:
     noise: CountingNoise = field(default_factory=CountingNoise)
 
     def __post_init__(self) -> None:
-        for value, known, what in ((self.correlation, CORRELATIONS, "correlation"), (self.refinement, REFINEMENTS, "refinement")):
+        for value, known, what in ((self.correlation, CORRELATIONS, "correlation"),
+                                   (self.refinement, REFINEMENTS, "refinement")):
             if value not in known:
                 raise ValueError(f"there is no {what} {value!r}; there is {', '.join(known)}")
 
@@ -89,7 +90,7 @@ class BraggDetector:
             block = np.where(finite[:, None, None], block, np.float32(0))
             light = block.sum(axis=(1, 2)) > 0
             for row in np.flatnonzero(~(finite & light)):
-                failures[first + row] = "the pattern is empty" if finite[row] else "the pattern holds pixels that are not finite"
+                failures[first + row] = "the pattern is empty" if finite[row] else "pixels are not finite numbers"
             good = finite & light
             maps, noise, spectra = self._correlated(self._filled(block))
             spacing = max(self.template.radius, 2.0)

@@ -70,7 +70,8 @@ def coarse_lattice(frame, background, level, offsets, indices, start, search, la
         x = start[1] + start[4] * indices[k, 0] + start[5] * indices[k, 1]
         for i in range(across):
             for j in range(across):
-                counts, below = _window_sum(frame, background, offsets, int(np.rint(y)) + i - search, int(np.rint(x)) + j - search)
+                row, column = int(np.rint(y)) + i - search, int(np.rint(x)) + j - search
+                counts, below = _window_sum(frame, background, offsets, row, column)
                 maps[k, i, j] = counts - level * below
                 joint[i, j] += maps[k, i, j]
     moved_y, moved_x, middle_y, middle_x = _peak(joint, search, search, search)

@@ -30,10 +30,10 @@ _ROUNDS = 6
 _FIRST_CONTRAST = 0.3
 _UNEVEN = 0.1
 _FIRM = 100.0
-"""Electrons that a disk must have for its own place to be told: with fewer the errors of a place are not those of its curvature."""
+"""Electrons that a disk must have for its own place to be told: with fewer its errors are not those of its curvature."""
 _ACCELERATION = 2.0
 _AMPLITUDE = 0.5
-"""Least relative standard deviation of a disk's amplitude from pattern to pattern: to know it better gains nothing for places."""
+"""Least relative standard deviation of a disk's amplitude from pattern to pattern: to know it better gains no place."""
 _ENOUGH = 4.0
 """Log-likelihood ratio a degree of freedom that a pattern must have for its lattice to count."""
 
@@ -68,8 +68,8 @@ def learn(sample: Frames, geometry: DetectorGeometry, *, template: Template | No
     mask = np.ones(frames.shape[1:], bool) if mask is None else np.asarray(mask, bool)
     lattice = _lattice(frames, template, np.array(geometry.center), vectors, mask, noise)
     window = _window(template, lattice)
-    model = LatticeLikelihood(template, lattice, np.zeros((0, 2), int), mask.astype(float), mask, window, search, 1, noise=noise,
-                              threads=threads)
+    model = LatticeLikelihood(template, lattice, np.zeros((0, 2), int), mask.astype(float), mask, window, search, 1,
+                              noise=noise, threads=threads)
     model = _with_disks(model, frames, most_disks)
     if fit_edge:
         model = _with_edge(model, frames)
@@ -179,14 +179,14 @@ def _with_disks(model: LatticeLikelihood, frames: np.ndarray, most: int) -> Latt
         if good(fit)[0]:
             model = replace(model, lattice=Lattice.of(fit.lattice[0]))
     if len(inside) < 3 or np.linalg.matrix_rank(inside) < 2:
-        raise ValueError(f"{len(inside)} disks besides the central one fall on the detector, and 3 that are not on one line are "
-                         "needed: lower the camera length")
+        raise ValueError(f"{len(inside)} disks besides the central one fall on the detector, and 3 that are not on one line "
+                         "are needed: lower the camera length")
     fit = model.fit(total)
     counts = fit.amplitudes[0, :, 0]
     strong = np.argsort(counts)[::-1][:most]
     strong = np.sort(strong[counts[strong] > _FAINT * counts.max()])
     if len(strong) < 3 or np.linalg.matrix_rank(inside[strong]) < 2:
-        raise ValueError(f"{len(strong)} disks besides the central one hold electrons, and 3 that are not on one line are needed")
+        raise ValueError(f"{len(strong)} disks besides the central one hold electrons; 3 that are not on one line are needed")
     return replace(model, indices=inside[strong], gaps=_gaps(model, indices))
 
 
@@ -284,8 +284,8 @@ def _with_priors(model: LatticeLikelihood, frames: np.ndarray) -> LatticeLikelih
 def _kept(fits: Fits) -> np.ndarray:
     rows = np.flatnonzero(good(fits))
     if not len(rows):
-        raise ValueError(f"in none of the {len(fits.outcome)} patterns of the sample does a lattice stand out of the background: "
-                         "learn from patterns of a higher dose, or of where the crystal is")
+        raise ValueError(f"in none of the {len(fits.outcome)} patterns of the sample does a lattice stand out of the "
+                         "background: learn from patterns of a higher dose, or of where the crystal is")
     return rows
 
 
@@ -298,7 +298,8 @@ def _with_scatter(model: LatticeLikelihood, frames: np.ndarray) -> LatticeLikeli
         a, b, d = np.moveaxis(fits.information[rows], -1, 0)
         volume = a * d - b**2
         counts = fits.amplitudes[rows, :, 0]
-        firm = (counts > _FIRM * model.noise.counts_per_electron) & (counts > 5 * np.sqrt(fits.variances[rows, :, 0])) & (volume > 0)
+        firm = (counts > _FIRM * model.noise.counts_per_electron) & (volume > 0)
+        firm &= counts > 5 * np.sqrt(fits.variances[rows, :, 0])
         if firm.sum() < 20:
             return model
         variance = ((a + d) / np.where(volume > 0, volume, 1.0))[firm] / 2

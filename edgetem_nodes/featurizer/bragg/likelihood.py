@@ -146,8 +146,8 @@ class LatticeLikelihood:
             images = np.ascontiguousarray(frames[first:last], np.float32)
             _fit_rows(images, self.background, used, np.argwhere(self.gaps & (self.background > 0)), level,
                       self.template.phases, self.template.reach, self.template.radius, self.window, offsets,
-                      np.asarray(self.indices, float), self.search, self.lattice.vector(), mean, weight, self.local, self.scatter**2,
-                      self.noise.counts_per_electron, self.noise.readout_noise**2, *part.values())
+                      np.asarray(self.indices, float), self.search, self.lattice.vector(), mean, weight, self.local,
+                      self.scatter**2, self.noise.counts_per_electron, self.noise.readout_noise**2, *part.values())
 
         edges = list(range(0, rows, _BLOCK)) + [rows]
         if self.threads == 1:
@@ -232,8 +232,8 @@ def _mean_level(frame, background, gaps, dy, dx, gain):
 
 @njit(cache=True, nogil=True)
 def _fit_rows(frames, background, used, gaps, saturation, phases, reach, radius, window, offsets, indices, search, nominal,
-              prior_mean, prior_weight, local, scatter, gain, readout, lattice, covariance, amplitudes, variances, shift, information, level,
-              strength, sums, outcome, infinite, saturated, counts):
+              prior_mean, prior_weight, local, scatter, gain, readout, lattice, covariance, amplitudes, variances, shift,
+              information, level, strength, sums, outcome, infinite, saturated, counts):
     count, terms = prior_mean.shape
     levels, found = np.zeros(count), np.zeros(6)
     for row in range(len(frames)):

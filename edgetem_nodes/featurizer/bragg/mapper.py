@@ -43,7 +43,7 @@ class Reference:
         """
         rows = features.valid & np.asarray(region, bool).ravel()
         if not rows.any():
-            raise ValueError(f"none of the {int(np.sum(region))} patterns of the reference region has a lattice: choose another")
+            raise ValueError(f"none of the {int(np.sum(region))} patterns of the reference region has a lattice: take another")
         return cls(name, np.median(features.details["vectors"][rows], axis=0))
 
     @classmethod
@@ -123,7 +123,8 @@ class StrainMapper:
         freedom = np.maximum(2.0 * fits.found - 6.0, 1.0)
         nothing = np.full(len(freedom), np.nan)
         values = np.stack([*[nothing] * 5, fits.chi_square, fits.pixel_chi_square, fits.found, fits.strength], axis=1)
-        variances = np.stack([*[nothing] * 5, 2.0 / freedom, nothing, nothing, self.model.noise.variance(fits.strength)], axis=1)
+        counting = self.model.noise.variance(fits.strength)
+        variances = np.stack([*[nothing] * 5, 2.0 / freedom, nothing, nothing, counting], axis=1)
         features = Features(values, np.sqrt(variances), self._failures(fits),
                             {"vectors": vectors, "vectors_covariance": covariance, "centre": fits.lattice[:, :2]})
         return strained(features, self.reference, self.limits)
@@ -145,10 +146,12 @@ class StrainMapper:
             ((fits.outcome == UNDETERMINED) & (fits.found < 3),
              lambda row: f"{fits.found[row]} of {total} disks were found, 3 or more are needed: too low a dose, or no such "
                          "lattice here"),
-            ((fits.outcome == UNDETERMINED) | fits.on_line, lambda row: f"the {fits.found[row]} disks that were found lie on one line"),
+            ((fits.outcome == UNDETERMINED) | fits.on_line,
+             lambda row: f"the {fits.found[row]} disks that were found lie on one line"),
             (fits.outcome != CONVERGED, lambda row: "the fit did not settle: too low a dose, or no such lattice here"),
-            (~threshold, lambda row: f"no lattice stands out of the background, {fits.found[row]} of {total} disks do: too low a "
-                                     "dose, or no such lattice here"),
+            (~threshold,
+             lambda row: f"no lattice stands out of the background, {fits.found[row]} of {total} disks do: too low a dose, or "
+                         "no such lattice here"),
             (misfit > self.limits.misfit * self.model.template.radius,
              lambda row: f"the disks are {misfit[row]:.2g} pixels off a lattice: no such lattice here"),
         )

@@ -112,11 +112,12 @@ class Template:
         reach = math.ceil(radius + 3)
         around = np.hypot(*(np.indices(image.shape) - centre[:, None, None])) <= reach
         for _ in range(3):
-            centre = (np.indices(image.shape) * np.maximum(net, 0) * around).sum(axis=(1, 2)) / (np.maximum(net, 0) * around).sum()
+            disk = np.maximum(net, 0) * around
+            centre = (np.indices(image.shape) * disk).sum(axis=(1, 2)) / disk.sum()
             around = np.hypot(*(np.indices(image.shape) - centre[:, None, None])) <= reach
         if (centre - radius < 0).any() or (centre + radius > np.array(image.shape) - 1).any():
-            raise ValueError(f"the vacuum image cuts its disk, of {radius:.3g} pixels about {centre.round(1).tolist()}: move the "
-                             "beam to the middle of the detector")
+            raise ValueError(f"the vacuum image cuts its disk, of {radius:.3g} pixels about {centre.round(1).tolist()}: move "
+                             "the beam to the middle of the detector")
         coefficients = spline_filter(net * around, order=3, mode="constant")
         place = (np.arange((2 * reach + 5) * OVERSAMPLING) - OVERSAMPLING * (reach + _SPARE)) / OVERSAMPLING
         rows, columns = (_spline_weights(place + middle, size) for middle, size in zip(centre, image.shape, strict=True))
@@ -128,8 +129,8 @@ class Template:
     def phases(self) -> np.ndarray:
         """The disk and its derivatives to its centre's y and x, for every sub-pixel phase, float32 (3, phases, phases, n, n).
 
-        n is 2 reach + 3. Entry [.., q, r, i, j] is for a pixel (i - 1 - reach + q / phases, j - 1 - reach + r / phases) from the
-        centre. Between phases kernels interpolate linearly, to 3e-4 of the disk at 16 a pixel.
+        n is 2 reach + 3. Entry [.., q, r, i, j] is for a pixel (i - 1 - reach + q / phases, j - 1 - reach + r / phases) from
+        the centre. Between phases kernels interpolate linearly, to 3e-4 of the disk at 16 a pixel.
         """
         phases = _PHASES if self.reach <= _LARGE else _PHASES // 2
         pixels, step = 2 * self.reach + 3, 1e-4
