@@ -34,7 +34,7 @@ _FIRM = 100.0
 _ACCELERATION = 2.0
 _AMPLITUDE = 0.5
 """Least relative standard deviation of a disk's amplitude from pattern to pattern: to know it better gains no place."""
-_ENOUGH = 4.0
+_ENOUGH = 1.5
 """Log-likelihood ratio a degree of freedom that a pattern must have for its lattice to count."""
 
 
