@@ -7,6 +7,7 @@ its own into a spool of bounded size; when the spool is full the acquisition end
 from __future__ import annotations
 
 import array
+import sys
 import threading
 import time
 import uuid
@@ -27,6 +28,8 @@ CHECK = 0.1
 """[s] between looks at silence and abortion while nothing else happens; events wake a waiting thread at once."""
 FIRST_READ = 16
 """Frames of the first read from a source whose speed is not known yet."""
+UNUSED = 2
+"""References to a buffer that only the reader still knows: its list's, and that of the count itself."""
 STOP_PATIENCE = 2.0
 """[s] that a source has to return from reading when an acquisition ends early."""
 
@@ -172,6 +175,7 @@ class Reader:
         self.interval = interval
         self._rate: float | None = None
         self._buffer = array.array("B")
+        self._given: list[array.array] = []
 
     def read(self, acquisition: Acquisition, first: int, most: int, remaining: float, space: np.ndarray | None = None) -> Block:
         """At most `most` frames from `first` on, no more than are likely to come within `remaining` seconds.
@@ -230,8 +234,22 @@ class Reader:
         return block
 
     def give_away(self) -> None:
-        """Read the next block into another buffer: this one is in use."""
+        """Read the next block into another buffer: this one is in use, until nobody else refers to it any more."""
+        self._given.append(self._buffer)
         self._buffer = array.array("B")
+
+    def _returned(self, size: int) -> array.array:
+        """A buffer of this size [byte] that is out of use, or a new one.
+
+        New ones all the time would leave holes in the heap that smaller things move into: the process would grow.
+        """
+        for number in range(len(self._given)):
+            if sys.getrefcount(self._given[number]) <= UNUSED:
+                buffer = self._given.pop(number)
+                if len(buffer) == size:
+                    return buffer
+                break
+        return array.array("B", b"\0") * size
 
     def _space(self, frames: int) -> np.ndarray | None:
         """Room for frames (frames, *frame_shape), used again for every block unless it was given away; None: the source brings
@@ -241,7 +259,7 @@ class Reader:
             return None
         size = frames * int(np.prod(source.frame_shape)) * np.dtype(source.dtype).itemsize
         if len(self._buffer) != size:
-            self._buffer = array.array("B", b"\0") * size
+            self._buffer = self._returned(size)
         return np.frombuffer(self._buffer, source.dtype).reshape(frames, *source.frame_shape)
 
 

@@ -79,3 +79,12 @@ def test_a_block_that_stays_in_use_is_not_written_over(rig):
     assert len(kept) == 7
     assert np.array_equal(np.concatenate([block.parts[0] for block in kept]), source.frames(2, 0, 100))
     assert all(block.data is not None and len(block.data) == block.count * FRAME for block in kept)
+
+
+def test_a_buffer_that_is_out_of_use_is_filled_again(rig):
+    source, places = filling(rig().source), []
+    streamer = Streamer(source, CreditGate(CreditWindow([])), lambda _a, block, _n: places.append(id(block.data)) or True,
+                        16 * FRAME, 1 << 20, 60.0)
+    path = Exposure(2, 0.0, np.zeros((1600, 2)), 1e-3, 1e-3, {})
+    assert streamer.stream(Acquisition(RUN, path, 0)).sent == 1600
+    assert len(places) == 100 and len(set(places)) < 8 and len(streamer._reader._given) < 8
