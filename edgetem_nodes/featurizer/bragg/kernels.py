@@ -44,6 +44,8 @@ def solve(matrix, size, right, columns):
 
 _FAST = {"nsz", "arcp", "contract", "reassoc"}
 """Liberties of arithmetic that let loops be vectorised; not that of taking NaN and infinity for impossible."""
+_KNOWN = np.float32(0.003)
+"""Of a template's brightest pixel: how well it is known."""
 VALUE, SLOPE_Y, SLOPE_X, LIGHT, COUNT, BELOW, WEIGHT, REST, WEIGHTED, VECTORS = range(10)
 WORK = VECTORS + 9
 """Rows of the scratch, each a patch of (2 reach + 1) rows of (2 reach + 3) pixels of which the last two are not used."""
@@ -122,11 +124,18 @@ def _dot(one, other):
 
 @njit(cache=True, nogil=True, fastmath=_FAST)
 def _weigh(weight, rest, light, below, count, level, gain, readout):
-    """1 / variance and residual of each pixel, from the disk's expected counts `light` and the background."""
+    """1 / variance and residual of each pixel, from the disk's expected counts `light` and the background.
+
+    No template is known better than to `_KNOWN` of its brightest pixel: on a dark background its rim would weigh without bound.
+    """
+    top = np.float32(0)
+    for p in range(len(light)):
+        top = max(top, light[p])
     for p in range(len(weight)):
         dark = level * below[p]
         expected = max(light[p] + dark, np.float32(0.01) * dark + np.float32(1e-20))
-        weight[p] = np.float32(1) / (gain * expected + readout) if below[p] > np.float32(0) else np.float32(0)
+        variance = gain * max(expected, _KNOWN * top) + readout
+        weight[p] = np.float32(1) / variance if below[p] > np.float32(0) else np.float32(0)
         rest[p] = count[p] - expected
 
 
