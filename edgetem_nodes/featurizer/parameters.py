@@ -227,6 +227,15 @@ class CorrectionMaps:
 
 
 @dataclass
+class Counting:
+    """Electron counting of analogue frames, before anything else is made of them."""
+
+    sample: str = parameter("", "file of such frames, any that 'edgetem process' reads, from which background and thresholds "
+                            "are learnt, with corrections.dark and gain; counts_per_electron and readout_noise are then not used; "
+                            "empty: frames are not counted", path=True)
+
+
+@dataclass
 class Live:
     """Images of the running scan, beside the scalar."""
 
@@ -272,6 +281,7 @@ class Parameters:
     orientation: Orientation = group(Orientation)
     geometry: Geometry = group(Geometry)
     corrections: CorrectionMaps = group(CorrectionMaps)
+    counting: Counting = group(Counting)
     live: Live = group(Live)
     output: str = parameter("", "the experiment's folder: archive.h5 in it is read where the scalarizer is changed in mid-run",
                             path=True)

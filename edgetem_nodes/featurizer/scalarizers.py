@@ -18,6 +18,7 @@ import numpy as np
 
 from edgetem_nodes.featurizer.band_ratio import EelsBandRatioScalarizer
 from edgetem_nodes.featurizer.corrected import CorrectedScalarizer, read_corrections
+from edgetem_nodes.featurizer.counted import CountedScalarizer, FrameCounter
 from edgetem_nodes.featurizer.crystals import BraggStrainScalarizer, CrystalSettings, OrientationScalarizer
 from edgetem_nodes.featurizer.descriptor import Column, DescriptorScalarizer
 from edgetem_nodes.featurizer.features import CountingNoise, Features, Scalarizer, failed
@@ -75,6 +76,7 @@ class Definition:
     hash : SHA-256 (hex) of name, settings, noise and origin: rows with equal hashes were made the same way.
     structural : its details determine an atomic structure.
     corrections : of the frames; None: they are taken as they come.
+    counter : of the electrons of analogue frames; None: frames are not counted. It has the corrections in it.
     """
 
     name: str
@@ -85,9 +87,12 @@ class Definition:
     hash: str
     structural: bool = False
     corrections: Corrections | None = None
+    counter: FrameCounter | None = None
 
     def make(self, axes: tuple[Axis, ...]) -> Scalarizer:
         """The bare scalarizer for frames with these signal axes; raises ValueError where the settings do not fit them."""
+        if self.counter is not None:
+            return CountedScalarizer(self.factory(self.settings, CountingNoise(), axes), self.counter)
         if self.corrections is None:
             return self.factory(self.settings, self.noise, axes)
         if self.factory in CORRECTING:
@@ -186,11 +191,14 @@ def define(parameters: Parameters) -> Definition:
         except Exception as error:  # noqa: BLE001  (a third party's import)
             raise ValueError(f"scalarizer {name!r} ({point.value}) cannot be loaded: {error}") from error
     corrections, maps = read_corrections(parameters.corrections)
+    counter = FrameCounter(parameters.counting, corrections, noise.saturation) if parameters.counting.sample else None
     identity = json.dumps({"name": name, "origin": origin, "settings": described, "noise": asdict(noise)}
-                          | ({"corrections": maps} if maps else {}), sort_keys=True)
-    # A descriptor's source has corrected the frames already.
+                          | ({"corrections": maps} if maps else {}) | ({"counting": counter.identity} if counter else {}),
+                          sort_keys=True)
+    # A descriptor's source has corrected and counted the frames already.
     return Definition(name, factory, settings, noise, parameters.label, hashlib.sha256(identity.encode()).hexdigest(),
-                      name in STRUCTURAL or source is not None and source.structural, None if source else corrections)
+                      name in STRUCTURAL or source is not None and source.structural, None if source else corrections,
+                      None if source else counter)
 
 
 def _source(parameters: Parameters) -> Definition:

@@ -12,6 +12,7 @@ from sensor_msgs.msg import Image
 
 from edgetem_nodes.archive.raster import raster_of
 from edgetem_nodes.featurizer.corrected import read_corrections
+from edgetem_nodes.featurizer.counted import FrameCounter
 from edgetem_nodes.featurizer.features import CountingNoise
 from edgetem_nodes.featurizer.journal import Segment
 from edgetem_nodes.featurizer.live_images import LiveImages
@@ -43,6 +44,10 @@ class LivePublishing:
         self._node, self._period = node, settings.live.period_s
         self._noise = CountingNoise(settings.counts_per_electron, settings.readout_noise, settings.saturation)
         self._corrections, _ = read_corrections(settings.corrections)
+        self._counter: FrameCounter | None = None
+        if settings.counting.sample:
+            self._counter = FrameCounter(settings.counting, self._corrections, settings.saturation)
+            self._corrections, self._noise = None, CountingNoise()
         self._instrument, self._names = PatternInstrument.of(settings), tuple(settings.live.images)
         self._live = self._new()
         self._publishers = {name: node.create_publisher(Image, f"images/{name}", STATE) for name in self._live.names}
@@ -107,7 +112,8 @@ class LivePublishing:
             self._early = [*self._early[1 - EARLY:], (segment, frames)]
             return
         try:
-            live.add(segment.axes, segment.positions, frames)
+            # A frame that cannot be counted shows as an empty one.
+            live.add(segment.axes, segment.positions, frames if self._counter is None else self._counter(frames)[0])
         except ValueError as error:
             self._tell("all", str(error))
             return

@@ -130,14 +130,14 @@ class ElectronCounter:
         if frames.shape[1:] != self.learned.dark.shape:
             raise ValueError(f"frames of {frames.shape[1:]} do not fit the {self.learned.dark.shape} of the sample that was "
                              "learned: learn from frames of this shape")
-        counted = self._found(frames)
+        counted = self.found(frames)
         if not counted.coincidence_loss <= self.largest_loss:
             raise ValueError(f"coincidence hides {counted.coincidence_loss:.0%} of the electrons, more than the "
                              f"{self.largest_loss:.0%} that largest_loss allows (nan: too dense to tell): shorten the dwell "
                              "time or lower the beam current, or sum the frames without counting")
         return counted
 
-    def _found(self, frames: np.ndarray) -> Counted:
+    def found(self, frames: np.ndarray) -> Counted:
         """As `__call__`, whatever the coincidence loss."""
         shares = min(self.threads, max(len(frames), 1))
         edges = np.linspace(0, len(frames), shares + 1).astype(int)
@@ -217,16 +217,16 @@ def _checked(frames: np.ndarray, name: str) -> np.ndarray:
 def _refined(learned: Learned, frames: np.ndarray, blank: np.ndarray | None, xray_sigmas: float, options: dict) -> Learned:
     """Hot pixels, X-ray threshold, signal of an electron, efficiency, false electrons and coincidence area."""
     options = {**options, "subpixels": 1}
-    fired = ElectronCounter(learned, **options)._found(frames).events
+    fired = ElectronCounter(learned, **options).found(frames).events
     hot = learning.hot_pixels(np.bincount(fired.pixels, minlength=learned.dark.size).reshape(learned.dark.shape))
     learned = replace(learned, inverse_gain=np.where(hot, np.float32(0), learned.inverse_gain), hot_pixels=int(hot.sum()))
-    every = ElectronCounter(learned, **options)._found(frames)
+    every = ElectronCounter(learned, **options).found(frames)
     if len(every.heights) < learning.FEWEST_ELECTRONS:
         raise ValueError(f"the sample of {len(frames)} frames holds {len(every.heights)} electrons; "
                          f"{learning.FEWEST_ELECTRONS} or more are needed to learn from: give more frames, with a sparse "
                          "beam on the detector")
     learned = replace(learned, xray_threshold=learning.xray_threshold(every.heights, xray_sigmas))
-    counted = ElectronCounter(learned, **options)._found(frames)
+    counted = ElectronCounter(learned, **options).found(frames)
     area, error = _coincidence_area(learned, frames)
     if not (np.isfinite(area) and error < 0.3 * area and area > 1):
         # too sparse to tell: the least that a neighbourhood of 3 x 3 pixels hides
@@ -264,13 +264,13 @@ def _false_positives(learned: Learned, frames: np.ndarray, blank: np.ndarray | N
         ratio = np.sqrt((len(blank) + 1) / max(len(blank) - 1, 1))
         blank = learned.dark + (blank - learned.dark) * ratio
     counter = ElectronCounter(learned)
-    return float(len(counter._found(np.ascontiguousarray(blank, np.float32)).heights) / len(blank))
+    return float(len(counter.found(np.ascontiguousarray(blank, np.float32)).heights) / len(blank))
 
 
 def _coincidence_area(learned: Learned, frames: np.ndarray) -> tuple[float, float]:
     """From sums of a frame and the blots alone of another, so that noise is not added; see `coincidence.coincidence_area`."""
     counter = ElectronCounter(replace(learned, xray_threshold=np.inf))
-    events, pixels = counter._found(frames).events, learned.dark.size
+    events, pixels = counter.found(frames).events, learned.dark.size
     maps = events.frames(np.uint8)
     blots = _blots(learned, frames, maps)
     pairs = int(np.clip(MOST_OVERLAYS // len(frames), 1, len(frames) - 1))
@@ -279,7 +279,7 @@ def _coincidence_area(learned: Learned, frames: np.ndarray) -> tuple[float, floa
         for first in range(0, len(frames), max(1, OVERLAY_PIXELS // pixels)):
             part = np.arange(first, min(first + max(1, OVERLAY_PIXELS // pixels), len(frames)))
             summed = frames[part] + blots[(part + shift) % len(frames)]
-            together += len(counter._found(summed.astype(np.float32)).heights)
+            together += len(counter.found(summed.astype(np.float32)).heights)
     return coincidence.coincidence_area(np.diff(events.starts), pairs, together, maps)
 
 
