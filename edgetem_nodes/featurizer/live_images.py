@@ -128,10 +128,13 @@ class LiveImages:
                 except ValueError as error:
                     self.refused[name] = str(error)
         if set(QUADRANTS) & set(self.names):
-            # Quadrants around 45, 135, 225 and 315 degrees that reach beyond the disk, which moves.
-            parts = detectors.segments(shape, geometry, 4, 0.0, 1.5 * self.instrument.semi_convergence_angle, 0.0)
-            self._quadrants = tuple(parts)
-            masks |= parts
+            try:
+                # Quadrants around 45, 135, 225 and 315 degrees that reach beyond the disk, which moves.
+                parts = detectors.segments(shape, geometry, 4, 0.0, 1.5 * self.instrument.semi_convergence_angle, 0.0)
+                self._quadrants = tuple(parts)
+                masks |= parts
+            except ValueError as error:
+                self.refused |= dict.fromkeys(QUADRANTS, str(error))
         for name in (*DERIVED, "ssb"):
             if name in self.names and not self.raster:
                 self.refused[name] = ("a raster is needed: each place is compared with its neighbours, and a sparse scan has "
@@ -169,9 +172,13 @@ class LiveImages:
     def _derived(self, name: str) -> np.ndarray | None:
         field = np.stack([self._maps["com_y"], self._maps["com_x"]], axis=-1)
         step = self.field.step
-        if name == "icom":
-            return vector_field.integrate(fields.phase_gradient(field, self.instrument.high_tension), step)
-        return (vector_field.divergence if name == "div" else vector_field.curl)(field, step)
+        try:
+            if name == "icom":
+                return vector_field.integrate(fields.phase_gradient(field, self.instrument.high_tension), step)
+            return (vector_field.divergence if name == "div" else vector_field.curl)(field, step)
+        except ValueError as error:
+            self.refused[name] = str(error)
+            return None
 
     def _phase(self) -> np.ndarray | None:
         if self._ptychography is None:

@@ -140,3 +140,13 @@ def test_bad_input_is_refused_by_name():
     live.begin(FIELD, True)
     with pytest.raises(ValueError, match="two axes in rad"):
         live.add((Axis("energy", "J", 1.0, 0.0, 32),), FIELD.positions(np.arange(1)), np.zeros((1, 32)))
+
+
+def test_an_image_that_cannot_be_made_takes_no_other_away():
+    names = ("sum", "com_y", "dpc_y", "icom", "ssb", "bf")
+    live = LiveImages(names, PatternInstrument(0.0, 0.0))
+    live.begin(FIELD, True)
+    live.add(AXES, FIELD.positions(), disks(saddle()))
+    assert np.isfinite(live.image("sum")).all() and np.isfinite(live.image("com_y")).all()
+    assert all(live.image(name) is None for name in ("dpc_y", "icom", "ssb", "bf"))
+    assert set(live.refused) == {"dpc_y", "dpc_x", "icom", "ssb", "bf"} and all(live.refused.values())

@@ -77,6 +77,12 @@ def test_parts_that_do_not_touch_are_each_of_mean_zero():
     assert abs(result[:9].mean()) < 1e-12 and abs(result[10:].mean()) < 1e-12
 
 
+def test_a_place_without_a_neighbour_has_no_integral():
+    field = np.full((6, 6, 2), np.nan)
+    field[1, 1], field[4, 2:4] = 1.0, 1.0
+    assert np.isfinite(vf.integrate(field, STEP)).nonzero()[0].tolist() == [4, 4]
+
+
 @pytest.mark.parametrize("boundary", vf.BOUNDARIES)
 @pytest.mark.parametrize("shape", [(24, 24), (12, 40)])
 def test_the_error_of_an_integral_is_that_of_a_monte_carlo(boundary, shape):

@@ -142,7 +142,11 @@ class LivePublishing:
         if live.field is None:
             return
         for name, publisher in self._publishers.items():
-            pixels = live.image(name)
+            try:
+                pixels = live.image(name)
+            except Exception as error:  # noqa: BLE001  (nobody else would say it: this is a thread of its own)
+                self._tell(name, f"{type(error).__name__}: {error}")
+                continue
             if pixels is None:
                 continue
             message = Image(height=pixels.shape[0], width=pixels.shape[1], encoding="32FC1", step=4 * pixels.shape[1])

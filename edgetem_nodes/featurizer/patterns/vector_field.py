@@ -71,8 +71,8 @@ def integrate(field: np.ndarray, step: tuple[float, float], boundary: str = "ope
     """The scalar whose gradient is nearest to the field, (rows, columns) [unit of the field times m], of mean zero.
 
     Least squares. `open`: differences between neighbours are the mean of their field values times the step (trapezoid), and
-    nothing is said about the world outside. Where the field is not finite the result is NaN; parts that touch nowhere are each
-    of mean zero, for nothing measured says how they lie to each other. `periodic`: the raster repeats itself exactly, as of
+    nothing is said about the world outside. Where the field is not finite the result is NaN, as it is at places without a
+    neighbour; parts that touch nowhere are each of mean zero, for nothing measured says how they lie to each other. `periodic`: the raster repeats itself exactly, as of
     whole unit cells; derivatives are those of its Fourier series, without the trapezoid's error.
 
     Raises
@@ -163,6 +163,7 @@ def _pieces(field: np.ndarray, measured: np.ndarray, step: tuple[float, float]) 
     # One place of each piece is held at zero: without it the equations leave a constant open.
     held = sparse.csr_matrix((np.full(pieces, 1 / min(step)**2), (first, first)), (count, count))
     solved = splu((difference.T @ difference + held).tocsc()).solve(difference.T @ rises)
-    mean = np.bincount(piece, solved) / np.bincount(piece)
+    size = np.bincount(piece)
+    mean = np.where(size > 1, np.bincount(piece, solved) / size, np.nan)
     result[measured] = solved - mean[piece]
     return result
