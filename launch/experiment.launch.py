@@ -9,6 +9,7 @@ import time
 from datetime import datetime
 from pathlib import Path
 
+import yaml
 from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable, Shutdown
 from launch.substitutions import LaunchConfiguration
@@ -51,14 +52,26 @@ def graph(context):
               for name in (*environment.THREAD_VARIABLES, "FASTDDS_DEFAULT_PROFILES_FILE", "AMENT_PREFIX_PATH")
               if name in os.environ]
 
-    def node(name, **extra):
-        parameters = {key: value_ for key, value_ in configuration.nodes[name].items() if value_ != []}
-        parameters.update(output=str(folder), **extra) if "output" in parameters else parameters.update(extra)
-        return Node(package="edgetem", executable=name, name=name, namespace=value("namespace"), parameters=[parameters],
-                    ros_arguments=["--log-level", value("log_level")], output="screen", emulate_tty=False,
-                    output_format="{line}" if name == "operator" else "[{this.process_description.final_name}] {line}",
-                    on_exit=Shutdown(reason=f"{name} ended"))
-
     continued = continuation(folder) if resume else {}
-    return [*shared, *(node(name, **continued.get(name, {})) for name in nodes),
-            node("operator", nodes=nodes, launched_ns=launched, resume=resume)]
+
+    def settings(name, **extra):
+        chosen = {key: value_ for key, value_ in configuration.nodes[name].items() if value_ != []}
+        return chosen | ({"output": str(folder)} if "output" in chosen else {}) | continued.get(name, {}) | extra
+
+    def process(names, parameters, **options):
+        return Node(package="edgetem", executable=names[0], arguments=names[1:], namespace=value("namespace"),
+                    parameters=[parameters], ros_arguments=["--log-level", value("log_level")], output="screen",
+                    emulate_tty=False, on_exit=Shutdown(reason=f"{'+'.join(names)} ended"),
+                    **{"output_format": "[{this.process_description.final_name}] {line}"} | options)
+
+    def composed(names):
+        file = folder / "together.yaml"
+        file.write_text(yaml.safe_dump({f"/**/{name}": {"ros__parameters": settings(name)} for name in names}))
+        return process(names, str(file), exec_name="+".join(names))
+
+    together = [name for name in configuration.nodes["operator"]["together"] if name in nodes]
+    alone = [name for name in nodes if name not in together]
+    return [*shared, *([composed(together)] if together else []),
+            *(process([name], settings(name), name=name) for name in alone),
+            process(["operator"], settings("operator", nodes=nodes, launched_ns=launched, resume=resume), name="operator",
+                    output_format="{line}")]

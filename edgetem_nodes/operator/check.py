@@ -261,6 +261,13 @@ def consistent(configuration: Configuration) -> None:
     for node in nodes["operator"]["nodes"]:
         if node not in nodes:
             raise CheckError(f"{name}: operator.nodes names {node!r}, which is no node" + nearest(node, nodes))
+    together = nodes["operator"]["together"]
+    for node in together:
+        if node not in nodes["operator"]["nodes"]:
+            raise CheckError(f"{name}: operator.together names {node!r}, which is none of operator.nodes"
+                             + nearest(node, nodes["operator"]["nodes"]))
+    if len(together) == 1 or len(set(together)) < len(together):
+        raise CheckError(f"{name}: operator.together {together} must name two nodes or more, each once, or none")
 
 
 def _verdict_and_device(planner: dict[str, Any], name: str) -> None:

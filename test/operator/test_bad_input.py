@@ -101,6 +101,8 @@ def test_a_file_that_is_not_yaml(configuration):
     ("/**.instrument.dwell_ms=50000", ["dwell_ms 50000 ms is outside"]),
     ("detector.instrument.driver=simulated", ["'replay' for microscope", "'simulated' for detector"]),
     ("operator.nodes=[recorder, planer]", ["'planer'", "did you mean 'planner'"]),
+    ("operator.together=[compressor, featuriser]", ["'featuriser'", "none of operator.nodes", "did you mean 'featurizer'"]),
+    ("operator.together=[compressor]", ["must name two nodes or more"]),
     ("planner.point_budget=[1", ["not a YAML value"]),
 ])
 def test_settings_that_contradict_each_other(setting, words):

@@ -131,3 +131,12 @@ def test_the_default_experiment_maps_the_true_strain_and_computes_energies(edget
     good = [energy for energy in outcome.energies if energy.error_code == 0]
     assert good
     assert all(energy.excess_energy > 0 for energy in good)
+
+
+@pytest.mark.slow
+def test_nodes_that_share_a_process_decide_alike(edgetem, finished, tmp_path):
+    command = edgetem("run", SYNTHETIC, "--output", tmp_path / "run", "--set",
+                      "operator.together=[compressor, featurizer, detector]")
+    assert command.finish() == 0, command.output
+    assert [row.candidate for row in read_outcome(tmp_path / "run").rows] == [row.candidate for row in read_outcome(finished).rows]
+    assert [row.value for row in read_outcome(tmp_path / "run").rows] == [row.value for row in read_outcome(finished).rows]
