@@ -138,5 +138,5 @@ def test_nodes_that_share_a_process_decide_alike(edgetem, finished, tmp_path):
     command = edgetem("run", SYNTHETIC, "--output", tmp_path / "run", "--set",
                       "operator.together=[compressor, featurizer, detector]")
     assert command.finish() == 0, command.output
-    assert [row.candidate for row in read_outcome(tmp_path / "run").rows] == [row.candidate for row in read_outcome(finished).rows]
-    assert [row.value for row in read_outcome(tmp_path / "run").rows] == [row.value for row in read_outcome(finished).rows]
+    rows = [[(row.candidate, row.value) for row in read_outcome(folder).rows] for folder in (tmp_path / "run", finished)]
+    assert rows[0] == rows[1]
