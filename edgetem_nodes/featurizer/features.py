@@ -77,7 +77,7 @@ class CountingNoise:
     ----------
     counts_per_electron : detector counts that one electron or X-ray makes.
     readout_noise : standard deviation of a pixel without signal [counts].
-    saturation : counts at which a pixel is saturated; 0: the largest value of an unsigned integer type.
+    saturation : counts at which a pixel is saturated; 0: the largest value of an integer type, signed or not.
     """
 
     counts_per_electron: float = 1.0
@@ -91,7 +91,7 @@ class CountingNoise:
 
     def saturation_level(self, dtype: np.dtype) -> float:
         """Counts at which pixels of this type are saturated; infinite: never."""
-        return self.saturation or (float(np.iinfo(dtype).max) if dtype.kind == "u" else np.inf)
+        return self.saturation or (float(np.iinfo(dtype).max) if dtype.kind in "ui" else np.inf)
 
     def failures(self, pixels: np.ndarray) -> list[str]:
         """Why frames cannot be used, given the pixels in use (rows, pixels): not finite, or saturated. Empty: usable."""

@@ -261,8 +261,8 @@ class Parameters:
     counts_per_electron: float = parameter(1.0, "detector counts that one electron or X-ray makes: sets the standard errors",
                                            minimum=1e-6, maximum=1e6)
     readout_noise: float = parameter(0.0, "standard deviation of a pixel without signal", unit="counts", minimum=0.0)
-    saturation: float = parameter(0.0, "counts at which a pixel is saturated; 0: the largest value of an unsigned integer "
-                                  "frame, none for other frames", unit="counts", minimum=0.0)
+    saturation: float = parameter(0.0, "counts at which a pixel is saturated; 0: the largest value of an integer frame's "
+                                  "type, signed or not, none for other frames", unit="counts", minimum=0.0)
     instrument: Beam = group(Beam)
     eels_edge: EelsEdge = group(EelsEdge)
     eels_peak: EelsPeak = group(EelsPeak)
