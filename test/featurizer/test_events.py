@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from edgetem_nodes.featurizer.patterns.events import Events, dense
+from edgetem_nodes.featurizer.patterns.events import Events, dense, native
 from edgetem_nodes.featurizer.patterns.geometry import DetectorGeometry
 from edgetem_nodes.physics.scan import Axis
 
@@ -22,9 +22,21 @@ def test_frames_become_events_and_frames_again(frames):
     np.testing.assert_array_equal(dense(events[1:3]), frames[1:3])
 
 
+@pytest.mark.parametrize(("given", "expected"), [
+    ("?", "u1"), ("i1", "i2"), (">u2", "u2"), ("i8", "f8"), ("u8", "f8"), ("f2", "f4"), (">f4", "f4"), ("g", "f8"), ("f8", "f8")])
+def test_every_real_type_has_a_native_one_that_holds_it(given, expected):
+    frames = np.array([[[0, 1], [1, 0]]]).astype(given)
+    assert native(frames).dtype == np.dtype(expected)
+    assert np.array_equal(native(frames[:, ::-1]), frames[:, ::-1])
+    assert not native(frames).flags.writeable
+
+
 def test_events_that_cannot_be_are_refused():
     with pytest.raises(ValueError, match="2.5 electrons"):
         Events.of(np.full((1, 1, 1), 2.5))
+    for bad in (np.nan, np.inf):
+        with pytest.raises(ValueError, match="1 values are not finite numbers of electrons"):
+            Events.of(np.full((1, 1, 1), bad))
     with pytest.raises(ValueError, match="-1 electrons"):
         Events.of(np.full((1, 1, 1), -1))
     with pytest.raises(ValueError, match="pixel 4; a frame of 2 x 2"):

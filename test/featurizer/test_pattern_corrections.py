@@ -137,7 +137,9 @@ def test_a_hot_pixel_that_is_not_marked_fails_the_frame_and_marked_does_not():
     (Corrections(dark=np.zeros((3, 3))), r"dark map has shape \(3, 3\), frames have"),
     (Corrections(gain=np.full(SHAPE, np.nan)), "gain map is not finite on 910 live pixels"),
     (Corrections(gain=np.zeros(SHAPE)), "gain map is not positive on 910 live pixels"),
-    (Corrections(dead=np.zeros(SHAPE[::-1], bool)), "dead map has shape")])
+    (Corrections(dead=np.zeros(SHAPE[::-1], bool)), "dead map has shape"),
+    (Corrections(dark=DARK + 1j), "the dark map: values of complex128 cannot be counted"),
+    (Corrections(dark=np.ma.masked_less(DARK, 3.0)), "the dark map: .* values of the array are masked")])
 def test_maps_that_do_not_fit_are_refused(corrections, message):
     with pytest.raises(ValueError, match=message):
         Reduction(SHAPE, {"disk": DISK}, corrections=corrections)

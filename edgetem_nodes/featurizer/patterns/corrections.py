@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edgetem_nodes.featurizer.patterns.events import plain
+
 FEWEST_NEIGHBOURS = 3
 """Live pixels around a dead one that its interpolation needs; a beam stop stays dead but for its rim."""
 
@@ -32,11 +34,16 @@ class Corrections:
     interpolate: bool = False
 
     def check(self, shape: tuple[int, int]) -> None:
-        """Raise ValueError where a map does not fit frames of this shape or is not finite on live pixels."""
+        """Raise ValueError where a map does not fit frames of this shape, is masked, not real or not finite on
+        live pixels."""
         for name in ("dark", "gain", "dead"):
             value = getattr(self, name)
             if value is None:
                 continue
+            try:
+                plain(value)
+            except ValueError as error:
+                raise ValueError(f"the {name} map: {error}") from None
             if np.shape(value) != tuple(shape):
                 raise ValueError(f"the {name} map has shape {np.shape(value)}, frames have {tuple(shape)}")
             if name != "dead" and (bad := np.count_nonzero(~np.isfinite(value) & self.live(shape))):
@@ -62,7 +69,7 @@ class Corrections:
         """Corrected frames (frames, rows, columns) float64; NaN where a pixel's counts are not known."""
         shape = frames.shape[1:]
         live = self.live(shape)
-        counts = np.where(live, (frames - self._dark(shape)) * self._gain(shape), 0.0)
+        counts = np.where(live, (frames - self.dark_signal(shape)) * self._gain(shape), 0.0)
         if self.interpolate and self.dead is not None:
             around = self._neighbours(live)
             fill = ~live & (around >= FEWEST_NEIGHBOURS)
@@ -88,9 +95,10 @@ class Corrections:
     def offsets(self, weights: np.ndarray) -> np.ndarray:
         """What the dark signal adds to sums of raw values with weights (..., rows, columns): (...)."""
         shape = weights.shape[-2:]
-        return np.sum(weights * np.where(self.live(shape), self._dark(shape), 0.0), axis=(-2, -1))
+        return np.sum(weights * np.where(self.live(shape), self.dark_signal(shape), 0.0), axis=(-2, -1))
 
-    def _dark(self, shape: tuple[int, int]) -> np.ndarray:
+    def dark_signal(self, shape: tuple[int, int]) -> np.ndarray:
+        """(rows, columns) float64 [counts]."""
         return np.zeros(shape) if self.dark is None else np.asarray(self.dark, float)
 
     def _gain(self, shape: tuple[int, int]) -> np.ndarray:

@@ -50,8 +50,12 @@ class Events:
 
         Raises
         ------
-        ValueError : a value is no whole number of electrons.
+        ValueError : a value is no whole number of electrons; a masked array, or complex numbers.
         """
+        frames = plain(frames)
+        if frames.dtype.kind == "f" and (bad := np.count_nonzero(~np.isfinite(frames))):
+            raise ValueError(f"{bad} values are not finite numbers of electrons: events are made of whole numbers of "
+                             "electrons; count the frames first")
         flat = np.ascontiguousarray(frames).reshape(len(frames), frames.shape[1] * frames.shape[2])
         row, pixel = np.nonzero(flat)
         counts = flat[row, pixel]
@@ -86,3 +90,45 @@ Frames = np.ndarray | Events
 def dense(frames: Frames) -> np.ndarray:
     """Frames as an array, for algorithms that need every pixel; give them blocks of a bounded size."""
     return frames.frames() if isinstance(frames, Events) else frames
+
+
+def plain(frames: np.ndarray) -> np.ndarray:
+    """Frames as a plain array of integers or real numbers, of whatever type and byte order.
+
+    Raises
+    ------
+    ValueError : a masked array in which something is masked, or numbers that are not real.
+    """
+    if isinstance(frames, np.ma.MaskedArray) and np.ma.is_masked(frames):
+        raise ValueError(f"{np.count_nonzero(np.ma.getmaskarray(frames))} values of the array are masked, and a plain array "
+                         "cannot say so: give pixels that are dead in all frames as `Corrections(dead=...)`, and set others "
+                         "to NaN with `filled(numpy.nan)`")
+    frames = np.asarray(frames)
+    if frames.dtype.kind not in "buif":
+        raise ValueError(f"values of {frames.dtype} cannot be counted: integers or real numbers are needed")
+    return frames
+
+
+def native(frames: np.ndarray) -> np.ndarray:
+    """Contiguous frames of a type that compiled loops are made for, read-only; of any integer or float type and byte order.
+
+    uint8, uint16, int16, uint32, int32, float32 and float64 stay what they are; int8 becomes int16, bool uint8, wider
+    integers float64, exact to 2^53, float16 float32, longer floats float64, and the byte order the machine's.
+
+    Raises
+    ------
+    ValueError : see `plain`.
+    """
+    frames = plain(frames)
+    kind = frames.dtype.newbyteorder("=")
+    if kind.kind == "b":
+        kind = np.dtype(np.uint8)
+    elif kind == np.dtype(np.int8):
+        kind = np.dtype(np.int16)
+    elif kind.kind in "ui" and kind.itemsize == 8:
+        kind = np.dtype(np.float64)
+    elif kind.kind == "f" and kind.itemsize not in (4, 8):
+        kind = np.dtype(np.float32 if kind.itemsize == 2 else np.float64)
+    frames = np.require(frames, kind, "CA").view()
+    frames.flags.writeable = False
+    return frames

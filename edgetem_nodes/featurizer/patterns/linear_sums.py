@@ -8,7 +8,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from edgetem_nodes.featurizer.patterns.events import Events
+from edgetem_nodes.featurizer.patterns.events import Events, native
 
 CHUNK = 1 << 20
 """Frame data that one thread takes at once [byte] where there is a conversion or second loop: it stays in the cache."""
@@ -52,7 +52,7 @@ class LinearSums:
         of integers are exact up to 2^53."""
         sums, top = np.zeros((len(frames), len(self.maps))), np.zeros(len(frames))
         streamed = not len(self._weights) and np.shares_memory(frames[:1], native(frames[:1]))
-        self._each(lambda part: self._part(native(frames[part]), sums[part], top[part]),
+        self.each(lambda part: self._part(native(frames[part]), sums[part], top[part]),
                    len(frames), frames[:1].nbytes, STREAMED if streamed else CHUNK)
         return sums, top
 
@@ -64,11 +64,11 @@ class LinearSums:
             self._table = np.ascontiguousarray(self.maps.reshape(len(self.maps), -1).T)
         sums = np.zeros((len(events), len(self.maps)))
         starts, pixels = np.ascontiguousarray(events.starts, np.int64), np.ascontiguousarray(events.pixels, np.uint32)
-        self._each(lambda part: event_sums(starts[part.start:part.stop + 1], pixels, self._table, sums[part]),
+        self.each(lambda part: event_sums(starts[part.start:part.stop + 1], pixels, self._table, sums[part]),
                    len(events), pixels.nbytes / max(1, len(events)), STREAMED)
         return sums
 
-    def _each(self, work: Callable[[slice], None], count: int, frame_bytes: float, chunk: int) -> None:
+    def each(self, work: Callable[[slice], None], count: int, frame_bytes: float, chunk: int) -> None:
         """Do the work on parts of `count` frames, in as many threads as there are."""
         step = max(1, min(int(chunk / max(1, frame_bytes)), -(-count // self.threads)))
         parts = [slice(start, min(start + step, count)) for start in range(0, count, step)]
@@ -81,7 +81,7 @@ class LinearSums:
 
     def _part(self, frames: np.ndarray, sums: np.ndarray, top: np.ndarray) -> None:
         """Fill the sums (frames, columns) and the largest values (frames,) of native frames."""
-        from edgetem_nodes.featurizer.patterns.kernels import masked_sums
+        from edgetem_nodes.featurizer.patterns.strips import masked_sums
 
         kind = frames.dtype
         masks, inside, used, spans = self._masks_of(kind.itemsize)
@@ -99,8 +99,7 @@ class LinearSums:
 
     def _weighted(self, frames: np.ndarray) -> np.ndarray:
         """Sums (frames, maps) of the weight maps."""
-        from edgetem_nodes.featurizer.patterns.kernels import weighted_sums
-        from edgetem_nodes.featurizer.patterns.strips import TOGETHER, WEIGHTED_LANES
+        from edgetem_nodes.featurizer.patterns.strips import TOGETHER, WEIGHTED_LANES, weighted_sums
 
         if self._grouped is None:
             maps = np.zeros((-(-len(self._weights) // TOGETHER) * TOGETHER, *self.shape))
@@ -127,26 +126,6 @@ class LinearSums:
                 self._masks, self._inside, self.used)]
             self._bits[item_bytes] = *masks, _row_spans(masks[0], width)
         return self._bits[item_bytes]
-
-
-def native(frames: np.ndarray) -> np.ndarray:
-    """Contiguous frames of a type that is compiled for, read-only.
-
-    uint8, uint16, int16, uint32, int32, float32 and float64 stay what they are; int8 becomes int16, bool uint8,
-    wider integers float64, exact to 2^53, and the byte order the machine's.
-    """
-    kind = frames.dtype.newbyteorder("=")
-    if kind.kind == "b":
-        kind = np.dtype(np.uint8)
-    elif kind == np.dtype(np.int8):
-        kind = np.dtype(np.int16)
-    elif kind.kind in "ui" and kind.itemsize == 8:
-        kind = np.dtype(np.float64)
-    elif kind.kind == "f" and kind.itemsize not in (4, 8):
-        kind = np.dtype(np.float32 if kind.itemsize == 2 else np.float64)
-    frames = np.require(frames, kind, "CA").view()
-    frames.flags.writeable = False
-    return frames
 
 
 @lru_cache(maxsize=64)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgetem_nodes.featurizer.patterns.events import Events, Frames
-from edgetem_nodes.featurizer.patterns.linear_sums import CHUNK, native
+from edgetem_nodes.featurizer.patterns.events import Events, Frames, native, plain
+from edgetem_nodes.featurizer.patterns.linear_sums import CHUNK
 
 
 class PatternSum:
@@ -26,16 +26,14 @@ class PatternSum:
 
         Raises
         ------
-        ValueError : frames of another shape or of complex numbers.
+        ValueError : frames of another shape, of complex numbers, or masked.
         """
         from edgetem_nodes.featurizer.patterns.kernels import pattern_sums
 
-        frames = frames if isinstance(frames, Events) else np.asarray(frames)
+        frames = frames if isinstance(frames, Events) else plain(frames)
         shape = frames.shape if isinstance(frames, Events) else frames.shape[1:]
         if tuple(shape) != self.shape:
             raise ValueError(f"frames of shape {tuple(shape)} cannot be added to patterns of {self.shape}")
-        if not isinstance(frames, Events) and frames.dtype.kind not in "buif":
-            raise ValueError(f"frames of {frames.dtype} have no maximum: integers or real numbers are needed")
         step = max(1, CHUNK // (8 * self.shape[0] * self.shape[1]))
         for start in range(0, len(frames), step):
             part = frames[start:start + step]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from edgetem_nodes.featurizer.features import CountingNoise
-from edgetem_nodes.featurizer.patterns.events import Events, Frames
+from edgetem_nodes.featurizer.patterns.events import Events, Frames, native
 from edgetem_nodes.featurizer.patterns.geometry import DetectorGeometry
 from edgetem_nodes.physics.scan import ScanField
 
@@ -247,12 +247,11 @@ class BrightField:
             kernels.gather_events(frames.starts, frames.pixels, self._slots, indices, self._counts, self.totals)
             return bad
         level = self.noise.saturation_level(frames.dtype)
-        if frames.dtype.kind == "b":
-            frames = frames.view(np.uint8)
+        frames = native(frames)
         if self._dtype == np.uint16 and frames.dtype not in (np.uint8, np.uint16):
             self._dtype = np.dtype(np.float32)
             self._counts = self._counts.astype(np.float32)
-        flat = np.ascontiguousarray(frames).reshape(len(frames), -1)
+        flat = frames.reshape(len(frames), -1)
         if self._shifts is None:
             kernels.gather(flat, self._pixels, self._targets, indices, self._counts, self.totals, level, bad)
         else:
