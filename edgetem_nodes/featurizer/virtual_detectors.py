@@ -119,7 +119,8 @@ def _segment(axes: tuple[Axis, ...], pixels: np.ndarray, middle: tuple[float, fl
 class CenterOfMassScalarizer:
     """Mean deflection of the counts from a centre. Columns: the chosen component first, then the others [mrad].
 
-    Its variance is that of a weighted mean of Poisson counts: gain * sum I (y - mean)^2 / (sum I)^2. The magnitude of a
+    Its variance is that of a weighted mean of N electrons: gain * sum I (y - mean)^2 / (sum I)^2, times N / (N - 1), plus that
+    of readout noise; one electron has none, and is a marked failure. The magnitude of a
     deflection smaller than its error is biased upwards (Rice distribution); y and x are not. The component `angle`, from x
     towards y, comes with a column of its own [deg], in -180 to 180; where its standard error, by first-order propagation,
     exceeds `LARGEST_ANGLE_ERROR` it is not determined: a marked failure.
@@ -135,6 +136,7 @@ class CenterOfMassScalarizer:
         middle = centre(settings.center_mrad, "center_of_mass.center_mrad")
         self.chosen = ring(axes, "center_of_mass", middle, 0.0, settings.outer_mrad or np.inf)
         mask = _mask(axes, self.chosen)
+        self._electron = noise.counts_per_electron
         self._scale = np.array([axis.scale * 1e3 for axis in axes])
         self._origin = np.array([axis.offset * 1e3 for axis in axes]) - middle
         self._reduction = Reduction(mask.shape, {}, moments_mask=mask, noise=noise, corrections=corrections)
@@ -142,6 +144,10 @@ class CenterOfMassScalarizer:
     def __call__(self, frames: np.ndarray) -> Features:
         reduced = self._reduction(frames)
         failures, center = reduced.failures, reduced.center_of_mass
+        for row in np.flatnonzero(~np.isfinite(reduced.center_of_mass_errors).all(axis=1)):
+            electrons = reduced.total[row] / self._electron
+            failures[row] = failures[row] or (f"{electrons:.3g} electrons have a centre of mass but no standard error: more "
+                                              "than 1 is needed; count longer, or set counts_per_electron")
         y, x = (self._origin + self._scale * center).T
         spread = reduced.center_of_mass_covariance * np.outer(self._scale, self._scale)
         yy, xx, yx = spread[:, 0, 0], spread[:, 1, 1], spread[:, 0, 1]

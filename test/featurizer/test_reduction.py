@@ -11,7 +11,7 @@ from edgetem_nodes.featurizer.features import CountingNoise
 from edgetem_nodes.featurizer.patterns.events import Events
 from edgetem_nodes.featurizer.patterns.reduction import PatternSum, Reduced, Reduction
 
-TYPES = ["u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8", "f2", "f4", "f8", ">u2", ">i4", ">f4", ">f8"]
+TYPES = ["u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8", "f2", "f4", "f8", ">u2", ">i4", ">f4", ">f8", "g"]
 
 
 def disk(shape: tuple[int, int], radius: float, inner: float = 0.0) -> np.ndarray:
@@ -171,8 +171,8 @@ def test_empty_saturated_and_not_finite_frames_say_so():
         assert np.isnan(getattr(reduced, name)[2:]).all()
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.uint32, np.dtype(">u2")])
-def test_the_largest_value_of_an_unsigned_type_is_saturated(dtype):
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.uint32, np.dtype(">u2"), np.int8, np.int16, np.int32])
+def test_the_largest_value_of_an_integer_type_is_saturated(dtype):
     frames = np.ones((3, 20, 37), dtype)
     frames[1, 19, 36] = np.iinfo(dtype).max
     frames[2, 3, 3] = np.iinfo(dtype).max - 1
@@ -201,7 +201,16 @@ def test_masks_and_frames_that_do_not_fit_are_refused():
         Reduction(shape, {"disk": np.where(np.eye(16) * np.arange(16) == 3, np.nan, 1.0)})
     with pytest.raises(ValueError, match="0 threads"):
         Reduction(shape, {}, threads=0)
+    with pytest.raises(ValueError, match="mask of 'disk': values of complex128 cannot be counted"):
+        Reduction(shape, {"disk": np.ones(shape, complex)})
     reduction = Reduction(shape, {"disk": disk(shape, 5)})
+    masked = np.ma.masked_less(np.arange(256.0).reshape(1, *shape), 3)
+    for refusing in (reduction, PatternSum(shape).add, Events.of, Reduction(shape, {}, moments=False)):
+        with pytest.raises(ValueError, match="3 values of the array are masked.*Corrections.dead"):
+            refusing(masked)
+    with pytest.raises(ValueError, match="mask of 'disk': 3 values of the array are masked"):
+        Reduction(shape, {"disk": masked[0]})
+    assert reduction(np.ma.array(np.ones((1, *shape))))["disk"][0] == disk(shape, 5).sum()
     for frames, message in ((np.ones(shape), "frames of shape"), (np.ones((2, 8, 8)), "do not fit the masks'"),
                             (np.ones((2, *shape), complex), "cannot be counted")):
         with pytest.raises(ValueError, match=message):
@@ -217,7 +226,8 @@ def test_pattern_sum_is_numpys_sum_maximum_and_variance():
     assert np.isnan(patterns.variance).all()
     patterns.add(frames[:20])
     patterns.add(Events.of(frames[20:30]))
-    patterns.add(frames[30:].astype(">f4"))
+    for part, dtype in zip(np.split(frames[30:], 4), (">f4", "f2", "g", "i8"), strict=True):
+        patterns.add(part.astype(dtype))
     assert patterns.count == 50
     assert np.array_equal(patterns.sum, frames.sum(axis=0, dtype=float))
     assert np.array_equal(patterns.maximum, frames.max(axis=0))

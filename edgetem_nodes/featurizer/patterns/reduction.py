@@ -7,10 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgetem_nodes.featurizer.features import CountingNoise
+from edgetem_nodes.featurizer.features import CountingNoise, mark
+from edgetem_nodes.featurizer.patterns.below_zero import BelowZero
 from edgetem_nodes.featurizer.patterns.corrections import Corrections
-from edgetem_nodes.featurizer.patterns.events import Events, Frames
+from edgetem_nodes.featurizer.patterns.events import Events, Frames, plain
 from edgetem_nodes.featurizer.patterns.linear_sums import MOMENTS, LinearSums
+from edgetem_nodes.featurizer.patterns.moments import Moments
 from edgetem_nodes.featurizer.patterns.pattern_sum import PatternSum
 
 __all__ = ["PatternSum", "Reduced", "Reduction"]
@@ -28,8 +30,8 @@ class Reduced:
     total : (frames,), counts on the moments' mask; by default on the whole frame.
     center_of_mass : (frames, 2), (y, x) [pixel] from the centre of pixel (0, 0), less the frame's shift.
     center_of_mass_errors : (frames, 2), standard errors; NaN for one electron or none, which have no spread.
-    center_of_mass_covariance : (frames, 2, 2) [pixel^2], by first-order propagation, without the N / (N - 1) of the errors.
-    variance : (frames, 2, 2), second central moments [[yy, yx], [yx, xx]] [pixel^2].
+    center_of_mass_covariance : (frames, 2, 2) [pixel^2], by first-order propagation; its diagonal is that of the errors.
+    variance : (frames, 2, 2), second central moments [[yy, yx], [yx, xx]] [pixel^2]; below zero only within readout noise.
     failures : (frames,) why something is NaN; empty where everything is defined.
     """
 
@@ -93,12 +95,15 @@ class Reduction:
         self.dead_fraction = {name: self._dead(name, weight, known) for name, weight in weights.items()}
         inside = None
         if moments:
-            inside = np.ones(self.shape) if moments_mask is None else self._weights("moments", np.asarray(moments_mask, bool))
+            inside = np.ones(self.shape) if moments_mask is None else self._weights("moments", plain(moments_mask).astype(bool))
             self._dead("moments", inside, known)
         self._plan(weights, inside, corrections)
 
     def _weights(self, name: str, mask: np.ndarray) -> np.ndarray:
-        mask = np.asarray(mask)
+        try:
+            mask = plain(mask)
+        except ValueError as error:
+            raise ValueError(f"the mask of {name!r}: {error}") from None
         if mask.shape != self.shape:
             raise ValueError(f"the mask of {name!r} has shape {mask.shape}, frames have {self.shape}")
         weights = mask.astype(float)
@@ -124,7 +129,7 @@ class Reduction:
         self._floors = {name: float((weight**4).sum() / (weight**2).sum()) for name, weight in maps.items()}
         extra = {("sum", name): maps[name] for name in maps if name not in binary}
         extra |= {("square", name): maps[name]**2 for name in maps if name not in binary}
-        fused = []
+        fused, counted = [], inside
         if inside is not None and not corrections.weighs:
             inside = corrections.weights(inside) != 0
             fused = [("moment", powers) for powers in MOMENTS]
@@ -140,6 +145,12 @@ class Reduction:
                                 np.reshape(list(extra.values()), (-1, *self.shape)), self.threads)
         self._offsets = corrections.offsets(self._sums.maps)
         self._areas = self._sums.maps.sum(axis=(1, 2))
+        self._below = None
+        if counted is not None:
+            self._kind = "spread" if corrections.weighs else "moment"
+            columns = self._columns(self._kind)
+            self._center = Moments(counted != 0, self._areas[columns], self.noise)
+            self._below = BelowZero(self._sums.maps[columns[0]], corrections.dark_signal(self.shape), self._sums)
 
     def __call__(self, frames: Frames, shifts: np.ndarray | None = None) -> Reduced:
         """Reduce frames (frames, rows, columns) of any real type, or events; each row depends on its frame alone, bit for bit.
@@ -149,7 +160,7 @@ class Reduction:
 
         Raises
         ------
-        ValueError : frames of another shape or of complex numbers; shifts of another length.
+        ValueError : frames of another shape, of complex numbers, or masked; shifts of another length.
         """
         if shifts is not None:
             shifts = np.asarray(shifts, float)
@@ -160,15 +171,14 @@ class Reduction:
                 raise ValueError(f"events on frames of {tuple(frames.shape)} do not fit the masks' {self.shape}")
             sums, failures = self._sums.of_events(frames), [""] * len(frames)
         else:
-            frames = np.asarray(frames)
+            frames = plain(frames)
             if frames.shape[1:] != self.shape or frames.ndim != 3:
                 raise ValueError(f"frames of shape {frames.shape} do not fit the masks': (frames, {self.shape[0]}, "
                                  f"{self.shape[1]})")
-            if frames.dtype.kind not in "buif":
-                raise ValueError(f"frames of {frames.dtype} cannot be counted: integers or real numbers are needed")
             sums, top = self._sums.of_frames(frames)
             failures = self._failures(frames, sums, top)
-        return self._reduced(sums - self._offsets, failures, shifts)
+        below = self._below(frames) if self._below else None
+        return self._reduced(sums - self._offsets, below, failures, shifts)
 
     def _failures(self, frames: np.ndarray, sums: np.ndarray, top: np.ndarray) -> list[str]:
         """Why frames cannot be used; their pixels are looked at again only where sums or the largest value tell of it."""
@@ -178,8 +188,8 @@ class Reduction:
             failures[row] = self.noise.failures(frames[row][self._sums.used][None])[0] or "a sum of the frame is not finite"
         return failures
 
-    def _reduced(self, sums: np.ndarray, failures: list[str], shifts: np.ndarray | None) -> Reduced:
-        """Results from sums of raw values less dark (frames, columns)."""
+    def _reduced(self, sums: np.ndarray, below: np.ndarray | None, failures: list[str], shifts: np.ndarray | None) -> Reduced:
+        """Results from sums of raw values less dark (frames, columns), and the moments of what is below zero (frames, 6)."""
         unusable = np.array([bool(failure) for failure in failures], bool)
         sums[unusable] = np.nan
         counts, variances = np.zeros((len(sums), len(self.names))), np.zeros((len(sums), len(self.names)))
@@ -189,44 +199,21 @@ class Reduction:
             square = self._column.get(("square", name), column)
             counts[:, k] = sums[:, column]
             variances[:, k] = gain * np.maximum(sums[:, square], gain * self._floors[name]) + self._areas[square] * readout**2
-        total, center, errors, covariance, variance = self._moments(sums, failures)
+        total, center, covariance, variance = self._moments(sums, below, failures)
         if shifts is not None:
-            center = center - shifts
+            lost = ~np.isfinite(shifts).all(axis=1) & (self._below is not None)
+            center, covariance[lost] = np.where(lost[:, None], np.nan, center - shifts), np.nan
+            mark(failures, lost, "the frame's shift is not a finite number: its centre of mass on "
+                 "the undeflected pattern is not known; give a shift for every frame")
+        errors = np.sqrt(np.diagonal(covariance, axis1=1, axis2=2))
         return Reduced(self.names, counts, np.sqrt(variances), total, center, errors, covariance, variance,
                        failures)
 
-    def _moments(self, sums: np.ndarray, failures: list[str]) -> tuple[np.ndarray, ...]:
-        """Total, centre of mass, its errors and covariance, and second central moments; marks empty frames."""
-        if ("moment", (0, 0)) not in self._column:
-            return tuple(np.full((len(sums), *shape), np.nan) for shape in ((), (2,), (2,), (2, 2), (2, 2)))
-        total, y, x, yy, yx, xx = (sums[:, self._column["moment", powers]] for powers in MOMENTS)
-        for row in np.flatnonzero(~(total > 0)):
-            failures[row] = failures[row] or f"the frame is empty: {total[row]:g} counts have no centre of mass"
-        some = np.where(total > 0, total, np.nan)
-        y, x = y / some, x / some
-        variance = np.stack([yy / some - y * y, yx / some - y * x, yx / some - y * x, xx / some - x * x], axis=1)
-        covariance, errors = self._center_errors(sums, some, np.stack([y, x], axis=1))
-        return total, np.stack([y, x], axis=1), errors, covariance, variance.reshape(-1, 2, 2)
+    def _moments(self, sums: np.ndarray, below: np.ndarray | None, failures: list[str]) -> tuple[np.ndarray, ...]:
+        """Total, centre of mass, its covariance, and second central moments; marks frames that have none."""
+        if below is None:
+            return tuple(np.full((len(sums), *shape), np.nan) for shape in ((), (2,), (2, 2), (2, 2)))
+        return self._center(sums[:, self._columns("moment")], sums[:, self._columns(self._kind)], below, failures)
 
-    def _center_errors(self, sums: np.ndarray, total: np.ndarray, center: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Covariance (frames, 2, 2) [pixel^2] of the centre of mass to first order; its standard errors (frames, 2) [pixel].
-
-        A component is sum(I y) / sum(I), so its variance is sum((y - mean)^2 var(I)) / sum(I)^2, with y and 1 replaced by the
-        effective weights where corrections weigh. N electrons scatter about their own mean: errors contain N / (N - 1).
-        """
-        gain, readout = self.noise.counts_per_electron, self.noise.readout_noise
-        kind = "spread" if ("spread", (0, 0)) in self._column else "moment"
-        columns = [self._column[kind, powers] for powers in MOMENTS]
-        electrons = np.where(total > gain, total / gain, np.nan)
-        counting = gain * _central(sums[:, columns], center) / total[:, None, None]**2
-        reading = readout**2 * _central(self._areas[columns], center) / total[:, None, None]**2
-        unbiased = counting * (electrons / (electrons - 1))[:, None, None] + reading
-        return counting + reading, np.sqrt(np.maximum(np.diagonal(unbiased, axis1=1, axis2=2), 0.0))
-
-
-def _central(moments: np.ndarray, center: np.ndarray) -> np.ndarray:
-    """Second moments (frames, 2, 2) about centres (frames, 2), from those about pixel (0, 0), (frames, 6) or (6,)."""
-    zeroth, y, x, yy, yx, xx = np.moveaxis(moments, -1, 0)
-    b, a = center.T
-    off = yx - b * x - a * y + b * a * zeroth
-    return np.stack([yy - 2 * b * y + b * b * zeroth, off, off, xx - 2 * a * x + a * a * zeroth], axis=1).reshape(-1, 2, 2)
+    def _columns(self, kind: str) -> list[int]:
+        return [self._column[kind, powers] for powers in MOMENTS]
