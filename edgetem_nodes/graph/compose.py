@@ -6,11 +6,13 @@ import importlib
 import os
 import signal
 import sys
+import threading
 import traceback
 
 import rclpy
 from rclpy.executors import Executor, ExternalShutdownException, SingleThreadedExecutor
 from rclpy.experimental import EventsExecutor
+from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
 from edgetem_nodes.graph.configuration import nearest
@@ -27,6 +29,8 @@ NODES = {
     "operator": "edgetem_nodes.operator.node:OperatorNode",
 }
 """Where each node's class lives. Imported only when asked for: a node that needs no torch does not load it."""
+LEAVE = 2.0
+"""[s] that a process may take to leave the graph once its nodes are closed."""
 STREAMING = frozenset({"detector", "compressor", "featurizer"})
 """Nodes whose messages come by the hundred a second: they are worth an executor that does not look at every entity for each."""
 
@@ -73,9 +77,17 @@ def spin(names: list[str], ros_arguments: list[str]) -> int:
     finally:
         for node in nodes:
             node.close()
-            node.destroy_node()
-        executor.shutdown()
-        rclpy.try_shutdown()
+        # All files are closed now. Taking leave of the others lets the middleware wait for them, now and then for seconds.
+        leaving = threading.Thread(target=_leave, args=(nodes, executor), daemon=True)
+        leaving.start()
+        leaving.join(LEAVE)
+
+
+def _leave(nodes: list[Node], executor: Executor) -> None:
+    for node in nodes:
+        node.destroy_node()
+    executor.shutdown()
+    rclpy.try_shutdown()
 
 
 def _executor(names: list[str]) -> Executor:
