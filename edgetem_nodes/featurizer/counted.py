@@ -16,7 +16,9 @@ from edgetem_nodes.featurizer.patterns.events import Events
 SAMPLE, SAMPLE_FRAMES = 32 << 20, 200
 """[byte] and frames at most that the counter learns from."""
 LARGEST_LOSS = 0.3
-"""Of a frame's electrons, spread evenly over it, that may be hidden by others; a denser frame is a marked failure."""
+"""Of a frame's electrons that may be hidden by others, by the frame's signal; a denser frame is a marked failure."""
+LIT = 3.0
+"""Standard deviations of the background from which on a pixel's value is signal."""
 
 
 class FrameCounter:
@@ -45,7 +47,6 @@ class FrameCounter:
         except ValueError as error:
             raise ValueError(f"counting.sample {file.path}: {error}") from None
         self.identity = hashlib.sha256(np.ascontiguousarray(frames).tobytes()).hexdigest()
-        self._most = learnt.largest_rate * np.count_nonzero(gain)
         self._counter = learnt
 
     def __call__(self, frames: np.ndarray) -> tuple[Events, list[str]]:
@@ -61,12 +62,24 @@ class FrameCounter:
                              "frames of this detector")
         counted = self._counter.found(frames)
         failures = list(counted.failures)
-        number = np.diff(counted.events.starts)
-        for row in np.flatnonzero(number > self._most):
-            failures[row] = failures[row] or (f"{number[row]} electrons lie too densely to be counted one by one: coincidence "
-                                              f"hides more than {LARGEST_LOSS:.0%} of them: shorten the dwell time, or do "
-                                              "not count")
+        for row in np.flatnonzero(counted.saturated):
+            failures[row] = failures[row] or f"{counted.saturated[row]} pixels are saturated: their electrons cannot be counted"
+        number, expected = np.diff(counted.events.starts), self._expected(frames)
+        # Three standard deviations of a number whose electrons differ in height.
+        for row in np.flatnonzero((1 - LARGEST_LOSS) * expected - number > 3 * np.sqrt(expected)):
+            failures[row] = failures[row] or (f"{number[row]} electrons were found where the signal is that of "
+                                              f"{expected[row]:.0f}: they lie too densely to be counted one by one: shorten the "
+                                              "dwell time, or do not count")
         return counted.events, failures
+
+    def _expected(self, frames: np.ndarray) -> np.ndarray:
+        """Electrons (frames,) by the signal of each frame: it goes on rising where maxima merge."""
+        known, result = self._counter.learned, np.zeros(len(frames))
+        for row, frame in enumerate(frames):
+            value = np.nan_to_num((frame - known.dark) * known.inverse_gain, posinf=0.0, neginf=0.0)
+            lit = value > known.background_mean + LIT * known.background_noise
+            result[row] = value[lit].sum() / known.counts_per_electron
+        return result
 
 
 class CountedScalarizer:

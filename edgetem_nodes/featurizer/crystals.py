@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,10 +22,18 @@ COMPONENTS = ("dilation", "exx", "eyy", "exy", "rotation")
 
 @dataclass(frozen=True)
 class CrystalSettings:
-    """A parameter group, and what is known of the instrument."""
+    """A parameter group, and what is known of the instrument.
+
+    Attributes
+    ----------
+    prepare : makes of raw frames what the scalarizer is given: corrected or counted ones; None: they are the same.
+    mask : (rows, columns) bool, pixels that have a value; None: all.
+    """
 
     group: BraggStrain | Orientation
     instrument: PatternInstrument
+    prepare: Callable[[np.ndarray], np.ndarray] | None = None
+    mask: np.ndarray | None = None
 
 
 class BraggStrainScalarizer:
@@ -45,9 +54,11 @@ class BraggStrainScalarizer:
         file = open_patterns(group.sample)
         _check_shape(file, axes)
         _, sample = file.sample(SAMPLE)
+        if settings.prepare is not None:
+            sample = np.nan_to_num(settings.prepare(sample))
         limit = group.largest_strain_percent / 100
         self._mapper = StrainMapper.learn(sample, geometry, contrast=group.contrast, most_disks=group.most_disks,
-                                          limits=Limits(strain=limit), noise=noise)
+                                          limits=Limits(strain=limit), noise=noise, mask=settings.mask)
         names = list(self._mapper.names)
         shown = [group.component, *(name for name in COMPONENTS if name != group.component)]
         self._order = [names.index(name) for name in (*shown, "lattice_chi_square", "disk_counts")]
@@ -95,7 +106,7 @@ class OrientationScalarizer:
                           thickness=group.thickness_nm * 1e-9)
         self._mapper = OrientationMapper(library, geometry, Settings(lowest_score=group.lowest_score),
                                          DynamicalRefinement(library) if group.bloch_waves else None)
-        self._search = DiskSearch(shape, instrument.semi_convergence_angle / geometry.pixel_angle, noise=noise)
+        self._search = DiskSearch(shape, instrument.semi_convergence_angle / geometry.pixel_angle, mask=settings.mask, noise=noise)
         columns = ("misorientation", "tilt", "in_plane", "score", "reliability")
         self._order = [columns.index(group.quantity), *(k for k, name in enumerate(columns) if name != group.quantity)]
         self.names = tuple(columns[k] for k in self._order)

@@ -192,6 +192,8 @@ def define(parameters: Parameters) -> Definition:
             raise ValueError(f"scalarizer {name!r} ({point.value}) cannot be loaded: {error}") from error
     corrections, maps = read_corrections(parameters.corrections)
     counter = FrameCounter(parameters.counting, corrections, noise.saturation) if parameters.counting.sample else None
+    if isinstance(settings, CrystalSettings):
+        settings = _prepared(settings, corrections, counter)
     identity = json.dumps({"name": name, "origin": origin, "settings": described, "noise": asdict(noise)}
                           | ({"corrections": maps} if maps else {}) | ({"counting": counter.identity} if counter else {}),
                           sort_keys=True)
@@ -199,6 +201,16 @@ def define(parameters: Parameters) -> Definition:
     return Definition(name, factory, settings, noise, parameters.label, hashlib.sha256(identity.encode()).hexdigest(),
                       name in STRUCTURAL or source is not None and source.structural, None if source else corrections,
                       None if source else counter)
+
+
+def _prepared(settings: CrystalSettings, corrections: Corrections | None, counter: FrameCounter | None) -> CrystalSettings:
+    """Settings of a scalarizer that learns from raw frames, which are made what it will be given."""
+    if counter is not None:
+        return replace(settings, prepare=lambda frames: counter(frames)[0].frames())
+    if corrections is not None:
+        mask = None if corrections.dead is None else corrections.known(corrections.dead.shape)
+        return replace(settings, prepare=corrections.applied, mask=mask)
+    return settings
 
 
 def _source(parameters: Parameters) -> Definition:

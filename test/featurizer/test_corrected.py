@@ -2,13 +2,17 @@
 
 import numpy as np
 import pytest
-from analytic_patterns import pattern_axes
+from ase import Atoms
+from ase.cell import Cell
+from analytic_patterns import disk_image, hexagonal_places, pattern_axes
 
 from edgetem_nodes.featurizer import scalarizers
 from edgetem_nodes.featurizer.corrected import read_corrections
 from edgetem_nodes.featurizer.live_images import LiveImages
-from edgetem_nodes.featurizer.parameters import CenterOfMass, CorrectionMaps, Descriptor, Parameters, VirtualDetector
+from edgetem_nodes.featurizer.parameters import (BraggStrain, CenterOfMass, CorrectionMaps, Descriptor, Orientation,
+                                               Parameters, VirtualDetector)
 from edgetem_nodes.featurizer.patterns.instrument import PatternInstrument
+from edgetem_nodes.physics.electrons import wavelength
 from edgetem_nodes.physics.scan import ScanField
 
 AXES = pattern_axes(24)
@@ -45,6 +49,29 @@ def test_corrected_rows_are_those_of_true_counts_and_dead_pixels_do_not_matter(m
         expected[:, y, x] = around / 8
     plain = scalarizers.measure(expected, AXES, Parameters(**settings))
     np.testing.assert_allclose(rows[0].values, plain.values, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["bragg_strain", "orientation"])
+def test_crystals_are_learnt_from_a_raw_sample_and_leave_dead_pixels_out(name, tmp_path):
+    rng, axes = np.random.default_rng(4), pattern_axes()
+    strained = np.concatenate([[[0, 0]], hexagonal_places(3.16e-10, wavelength(80e3), np.diag([1.0, 1.02]))])
+    places = np.concatenate([[[0, 0]], hexagonal_places(3.16e-10, wavelength(80e3), np.eye(2))])
+    dark, gain, dead = rng.uniform(5, 20, (64, 64)), rng.uniform(0.7, 1.3, (64, 64)), np.zeros((64, 64), bool)
+    dead[32, 46:50] = dead[10, 10] = True
+    counts = [rng.poisson(disk_image(at, np.r_[1e4, np.full(12, 500.0)], 2.0, axes) + 0.1, (30, 64, 64))
+              for at in (places, strained)]
+    sample, frames = (np.where(dead, 7e4, values / gain + dark) for values in counts)
+    for key, values in (("sample", sample.reshape(5, 6, 64, 64)), ("dark", dark), ("gain", gain), ("dead", dead)):
+        np.save(tmp_path / f"{key}.npy", values)
+    Atoms("Mo", cell=Cell.fromcellpar([3.16, 3.16, 4.0, 90, 90, 120]), pbc=True).write(tmp_path / "crystal.cif")
+    maps = CorrectionMaps(*(str(tmp_path / f"{key}.npy") for key in ("dark", "gain", "dead")))
+    rows = scalarizers.measure(frames, axes, Parameters(
+        scalarizer=name, corrections=maps, bragg_strain=BraggStrain("exx", str(tmp_path / "sample.npy"), "uniform"),
+        orientation=Orientation("misorientation", str(tmp_path / "crystal.cif"), thickness_nm=2.0, step_deg=4.0)))
+    assert rows.valid.all(), rows.failures
+    if name == "bragg_strain":
+        # A hundredth of a strain of 2 % comes from the sample's own noise.
+        assert rows.values[:, 0].mean() == pytest.approx(2.0, abs=4 * rows.standard_errors[:, 0].mean() / np.sqrt(15))
 
 
 def test_dead_pixels_without_a_value_are_left_out_or_fail_where_they_are_needed(maps):

@@ -67,6 +67,26 @@ def test_frames_that_are_too_dense_or_not_finite_are_failures(parameters):
     assert "too densely to be counted" in rows.failures[2] and np.isnan(rows.values[2, 0])
 
 
+@pytest.mark.parametrize("electrons", [100, 1000, 30000])
+def test_a_disk_of_many_electrons_is_never_taken_for_few(parameters, electrons):
+    rng, (y, x) = np.random.default_rng(9), np.mgrid[:64, :64]
+    disk = np.flatnonzero(np.hypot(y - 30, x - 36).ravel() < 8)
+    frames = DARK + rng.normal(0, 2.0, (10, 64, 64))
+    for frame in frames:
+        hit = np.bincount(rng.choice(disk, rng.poisson(electrons)), minlength=4096)
+        frame += (hit * rng.gamma(16.0, 5.0, 4096)).reshape(64, 64)
+    rows = scalarizers.measure(np.clip(frames, 0, 65535).astype(np.uint16), AXES, parameters)
+    assert not rows.valid.any(), rows.values
+    assert all("too densely" in failure or "saturated" in failure for failure in rows.failures)
+
+
+def test_saturated_frames_are_failures(parameters):
+    frames = exposed(2, 30, 10)[0]
+    frames[0], frames[1, 8:16, 8:16] = 65535, 65535
+    rows = scalarizers.measure(frames, AXES, parameters)
+    assert "4096 pixels are saturated" in rows.failures[0] and "64 pixels are saturated" in rows.failures[1]
+
+
 def test_the_sample_is_part_of_the_hash_and_bad_ones_are_refused(parameters, tmp_path):
     one = scalarizers.define(parameters).hash
     np.save(tmp_path / "sample.npy", exposed(60, 30, 7)[0])

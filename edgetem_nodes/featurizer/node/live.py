@@ -95,6 +95,9 @@ class LivePublishing:
             if self._live.raster:
                 self._live, self._told = self._new(), {}
             self._live.begin(self._overview, False)
+        else:
+            # Without a field nobody knows where these positions lie; they do not belong to the scan before.
+            self._live, self._told = self._new(), {}
         self._running[acquisition_id] = self._live
         while len(self._running) > REMEMBERED:
             del self._running[next(iter(self._running))]
@@ -112,8 +115,12 @@ class LivePublishing:
             self._early = [*self._early[1 - EARLY:], (segment, frames)]
             return
         try:
-            # A frame that cannot be counted shows as an empty one.
-            live.add(segment.axes, segment.positions, frames if self._counter is None else self._counter(frames)[0])
+            if self._counter is None:
+                live.add(segment.axes, segment.positions, frames)
+            else:
+                events, failures = self._counter(frames)
+                counted = np.array([not failure for failure in failures], bool)
+                live.add(segment.axes, segment.positions[counted], events.frames()[counted])
         except ValueError as error:
             self._tell("all", str(error))
             return
