@@ -58,8 +58,8 @@ class FrameCounter:
         """
         shape = self._counter.learned.dark.shape
         if frames.shape[1:] != shape:
-            raise ValueError(f"frames of {frames.shape[1:]} do not fit counting.sample, whose frames are {shape}: name a file of "
-                             "frames of this detector")
+            raise ValueError(f"frames of {frames.shape[1:]} do not fit counting.sample, whose frames are {shape}: name a file "
+                             "of frames of this detector")
         counted = self._counter.found(frames)
         failures = list(counted.failures)
         for row in np.flatnonzero(counted.saturated):
@@ -68,8 +68,8 @@ class FrameCounter:
         # Three standard deviations of a number whose electrons differ in height.
         for row in np.flatnonzero((1 - LARGEST_LOSS) * expected - number > 3 * np.sqrt(expected)):
             failures[row] = failures[row] or (f"{number[row]} electrons were found where the signal is that of "
-                                              f"{expected[row]:.0f}: they lie too densely to be counted one by one: shorten the "
-                                              "dwell time, or do not count")
+                                              f"{expected[row]:.0f}: they lie too densely to be counted one by one: shorten "
+                                              "the dwell time, or do not count")
         return counted.events, failures
 
     def _expected(self, frames: np.ndarray) -> np.ndarray:

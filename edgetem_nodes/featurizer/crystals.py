@@ -106,7 +106,8 @@ class OrientationScalarizer:
                           thickness=group.thickness_nm * 1e-9)
         self._mapper = OrientationMapper(library, geometry, Settings(lowest_score=group.lowest_score),
                                          DynamicalRefinement(library) if group.bloch_waves else None)
-        self._search = DiskSearch(shape, instrument.semi_convergence_angle / geometry.pixel_angle, mask=settings.mask, noise=noise)
+        radius = instrument.semi_convergence_angle / geometry.pixel_angle
+        self._search = DiskSearch(shape, radius, mask=settings.mask, noise=noise)
         columns = ("misorientation", "tilt", "in_plane", "score", "reliability")
         self._order = [columns.index(group.quantity), *(k for k, name in enumerate(columns) if name != group.quantity)]
         self.names = tuple(columns[k] for k in self._order)
