@@ -22,6 +22,8 @@ from edgetem_nodes.physics.electrons import wavelength
 UNITS = {"center": "pixel", "radius": "pixel", "distortion": "", "pixel_angle": "rad", "semi_convergence_angle": "rad",
          "descan": "pixel/m", "rotation": "deg", "flipped": "", "scan_step": "m"}
 """Names and units of the quantities of a calibration. The rotation is in degrees, to be compared modulo a turn."""
+_NO_DESCAN = 13.3
+"""Sum of squares of the four components over their errors, below which a descan is none: 1 % of those without have more."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ class Calibration:
     quantities : by the names of `UNITS`.
     disk, descan, rotation, detector_scale, scan_scale : the measurements themselves; None where there is none.
     comparisons : of measured quantities with stated ones, by name.
+    middle : (y, x) [m] of the scan: where the pattern lies at the centre.
     """
 
     quantities: dict[str, Quantity]
@@ -73,6 +76,7 @@ class Calibration:
     detector_scale: DetectorScale | None = None
     scan_scale: ScanScale | None = None
     comparisons: dict[str, Comparison] = field(default_factory=dict)
+    middle: tuple[float, float] = (0.0, 0.0)
 
     @property
     def geometry(self) -> DetectorGeometry:
@@ -98,7 +102,8 @@ class Calibration:
                 errors[name] = error
         flipped = known["flipped"]
         return DetectorGeometry(tuple(np.asarray(values.pop("center"), float).tolist()), **values,
-                                flipped=bool(flipped.value) if flipped.determined else False, errors=errors)
+                                flipped=bool(flipped.value) if flipped.determined else False,
+                                descan_origin=self.middle, errors=errors)
 
     def lines(self) -> list[str]:
         """For people: every quantity, then what differs from the metadata."""
@@ -124,7 +129,7 @@ def calibrate(pattern: np.ndarray, scan: ScanData | None = None, known: Known | 
     scale = measuring.pixel_angle(pattern, disk, mask, noise)
     rotation = measuring.rotation(scan, disk)
     steps = measuring.scan_step(scan)
-    return Calibration(measuring.ordered(), disk, descan, rotation, scale, steps, measuring.comparisons)
+    return Calibration(measuring.ordered(), disk, descan, rotation, scale, steps, measuring.comparisons, measuring.middle)
 
 
 class _Measuring:
@@ -132,6 +137,7 @@ class _Measuring:
 
     def __init__(self, known: Known) -> None:
         self.known, self.found, self.comparisons = known, {}, {}
+        self.middle = (0.0, 0.0)
 
     def ordered(self) -> dict[str, Quantity]:
         return {name: self.found[name] for name in UNITS}
@@ -142,7 +148,7 @@ class _Measuring:
             return getattr(self.known, name) or None
         if geometry is None or name == "radius":
             return None
-        value = getattr(geometry, name)
+        value = geometry.center + geometry.shifts(self.middle)[0] if name == "center" else getattr(geometry, name)
         return math.degrees(value) if name == "rotation" else bool(value) if name == "flipped" else np.array(value, float)
 
     def _enter(self, name: str, value: object, error: object, note: str = "") -> None:
@@ -182,20 +188,21 @@ class _Measuring:
         except ValueError as error:
             self._missing(str(error), "descan")
             return None
-        self._enter("descan", descan.matrix, descan.matrix_errors, f"{descan.used} positions, {descan.left_out} left out")
+        note, matrix = f"{descan.used} positions, {descan.left_out} left out", descan.matrix
+        if ((matrix / descan.matrix_errors)**2).sum() < _NO_DESCAN:
+            # Far from the scan's middle an insignificant slope would move the pattern off the detector.
+            matrix, note = np.zeros((2, 2)), note + "; within its errors, taken as none"
+        self._enter("descan", matrix, descan.matrix_errors, note)
         return descan
 
     def center(self, disk: Disk | None, descan: Descan | None, scan: ScanData | None) -> None:
-        """The disk's centre in the summed pattern is that at the mean position; the geometry's is that at position 0."""
+        """The disk's centre in the summed pattern is that at the mean position."""
         if disk is None:
             return
-        value, variance, note = np.array(disk.center), disk.standard_errors[:2] ** 2, "of the mean pattern"
         if descan is not None:
             seen = np.isfinite(scan.center_of_mass).all(axis=1)
-            mean = scan.positions[seen].mean(axis=0)
-            value, variance = value - descan.matrix @ mean, variance + descan.matrix_errors**2 @ mean**2
-            note = "at scan position 0"
-        self._enter("center", value, np.sqrt(variance), note)
+            self.middle = tuple(scan.positions[seen].mean(axis=0).tolist())
+        self._enter("center", np.array(disk.center), disk.standard_errors[:2], "of the mean pattern, at the scan's middle")
 
     def pixel_angle(self, pattern: np.ndarray, disk: Disk | None, mask: np.ndarray | None,
                     noise: CountingNoise | None) -> DetectorScale | None:

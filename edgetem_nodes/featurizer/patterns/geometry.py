@@ -15,19 +15,20 @@ class DetectorGeometry:
     """From pixels to angles, and from the detector's axes to those of the scan. Vectors are (y, x).
 
     The angle [rad] of pixel p, in the detector's axes, is pixel_angle * distortion @ (p - center), where the centre of frame
-    at scan position r [m] is center + descan @ r. A deflection d in the detector's axes is, in the scan's axes,
+    at scan position r [m] is center + descan @ (r - descan_origin). A deflection d in the detector's axes is, in the scan's axes,
     R(-rotation) d', where d' is d with y negated if `flipped` (the flip comes first) and R(a) turns x towards y by a:
     R(a) (y, x) = (y cos a + x sin a, x cos a - y sin a).
 
     Attributes
     ----------
-    center : of the undeflected beam at scan position 0, (y, x) [pixel].
+    center : of the undeflected beam at scan position `descan_origin`, (y, x) [pixel].
     pixel_angle : [rad] a pixel.
     semi_convergence_angle : radius of the bright-field disk [rad]; 0: not known.
     distortion : (2, 2), symmetric, of determinant 1; the identity for a detector without ellipticity.
     descan : (2, 2) [pixel/m] shift of the pattern by scan position.
     rotation : of the scan's axes as seen on the detector, x towards y [rad].
     flipped : whether the detector's y runs against the scan's.
+    descan_origin : (y, x) [m]; the middle of a scan keeps the errors of descan out of the centre.
     errors : standard errors by attribute name, in the same shape and unit; absent: taken as given, not measured.
     """
 
@@ -38,6 +39,7 @@ class DetectorGeometry:
     descan: np.ndarray = field(default_factory=lambda: np.zeros((2, 2)))
     rotation: float = 0.0
     flipped: bool = False
+    descan_origin: tuple[float, float] = (0.0, 0.0)
     errors: dict[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -80,7 +82,7 @@ class DetectorGeometry:
 
     def shifts(self, positions: np.ndarray) -> np.ndarray:
         """By how much the pattern of each scan position (frames, 2) [m] lies off `center`: (frames, 2) [pixel]."""
-        return np.asarray(positions, float).reshape(-1, 2) @ np.asarray(self.descan).T
+        return (np.asarray(positions, float).reshape(-1, 2) - self.descan_origin) @ np.asarray(self.descan).T
 
     def with_scale(self, pixel_angle: float) -> DetectorGeometry:
         """The same with another angle a pixel [rad]; the disk keeps its radius in pixels."""
