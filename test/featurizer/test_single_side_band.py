@@ -315,3 +315,31 @@ def test_a_beam_stop_is_noticed_and_can_be_excluded(counted):
     assert np.corrcoef(seen.ravel(), whole.ravel())[0, 1] > 0.9
     with pytest.raises(ValueError, match="holds no electrons in any frame"):
         reconstructed(np.zeros_like(frames), field, geometry)
+
+
+def test_a_falling_axis_is_refused(counted):
+    frames, field, geometry = counted
+    for step in ((-field.step[0], field.step[1]), (field.step[0], -field.step[1])):
+        with pytest.raises(ValueError, match="is negative"):
+            SingleSideBand(ScanField((0.0, 0.0), step, field.shape), frames.shape[-2:], geometry, HIGH_TENSION)
+
+
+@pytest.mark.parametrize("defocus", [4.0, 1e-6])
+def test_aberrations_that_leave_nothing_are_refused(counted, defocus):
+    frames, field, geometry = counted
+    with pytest.raises(ValueError, match="averaged away"):
+        reconstructed(frames, field, geometry, {"defocus": defocus})
+
+
+def test_rows_left_out_and_empty_frames_are_a_sparse_scan(counted):
+    frames, field, geometry = counted
+    rows, columns = field.shape
+    band = SingleSideBand(field, frames.shape[-2:], geometry, HIGH_TENSION)
+    index = np.arange(rows * columns).reshape(rows, columns)[::2].ravel()
+    band.add(index, frames[index])
+    with pytest.raises(ValueError, match="both neighbours in their column"):
+        band.image()
+    empty = frames.copy()
+    empty[np.random.default_rng(0).random(len(empty)) < 0.8] = 0
+    with pytest.raises(ValueError, match="sparse scan"):
+        reconstructed(empty, field, geometry)

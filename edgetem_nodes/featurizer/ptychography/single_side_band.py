@@ -23,6 +23,8 @@ ABERRATIONS = ("defocus", "astigmatism", "astigmatism_angle", "coma", "coma_angl
 """What can be corrected, named and signed as in `physics.optics.Probe` [m, rad]."""
 _WEAK = 0.3
 """[rad] rms above which a phase is not weak: at twice that, a common peak, its sine is 6 % smaller."""
+_LOST = 0.1
+"""Share of the frequencies that are averaged away, above which it is said."""
 _NEIGHBOURED = 2 / 3
 """Part of the visited positions that must have both neighbours in their row; less is no raster but a sparse scan."""
 
@@ -50,8 +52,11 @@ def check_raster(field: ScanField, high_tension: float, semi_convergence_angle: 
         raise ValueError(f"a field of {field.shape[0]} x {field.shape[1]} positions is no raster; single side band "
                          "ptychography needs 4 or more along each axis")
     limit = largest_step(high_tension, semi_convergence_angle)
-    step = max(map(abs, field.step))
-    if not 0 < min(map(abs, field.step)) <= step <= limit * (1 + 1e-6):
+    step = max(field.step)
+    if min(field.step) < 0:
+        raise ValueError(f"a scan step of {min(field.step) * 1e9:.4g} nm is negative: put the positions in the order in which y and "
+                         "x rise")
+    if not 0 < min(field.step) <= step <= limit * (1 + 1e-6):
         raise ValueError(f"a step of {step * 1e9:.4g} nm is too coarse for single side band ptychography, which needs a raster "
                          f"with a step of at most wavelength / (4 semi-convergence angle) = {limit * 1e9:.4g} nm at "
                          f"{high_tension / 1e3:g} kV and {semi_convergence_angle * 1e3:g} mrad: scan finer, or use parallax "
@@ -63,15 +68,20 @@ def check_raster(field: ScanField, high_tension: float, semi_convergence_angle: 
 
 
 def _check_dense(visited: np.ndarray) -> None:
+    """Refuse places (rows, columns) bool that have no neighbours; a part of the rows from one on is a scan that goes on."""
     count = np.count_nonzero(visited)
     if count < visited.shape[1]:
         return
-    inner = visited[:, 1:-1]
-    whole = np.count_nonzero(inner & visited[:, :-2] & visited[:, 2:])
-    if whole < _NEIGHBOURED * np.count_nonzero(inner):
-        raise ValueError(f"{count} scattered positions of {visited.size}, of which {whole} have both neighbours in their row, "
-                         "are a sparse scan: single side band ptychography interferes each position with its neighbours and needs "
-                         "a raster without gaps; scan the region densely, or map the centre of mass instead")
+    for axis, name in ((1, "row"), (0, "column")):
+        # Rows that nothing has come of yet are no gaps.
+        scan = visited if axis == 1 else visited[np.flatnonzero(visited.any(axis=1)).min():
+                                                 np.flatnonzero(visited.any(axis=1)).max() + 1].T
+        inner = scan[:, 1:-1]
+        whole = np.count_nonzero(inner & scan[:, :-2] & scan[:, 2:])
+        if whole < _NEIGHBOURED * np.count_nonzero(inner):
+            raise ValueError(f"{count} scattered positions of {visited.size}, of which {whole} have both neighbours in their {name}, "
+                             "are a sparse scan: single side band ptychography interferes each position with its neighbours and "
+                             "needs a raster without gaps; scan the region densely, or map the centre of mass instead")
 
 
 class SingleSideBand:
@@ -139,6 +149,7 @@ class SingleSideBand:
         """
         _check_dense(self.visited)
         good = self.disk.usable()
+        _check_dense(good.reshape(self.field.shape))
         means = self.disk.means(good)
         level = self._trotters.level(means)
         spectrum = self._trotters.spectrum(self.disk, means, good)
@@ -158,6 +169,9 @@ class SingleSideBand:
         notes = [] if not missing else [
             f"{missing} of {len(good)} positions have no usable frame ({len(self.disk.failures)} came but failed); {rows} of "
             f"{self.field.shape[0]} rows are complete; the others count as the mean"]
+        lost = self._trotters.averaged_away
+        if lost > _LOST:
+            notes.append(f"{lost:.0%} of the frequencies are left out: with these aberrations the pixels average over them")
         if rms > _WEAK and rms > 3 * self.standard_error:
             notes.append(f"a phase of {rms:.2g} rad rms is not weak: beyond {_WEAK:g} rad it is no longer in proportion")
         self.caution = "; ".join(notes)

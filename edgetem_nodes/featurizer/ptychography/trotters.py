@@ -16,6 +16,8 @@ from edgetem_nodes.featurizer.ptychography.bright_field import BrightField
 from edgetem_nodes.physics.optics import Probe
 from edgetem_nodes.physics.scan import ScanField
 
+_MOST_AVERAGED = 0.9
+"""Share of the overlapping frequencies that the pixels may average away; with more there is no image."""
 _LEAST_LEFT = 0.25
 """Of a frequency's contrast, after the pixels have averaged over it; with less, it is left out."""
 
@@ -54,6 +56,7 @@ class Trotters:
     ----------
     positive, negative : (rows, columns) float32 of the frequencies of a real transform over the scan, the columns that the
         disk reaches: the factors of the two overlaps; 0 where a frequency is not transferred.
+    averaged_away : share of the overlapping frequencies that are left out because a pixel averages over them.
     """
 
     def __init__(self, field: ScanField, disk: BrightField, probe: Probe, weights: str = "trotters",
@@ -69,7 +72,7 @@ class Trotters:
 
         Raises
         ------
-        ValueError : there are no such weights.
+        ValueError : there are no such weights, or nothing would be left of the image.
         """
         if weights not in WEIGHTS:
             raise ValueError(f"weights {weights!r} are not known; there are {', '.join(map(repr, WEIGHTS))}")
@@ -140,7 +143,15 @@ class Trotters:
         kernels.trotter_norms(self._y, self._x, self._coverage, self._radius, self._qy, self._qx, *weights)
         rows, columns = self._shape
         kept = (weights >= max(least_weight, 1e-3)).all(axis=0)
+        overlapping = np.count_nonzero(kept)
         kept &= left >= _LEAST_LEFT
+        if not overlapping:
+            raise ValueError("no frequency of the scan has two beams that overlap on the detector: check high tension, scan step and "
+                             "convergence angle")
+        self.averaged_away = 1 - np.count_nonzero(kept) / overlapping
+        if self.averaged_away > _MOST_AVERAGED:
+            raise ValueError(f"the aberrations to correct turn the phase within a pixel so fast that {self.averaged_away:.0%} of the "
+                             "frequencies are averaged away: check their size [m], or use a longer camera length")
         kept[0, 0] = False
         if rows % 2 == 0:
             kept[rows // 2] = False
