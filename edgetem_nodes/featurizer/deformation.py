@@ -85,6 +85,19 @@ def fit_lattice(reference: np.ndarray, spots: np.ndarray, variances: np.ndarray)
     return Fit(solution[:, 0], matrix, covariance, chi_square, residual)
 
 
+def median_lattice(vectors: np.ndarray) -> np.ndarray:
+    """The median of lattices (rows, 2, 2), two vectors (y, x) as columns: of their angles and of their shapes apart.
+
+    The median of vectors' components averages along the chord: of lattices turned by +-6 degrees it is half a percent too short.
+    """
+    between = vectors @ np.linalg.inv(np.median(vectors, axis=0))
+    angle = np.arctan2(between[:, Y, X] - between[:, X, Y], between[:, Y, Y] + between[:, X, X])
+    middle = np.median(angle)
+    cosine, sine = np.cos(middle - angle), np.sin(middle - angle)
+    turn = np.stack([cosine, sine, -sine, cosine], axis=-1).reshape(-1, 2, 2)
+    return np.median(turn @ vectors, axis=0)
+
+
 @dataclass(frozen=True)
 class Strain:
     """Strain and rotation, one a row, with the deformation that they come from.

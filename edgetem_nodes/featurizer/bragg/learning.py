@@ -19,6 +19,7 @@ from edgetem_nodes.featurizer.bragg.fitting import CONVERGED
 from edgetem_nodes.featurizer.bragg.identification import completed, identify
 from edgetem_nodes.featurizer.bragg.likelihood import CONTRASTS, Fits, Lattice, LatticeLikelihood
 from edgetem_nodes.featurizer.bragg.template import MARGIN, Template
+from edgetem_nodes.featurizer.deformation import median_lattice
 from edgetem_nodes.featurizer.features import CountingNoise
 from edgetem_nodes.featurizer.patterns.events import Frames, dense
 from edgetem_nodes.featurizer.patterns.geometry import DetectorGeometry
@@ -278,6 +279,7 @@ def _with_priors(model: LatticeLikelihood, frames: np.ndarray) -> LatticeLikelih
         variance = np.maximum(variance, (1e-3 * scale)**2)
     variance[:, 0] = variance[:, 0] + (_AMPLITUDE * scale[:, 0])**2
     middle = np.median(fits.lattice[rows], axis=0)
+    middle[2:] = median_lattice(fits.lattice[rows, 2:].reshape(-1, 2, 2)).ravel()
     return replace(model, prior_mean=mean, prior_weight=1.0 / variance, lattice=Lattice.of(middle))
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from edgetem_nodes.featurizer.bragg.fitting import CONVERGED, UNDETERMINED
 from edgetem_nodes.featurizer.bragg.learning import good, learn
 from edgetem_nodes.featurizer.bragg.likelihood import Fits, LatticeLikelihood
-from edgetem_nodes.featurizer.deformation import strain
+from edgetem_nodes.featurizer.deformation import median_lattice, strain
 from edgetem_nodes.featurizer.features import Features, finished
 from edgetem_nodes.featurizer.patterns.events import Events, Frames, dense
 from edgetem_nodes.featurizer.patterns.geometry import DetectorGeometry
@@ -18,6 +18,10 @@ NAMES = ("exx", "eyy", "exy", "rotation", "dilation", "lattice_chi_square", "pix
 UNITS = ("", "", "", "rad", "", "", "", "", "counts")
 _STRAINS = NAMES[:5]
 _BLOCK = 256
+_BAD_PIXELS = 1.5
+"""Pearson's chi-square a pixel above which a pattern is not what the model says, and errors grow with it."""
+_CLEAR, _FAINT = 6.0, 0.15
+"""Standard errors by which a disk should stand out to be missed, and the part of its strength below which it is."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,7 @@ class Reference:
         rows = features.valid & np.asarray(region, bool).ravel()
         if not rows.any():
             raise ValueError(f"none of the {int(np.sum(region))} patterns of the reference region has a lattice: take another")
-        return cls(name, np.median(features.details["vectors"][rows], axis=0))
+        return cls(name, median_lattice(features.details["vectors"][rows]))
 
     @classmethod
     def of_crystal(cls, name: str, vectors: np.ndarray, wavelength: float) -> Reference:
@@ -55,12 +59,13 @@ class Reference:
 
 @dataclass(frozen=True)
 class Limits:
-    """Beyond which a row is a failure: largest standard error of strain, largest strain, and largest root mean square distance
-    of the disks from their lattice, in radii of a disk."""
+    """Beyond which a row is a failure: largest standard error of strain, largest strain, largest root mean square distance of
+    the disks from their lattice, in radii of a disk, and largest reduced chi-square of their places."""
 
     error: float = 0.03
     strain: float = 0.15
     misfit: float = 0.4
+    chi_square: float = 20.0
 
 
 class StrainMapper:
@@ -119,8 +124,8 @@ class StrainMapper:
     def _features(self, fits: Fits) -> Features:
         scale = np.kron(self._to_scan, np.eye(2))
         vectors = self._to_scan @ fits.lattice[:, 2:].reshape(-1, 2, 2)
-        covariance = scale @ fits.covariance[:, 2:, 2:] @ scale.T
         freedom = np.maximum(2.0 * fits.found - 6.0, 1.0)
+        covariance = scale @ fits.covariance[:, 2:, 2:] @ scale.T * _excess(fits, freedom)[:, None, None]
         nothing = np.full(len(freedom), np.nan)
         values = np.stack([*[nothing] * 5, fits.chi_square, fits.pixel_chi_square, fits.found, fits.strength], axis=1)
         counting = self.model.noise.variance(fits.strength)
@@ -138,6 +143,7 @@ class StrainMapper:
         dy, dx = np.moveaxis(fits.shift, -1, 0)
         weight = (a + d) / 2
         misfit = np.sqrt((weight * (dy**2 + dx**2)).sum(axis=1) / np.maximum(weight.sum(axis=1), 1e-300) / 2)
+        seen, absent = self._absent(fits)
         reasons = (
             (fits.infinite > 0, lambda row: f"{fits.infinite[row]} of the pixels in use are not finite numbers"),
             (fits.saturated > 0, lambda row: f"{fits.saturated[row]} of the pixels in use are saturated"),
@@ -152,6 +158,11 @@ class StrainMapper:
             (~threshold,
              lambda row: f"no lattice stands out of the background, {fits.found[row]} of {total} disks do: too low a dose, or "
                          "no such lattice here"),
+            (fits.chi_square > self.limits.chi_square,
+             lambda row: f"the places of the disks have a reduced chi-square of {fits.chi_square[row]:.3g}, above the limit of "
+                         f"{self.limits.chi_square:g}: no such lattice here"),
+            (absent > seen / 2,
+             lambda row: f"{absent[row]} of {seen[row]} disks that should be seen are not there: another crystal or grain"),
             (misfit > self.limits.misfit * self.model.template.radius,
              lambda row: f"the disks are {misfit[row]:.2g} pixels off a lattice: no such lattice here"),
         )
@@ -160,12 +171,28 @@ class StrainMapper:
                 failures[row] = failures[row] or reason(row)
         return failures
 
+    def _absent(self, fits: Fits) -> tuple[np.ndarray, np.ndarray]:
+        """Numbers (rows,) of disks that would stand out if they were as strong as in the sample, and of those that hardly are."""
+        prior = self.model.prior_mean
+        if prior is None:
+            return np.zeros(len(fits.outcome), int), np.zeros(len(fits.outcome), int)
+        expected = prior[:, 0] * fits.strength[:, None]
+        clear = expected > _CLEAR * np.sqrt(np.maximum(fits.variances[:, :, 0], 1e-300))
+        return clear.sum(axis=1), (clear & (fits.amplitudes[:, :, 0] < _FAINT * expected)).sum(axis=1)
+
     def _off_detector(self, fits: Fits) -> np.ndarray:
         """Number (rows,) of disks whose centre is off the detector."""
         lattice = np.nan_to_num(fits.lattice)
         places = lattice[:, None, :2] + np.asarray(self.model.indices) @ np.swapaxes(lattice[:, 2:].reshape(-1, 2, 2), 1, 2)
         shape = np.array(self.model.background.shape)
         return ((places < -0.5) | (places > shape - 0.5)).any(axis=-1).sum(axis=1)
+
+
+def _excess(fits: Fits, freedom: np.ndarray) -> np.ndarray:
+    """By how much (rows,) variances are larger than counting alone says, where pixels or disks fit too badly for chance."""
+    pixels = np.where(fits.pixel_chi_square > _BAD_PIXELS, fits.pixel_chi_square, 1.0)
+    disks = np.where(fits.chi_square > 1 + 4 * np.sqrt(2 / freedom), fits.chi_square, 1.0)
+    return np.fmax(np.nan_to_num(pixels, nan=1.0), np.nan_to_num(disks, nan=1.0))
 
 
 def strained(features: Features, reference: Reference, limits: Limits | None = None) -> Features:
