@@ -17,6 +17,8 @@ from edgetem_nodes.physics.scan import Axis
 
 SAMPLE = 64 << 20
 """[byte] of patterns from which a lattice is learnt."""
+AMBIGUOUS = 0.02
+"""Reliability below which two orientations fit a pattern alike."""
 COMPONENTS = ("dilation", "exx", "eyy", "exy", "rotation")
 
 
@@ -82,9 +84,11 @@ def _check_shape(file: PatternFile, axes: tuple[Axis, ...]) -> None:
 class OrientationScalarizer:
     """Orientation of a crystal by template matching. Columns: the chosen quantity first, then the others.
 
-    `misorientation` [deg] from the reference orientation, under the crystal's symmetry; `tilt` [deg] of the reference's zone
-    axis from the beam; `in_plane` [deg] turn about the beam, 0 to 360; score and reliability of the match. Errors: those of
-    turns, from scatter about the model; a bias common to all reflections, as of dynamical diffraction, is not in them.
+    All are counted from the reference orientation, by the equivalent that is nearest to it: `misorientation` [deg]; `tilt` [deg]
+    of the reference's zone axis from where it lay; `in_plane` [deg] turn about the beam, -180 to 180, from x towards y; score
+    and reliability of the match. Where two orientations fit alike (reliability below `AMBIGUOUS`) the one nearer to the
+    reference counts. Errors: those of turns, from scatter about the model; a bias common to all reflections, as of dynamical
+    diffraction, is not in them.
     """
 
     def __init__(self, settings: CrystalSettings, noise: CountingNoise, axes: tuple[Axis, ...]) -> None:
@@ -114,15 +118,20 @@ class OrientationScalarizer:
         self.units = tuple("deg" if k < 3 else "" for k in self._order)
 
     def __call__(self, frames: np.ndarray) -> Features:
-        from edgetem_nodes.featurizer.orientation.misorientation import misorientation
+        from edgetem_nodes.featurizer.orientation.misorientation import nearest_equivalents
 
         found = self._mapper(frames, self._search)
         symmetry = self._crystal.symmetry
-        angle, _ = misorientation(np.broadcast_to(self._reference, found.matrices.shape), found.matrices, symmetry)
-        axes = symmetry.rotations @ self._reference[0]
-        # The nearest of the reference's equivalent zone axes; an axis and its opposite are one.
-        tilt = np.arccos(np.clip(np.abs(np.einsum("nj,sj->ns", found.zone_axes, axes)).max(axis=1), 0.0, 1.0))
-        in_plane, z, y, x = (found.in_plane, *found.standard_errors.T)
+        matrices = nearest_equivalents(found.matrices, self._reference, symmetry)
+        other = nearest_equivalents(found.second_matrices, self._reference, symmetry)
+        near = [np.einsum("ij,nij->n", self._reference, np.nan_to_num(one)) for one in (matrices, other)]
+        rival = (found.reliability < AMBIGUOUS) & (near[1] > near[0])
+        turn = np.where(rival[:, None, None], other, matrices) @ self._reference.T
+        skew = np.stack([turn[:, 1, 2] - turn[:, 2, 1], turn[:, 2, 0] - turn[:, 0, 2], turn[:, 0, 1] - turn[:, 1, 0]], axis=1)
+        angle = np.arctan2(np.linalg.norm(skew, axis=1) / 2, (np.trace(turn, axis1=1, axis2=2) - 1) / 2)
+        tilt = np.arctan2(np.hypot(turn[:, 1, 0], turn[:, 2, 0]), turn[:, 0, 0])
+        in_plane = np.arctan2(turn[:, 1, 2] - turn[:, 2, 1], turn[:, 1, 1] + turn[:, 2, 2])
+        z, y, x = found.standard_errors.T
         degrees = np.degrees(np.stack([angle, tilt, in_plane], axis=1))
         turned, tilted = np.degrees(z)**2, (np.degrees(y)**2 + np.degrees(x)**2) / 2
         spread = np.stack([np.maximum(turned, tilted), tilted, turned, np.zeros(len(z)), np.zeros(len(z))], axis=1)

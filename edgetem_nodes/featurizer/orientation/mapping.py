@@ -13,7 +13,7 @@ from edgetem_nodes.featurizer.orientation.dynamical import DynamicalRefinement
 from edgetem_nodes.featurizer.orientation.library import BRIGHTEST, FAINTEST, Library
 from edgetem_nodes.featurizer.orientation.matching import correlate
 from edgetem_nodes.featurizer.orientation.orientations import Orientations, not_indexed
-from edgetem_nodes.featurizer.orientation.refinement import refine
+from edgetem_nodes.featurizer.orientation.refinement import LARGEST_STRETCH, refine
 from edgetem_nodes.featurizer.orientation.rotations import about_beam, apart
 from edgetem_nodes.featurizer.patterns.events import Frames
 from edgetem_nodes.featurizer.patterns.geometry import DetectorGeometry
@@ -22,6 +22,8 @@ _FLATTEST = 0.15
 """Spread of the spots across their longest line, over that along it, below which they lie on one line."""
 _DIRECT = 0.5
 """Radius around the direct beam, over the shortest reciprocal vector, within which peaks are not reflections."""
+_PINNED = 0.95
+"""Of the largest stretch: a pattern whose size is at its bound has not been fitted."""
 _SAME = math.radians(0.5)
 """Candidates closer than this are refined once."""
 _COARSE_ROUNDS, _FINE_ROUNDS = 2, 8
@@ -134,7 +136,11 @@ class OrientationMapper:
             return f"{matched} spots fit the best orientation; {settings.fewest_spots} or more are needed"
         if scores[best] < settings.lowest_score:
             return f"the best score, {scores[best]:.2f}, is below lowest_score, {settings.lowest_score:g}: no phase fits"
-        result.phases[frame], result.matrices[frame], result.scales[frame] = phases[best], matrices[best], scale
+        result.scales[frame] = scale
+        if abs(scale - 1) > _PINNED * LARGEST_STRETCH:
+            return (f"the pattern is {abs(scale - 1):.1%} {'larger' if scale > 1 else 'smaller'} than the library says, the most that "
+                    "is allowed: check camera length and high tension")
+        result.phases[frame], result.matrices[frame] = phases[best], matrices[best]
         result.standard_errors[frame], result.thicknesses[frame] = errors, thickness
         return ""
 
@@ -144,7 +150,7 @@ class OrientationMapper:
         symmetry = self.library.symmetries[phases[best]]
         far = np.array([phase != phases[best] or apart(matrices[best], matrix, symmetry) > self.settings.distinct
                         for phase, matrix in zip(phases, matrices, strict=True)])
-        result.scores[frame] = scores[best]
+        result.scores[frame], result.second_scores[frame] = scores[best], 0.0
         if far.any():
             second = int(np.argmax(np.where(far, scores, -1.0)))
             result.second_scores[frame], result.second_matrices[frame] = scores[second], matrices[second]

@@ -33,6 +33,17 @@ def misorientation(first: np.ndarray, second: np.ndarray, symmetry: Symmetry) ->
     return angles.reshape(shape), axes.reshape(*shape, 3)
 
 
+def nearest_equivalents(matrices: np.ndarray, reference: np.ndarray, symmetry: Symmetry) -> np.ndarray:
+    """Of the equivalents of orientations (n, 3, 3), those nearest to a reference (3, 3); NaN stays.
+
+    Without it, angles of an orientation (its turn about the beam) jump from equivalent to equivalent between patterns.
+    """
+    known = np.nan_to_num(matrices)
+    equivalents = known[:, None] @ symmetry.rotations[None]
+    closest = np.argmax(np.einsum("ij,nsij->ns", reference, equivalents), axis=1)
+    return np.where(np.isnan(matrices), np.nan, equivalents[np.arange(len(known)), closest])
+
+
 def _skew(turns: np.ndarray) -> np.ndarray:
     """sin(angle) times the axis (n, 3) of rotations (n, 3, 3), (z, y, x)."""
     return np.stack([turns[:, 1, 2] - turns[:, 2, 1], turns[:, 2, 0] - turns[:, 0, 2], turns[:, 0, 1] - turns[:, 1, 0]],

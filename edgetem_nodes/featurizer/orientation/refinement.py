@@ -16,7 +16,7 @@ from edgetem_nodes.featurizer.orientation.library import FARTHEST
 from edgetem_nodes.featurizer.orientation.rotations import turned
 
 _LONGEST_STEP = math.radians(0.7)
-_LARGEST_STRETCH = 0.03
+LARGEST_STRETCH = 0.03
 _SHORTER = 0.4
 _NEGLIGIBLE = 0.02
 """Part of the strongest peak's model below which a peak counts as not predicted."""
@@ -141,7 +141,7 @@ def _similarity(peaks, weights, places, found, capture):
             cross += weights[k] * (a * d - b * c)
             spread += weights[k] * (c * c + d * d)
     angle, stretch = math.atan2(cross, dot), math.hypot(dot, cross) / max(spread, 1e-300)
-    stretch = min(1 + _LARGEST_STRETCH, max(1 - _LARGEST_STRETCH, stretch))
+    stretch = min(1 + LARGEST_STRETCH, max(1 - LARGEST_STRETCH, stretch))
     cosine, sine = stretch * math.cos(angle), stretch * math.sin(angle)
     shift_y, shift_x = ky - cosine * py - sine * px, kx - cosine * px + sine * py
     far = max(1.0, math.hypot(shift_y, shift_x) / capture)
