@@ -10,6 +10,30 @@ PEAK_REACH = 2
 """Channels on either side of the brightest one that give the position."""
 
 
+SIGNIFICANCE, CONTRAST = 5.0, 2.0
+"""A zero-loss peak, three channels about the brightest, stands so many standard errors, and so many times, above the darkest
+tenth of the channels around."""
+
+
+def stands_out(counts: np.ndarray, gain: float) -> np.ndarray:
+    """Whether (rows,) the brightest place of counts (rows, channels) is a peak, and not the largest of noise or a slope's end."""
+    inside = np.maximum(counts, 0.0) / gain
+    three = inside[:, :-2] + inside[:, 1:-1] + inside[:, 2:]
+    brightest, dark = three.max(axis=1), 3 * np.quantile(inside, 0.1, axis=1)
+    return (brightest - dark > SIGNIFICANCE * np.sqrt(brightest + dark + 1)) & (brightest > CONTRAST * dark)
+
+
+def no_zero_loss(counts: np.ndarray, energies: np.ndarray, end: float, gain: float) -> np.ndarray:
+    """Whether (rows,) spectra (rows, channels) have no peak within `end` [eV] of no loss, by what lies within twice that."""
+    near = np.flatnonzero(np.abs(energies) <= 2 * end)
+    if len(near) < 5:
+        near = np.argsort(np.abs(energies), kind="stable")[:5]
+        near.sort()
+    inside = np.ascontiguousarray(counts[:, near])
+    away = np.abs(energies[near][inside.argmax(axis=1)]) > max(end, abs(energies[1] - energies[0]))
+    return away | ~stands_out(inside, gain)
+
+
 class ZeroLossPeak:
     """Finds the zero-loss peak: the brightest channel within `reach` [eV] of no loss, and its neighbours.
 
@@ -48,7 +72,8 @@ class ZeroLossPeak:
         normal[~solvable] = np.eye(3)
         inverse = np.linalg.inv(normal)
         _, slope, curvature = np.einsum("rij,rj->ri", inverse, right).T
-        found = solvable & (curvature < 0) & (np.abs(slope) < -2 * curvature * PEAK_REACH)
+        found = stands_out(inside, self._noise.counts_per_electron)
+        found &= solvable & (curvature < 0) & (np.abs(slope) < -2 * curvature * PEAK_REACH)
         curvature = np.where(found, curvature, np.nan)
         top = -slope / (2 * curvature)
         gradient = np.stack([np.zeros_like(top), np.ones_like(top), 2 * top], axis=-1) / (2 * curvature)[:, None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,8 @@ from edgetem_nodes.featurizer.spectroscopy.xray_lines import line_energies, line
 
 MANGANESE = 5895.0
 """[eV] of Mn K-alpha, where the resolution of a detector is stated."""
+LARGEST_SHARE = 0.02
+"""Of another element's line that may lie in a window."""
 FARTHEST_SIDE = 6.0
 """A side window lies within this many widths of its line."""
 
@@ -87,14 +90,19 @@ class ElementWindows:
                 raise ValueError(f"{line} at {energy:g} eV, with its window of {2 * half:g} eV, is not on the energy axis, "
                                  f"{low:g} to {high:g} eV: take another family of the element")
             hidden = [name for name, other in others.items()
-                      if name.split("_")[0] != line.split("_")[0] and abs(other - energy) < half]
+                      if name.split("_")[0] != line.split("_")[0] and self._inside(other, energy, half) > LARGEST_SHARE]
             if hidden:
-                raise ValueError(f"{', '.join(hidden)} lies in the window of {line}: take another family, or a fit of all "
-                                 "lines")
+                raise ValueError(f"more than {LARGEST_SHARE:.0%} of {', '.join(hidden)} lies in the window of {line}: take another "
+                                 "family or narrower windows, or a fit of all lines")
             self.windows[line] = [energy - half, energy + half]
             self.sides[line] = self._sides(energy, half, others) if background else []
             settings = EdsWindow([edge / 1e3 for edge in self.windows[line]], [edge / 1e3 for edge in self.sides[line]])
             self._measured[line] = EdsWindowScalarizer(settings, self.noise, (axis,))
+
+    def _inside(self, other: float, energy: float, half: float) -> float:
+        """Share of a line at `other` in the window of +- `half` about `energy` [eV]."""
+        scale = line_width(other, self.resolution) / math.sqrt(4 * math.log(2))
+        return (math.erf((energy + half - other) / scale) - math.erf((energy - half - other) / scale)) / 2
 
     def _sides(self, energy: float, half: float, others: dict[str, float]) -> list[float]:
         """Side windows of the line at `energy` with a window of +- `half` [eV]: two or four energies, or none."""

@@ -8,6 +8,7 @@ import numpy as np
 
 from edgetem_nodes.featurizer.features import ELECTRONVOLT, CountingNoise, channels, mark
 from edgetem_nodes.featurizer.spectroscopy.axes import energy_axis, rows_of
+from edgetem_nodes.featurizer.zero_loss import no_zero_loss
 
 MODELS = ("drude", "lorentzian", "gaussian")
 WEAKEST = 3.0
@@ -79,7 +80,7 @@ class PlasmonFit:
         if window_eV[0] < split_eV:
             raise ValueError(f"the plasmon's window begins at {window_eV[0]:g} eV, below the end of the zero loss at "
                              f"{split_eV:g} eV")
-        self.elastic = np.flatnonzero(self.energies < split_eV)
+        self.elastic, self._end = np.flatnonzero(self.energies < split_eV), float(split_eV)
         reach = int(np.ceil(3 * window_eV[1] / self.step))
         self.points = next_fast_len(len(self.energies) + reach, real=True)
         # channel of no loss, and the losses of the grid
@@ -94,6 +95,8 @@ class PlasmonFit:
         usable = np.array([not failure for failure in failures], bool)
         counts = np.where(usable[:, None], np.nan_to_num(spectra), 0).astype(float)
         mark(failures, ~(counts[:, self.elastic].sum(axis=1) > 0), "there are no counts in the zero loss")
+        mark(failures, no_zero_loss(counts, self.energies, self._end, self.noise.counts_per_electron),
+             f"there is no zero-loss peak within {self._end:g} eV of no loss")
         mark(failures, ~(counts[:, self.window].sum(axis=1) > 0), "there are no counts in the plasmon's window")
         values, errors = np.full((len(spectra), 3), np.nan), np.full((len(spectra), 3), np.nan)
         chi_square = np.full(len(spectra), np.nan)

@@ -8,6 +8,7 @@ import numpy as np
 
 from edgetem_nodes.featurizer.features import CountingNoise, mark
 from edgetem_nodes.featurizer.spectroscopy.axes import energy_axis, rows_of
+from edgetem_nodes.featurizer.zero_loss import no_zero_loss
 
 
 @dataclass(frozen=True)
@@ -49,10 +50,10 @@ class LogRatio:
         if not energies.min() < 0 < split_eV < energies.max():
             raise ValueError(f"the zero loss, up to {split_eV:g} eV, and losses above it are not all on the energy axis, "
                              f"{energies.min():g} to {energies.max():g} eV")
-        self.below = energies < split_eV
+        self.below, self.energies, self.split = energies < split_eV, energies, float(split_eV)
 
     def __call__(self, spectra: np.ndarray) -> Thickness:
-        """Of spectra (rows, channels); failures: values not finite or saturated, no counts, total below zero loss."""
+        """Of spectra (rows, channels); failures: values not finite or saturated, no zero-loss peak, losses below zero."""
         spectra = rows_of(spectra, self.length)
         failures = self.noise.failures(spectra)
         usable = np.array([not failure for failure in failures], bool)[:, None]
@@ -60,6 +61,10 @@ class LogRatio:
         # Contiguous rows: then a row's sum does not depend on how many there are.
         elastic, lost = (np.compress(part, counts, axis=1).sum(axis=1) for part in (self.below, ~self.below))
         mark(failures, ~(elastic > 0), "there are no counts in the zero loss")
+        mark(failures, no_zero_loss(counts, self.energies, self.split, self.noise.counts_per_electron),
+             f"there is no zero-loss peak within {self.split:g} eV of no loss")
+        mark(failures, lost < -3 * np.sqrt(self.noise.variance(lost, int((~self.below).sum()))),
+             "the losses hold fewer counts than none: the dark reference is wrong")
         mark(failures, ~(elastic + lost > 0), "there are fewer counts than none: the dark reference is wrong")
         failed = np.array([bool(failure) for failure in failures], bool)
         elastic = np.where(failed, np.nan, elastic)
