@@ -331,7 +331,7 @@ def _archived(folder: Path, parameters: dict[str, dict], planner: _Planner) -> d
 
 
 def _limits() -> dict[str, float]:
-    """What one core does with a block of frames as the source draws them [MB/s of frames]: the work that nobody can leave out."""
+    """What one core does with a block of frames as the source draws them [MB/s of frames]: work that cannot be left out."""
     import hashlib
     import zlib
 

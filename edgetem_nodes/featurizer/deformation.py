@@ -88,7 +88,7 @@ def fit_lattice(reference: np.ndarray, spots: np.ndarray, variances: np.ndarray)
 def median_lattice(vectors: np.ndarray) -> np.ndarray:
     """The median of lattices (rows, 2, 2), two vectors (y, x) as columns: of their angles and of their shapes apart.
 
-    The median of vectors' components averages along the chord: of lattices turned by +-6 degrees it is half a percent too short.
+    The median of vectors' components averages along the chord: of lattices turned by +-6 degrees it is half a percent short.
     """
     between = vectors @ np.linalg.inv(np.median(vectors, axis=0))
     angle = np.arctan2(between[:, Y, X] - between[:, X, Y], between[:, Y, Y] + between[:, X, X])

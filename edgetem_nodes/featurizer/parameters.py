@@ -231,8 +231,8 @@ class Counting:
     """Electron counting of analogue frames, before anything else is made of them."""
 
     sample: str = parameter("", "file of such frames, any that 'edgetem process' reads, from which background and thresholds "
-                            "are learnt, with corrections.dark and gain; counts_per_electron and readout_noise are then not used; "
-                            "empty: frames are not counted", path=True)
+                            "are learnt, with corrections.dark and gain; counts_per_electron and readout_noise are then not "
+                            "used; empty: frames are not counted", path=True)
 
 
 @dataclass

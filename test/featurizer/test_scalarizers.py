@@ -81,7 +81,8 @@ def files(tmp_path_factory):
 
 def parameters_for(name: str, files: Path) -> Parameters:
     return Parameters(scalarizer=name, bragg_strain=BraggStrain("exx", str(files / "sample.npy"), "uniform"),
-                      orientation=Orientation("in_plane", str(files / "hexagonal.cif"), thickness_nm=2.0, step_deg=4.0), counts_per_electron=1.37, center_of_mass=CenterOfMass("x", 25.0, [0.3, 0.1]),
+                      orientation=Orientation("in_plane", str(files / "hexagonal.cif"), thickness_nm=2.0, step_deg=4.0),
+                      counts_per_electron=1.37, center_of_mass=CenterOfMass("x", 25.0, [0.3, 0.1]),
                       eds_window=EdsWindow([0.93, 1.01], [0.75, 0.9, 1.1, 1.2]),
                       eels_band_ratio=EelsBandRatio([750.0, 900.0], [930.0, 1010.0]),
                       eels_peak=EelsPeak([1100.0, 1500.0], 80.0, "power_law", [750.0, 1000.0]),

@@ -74,12 +74,29 @@ def test_the_emd_file_says_axes_units_and_everything_that_was_used(file, tmp_pat
 
 
 def test_pictures_are_not_blank(file, tmp_path):
-    done = processed(file, tmp_path / "out", "bf,com,sum,icom,segments,variance", pictures=True, **GEOMETRY)
+    done = processed(file, tmp_path / "out", "bf,com,sum,icom,segments,variance", pictures=True, rotation=0.0,
+                     **GEOMETRY)
     names = {path.stem for path in done.folder.glob("*.png")}
     assert names == {"bf", "com", "sum", "mean_pattern", "maximum_pattern", "icom", "segments", "variance"}
     for path in done.folder.glob("*.png"):
         image = matplotlib.image.imread(path)[..., :3]
         assert image.std() > 0.05 and len(np.unique(image.reshape(-1, 3), axis=0)) > 50, path
+
+
+def test_what_compares_directions_is_refused_where_the_rotation_is_not_known(frames, tmp_path):
+    alike = frames.reshape(-1, 64, 64).mean(axis=0)
+    np.save(tmp_path / "noise.npy", np.random.default_rng(0).poisson(alike, (6, 6, 64, 64)).astype(np.uint16))
+    done = processed(tmp_path / "noise.npy", tmp_path / "out", "com,icom,div,field", **GEOMETRY)
+    refused = json.loads(done.root().metadata["processing"]["refused"])
+    assert done.code == 1 and set(refused) == {"icom", "div", "field"}
+    assert all("state --rotation" in reason for reason in refused.values())
+
+
+@pytest.mark.parametrize("wrong", [{"step": np.nan}, {"high_tension": -1.0}, {"pixel_angle": -1e-3}, {"rotation": np.nan},
+                                   {"counts_per_electron": 0.0}])
+def test_options_that_are_no_numbers_are_refused(file, tmp_path, wrong):
+    with pytest.raises(ProcessingError, match=next(iter(wrong)).replace("_", " ")):
+        processed(file, tmp_path / "out", "bf", **(GEOMETRY | wrong))
 
 
 def test_derived_fields_follow_from_the_deflection(file, tmp_path):

@@ -172,7 +172,7 @@ class StrainMapper:
         return failures
 
     def _absent(self, fits: Fits) -> tuple[np.ndarray, np.ndarray]:
-        """Numbers (rows,) of disks that would stand out if they were as strong as in the sample, and of those that hardly are."""
+        """Numbers (rows,) of disks that would stand out if they were as strong as in the sample, and of those that are not."""
         prior = self.model.prior_mean
         if prior is None:
             return np.zeros(len(fits.outcome), int), np.zeros(len(fits.outcome), int)

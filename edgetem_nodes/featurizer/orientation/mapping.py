@@ -138,8 +138,8 @@ class OrientationMapper:
             return f"the best score, {scores[best]:.2f}, is below lowest_score, {settings.lowest_score:g}: no phase fits"
         result.scales[frame] = scale
         if abs(scale - 1) > _PINNED * LARGEST_STRETCH:
-            return (f"the pattern is {abs(scale - 1):.1%} {'larger' if scale > 1 else 'smaller'} than the library says, the most that "
-                    "is allowed: check camera length and high tension")
+            return (f"the pattern is {abs(scale - 1):.1%} {'larger' if scale > 1 else 'smaller'} than the library says, the most "
+                    "that is allowed: check camera length and high tension")
         result.phases[frame], result.matrices[frame] = phases[best], matrices[best]
         result.standard_errors[frame], result.thicknesses[frame] = errors, thickness
         return ""

@@ -15,8 +15,8 @@ class DetectorGeometry:
     """From pixels to angles, and from the detector's axes to those of the scan. Vectors are (y, x).
 
     The angle [rad] of pixel p, in the detector's axes, is pixel_angle * distortion @ (p - center), where the centre of frame
-    at scan position r [m] is center + descan @ (r - descan_origin). A deflection d in the detector's axes is, in the scan's axes,
-    R(-rotation) d', where d' is d with y negated if `flipped` (the flip comes first) and R(a) turns x towards y by a:
+    at scan position r [m] is center + descan @ (r - descan_origin). A deflection d in the detector's axes is, in the scan's
+    axes, R(-rotation) d', where d' is d with y negated if `flipped` (the flip comes first) and R(a) turns x towards y by a:
     R(a) (y, x) = (y cos a + x sin a, x cos a - y sin a).
 
     Attributes

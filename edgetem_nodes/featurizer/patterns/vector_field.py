@@ -72,8 +72,9 @@ def integrate(field: np.ndarray, step: tuple[float, float], boundary: str = "ope
 
     Least squares. `open`: differences between neighbours are the mean of their field values times the step (trapezoid), and
     nothing is said about the world outside. Where the field is not finite the result is NaN, as it is at places without a
-    neighbour; parts that touch nowhere are each of mean zero, for nothing measured says how they lie to each other. `periodic`: the raster repeats itself exactly, as of
-    whole unit cells; derivatives are those of its Fourier series, without the trapezoid's error.
+    neighbour; parts that touch nowhere are each of mean zero, for nothing measured says how they lie to each other.
+    `periodic`: the raster repeats itself exactly, as of whole unit cells; derivatives are those of its Fourier series,
+    without the trapezoid's error.
 
     Raises
     ------

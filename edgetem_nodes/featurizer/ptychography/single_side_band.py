@@ -54,8 +54,8 @@ def check_raster(field: ScanField, high_tension: float, semi_convergence_angle: 
     limit = largest_step(high_tension, semi_convergence_angle)
     step = max(field.step)
     if min(field.step) < 0:
-        raise ValueError(f"a scan step of {min(field.step) * 1e9:.4g} nm is negative: put the positions in the order in which y and "
-                         "x rise")
+        raise ValueError(f"a scan step of {min(field.step) * 1e9:.4g} nm is negative: put the positions in the order in which "
+                         "y and x rise")
     if not 0 < min(field.step) <= step <= limit * (1 + 1e-6):
         raise ValueError(f"a step of {step * 1e9:.4g} nm is too coarse for single side band ptychography, which needs a raster "
                          f"with a step of at most wavelength / (4 semi-convergence angle) = {limit * 1e9:.4g} nm at "
@@ -79,9 +79,9 @@ def _check_dense(visited: np.ndarray) -> None:
         inner = scan[:, 1:-1]
         whole = np.count_nonzero(inner & scan[:, :-2] & scan[:, 2:])
         if whole < _NEIGHBOURED * np.count_nonzero(inner):
-            raise ValueError(f"{count} scattered positions of {visited.size}, of which {whole} have both neighbours in their {name}, "
-                             "are a sparse scan: single side band ptychography interferes each position with its neighbours and "
-                             "needs a raster without gaps; scan the region densely, or map the centre of mass instead")
+            raise ValueError(f"{count} scattered positions of {visited.size}, of which {whole} have both neighbours in their "
+                             f"{name}, are a sparse scan: single side band ptychography interferes each position with its neighbours, "
+                             "and needs a raster without gaps; scan the region densely, or map the centre of mass instead")
 
 
 class SingleSideBand:

@@ -146,12 +146,12 @@ class Trotters:
         overlapping = np.count_nonzero(kept)
         kept &= left >= _LEAST_LEFT
         if not overlapping:
-            raise ValueError("no frequency of the scan has two beams that overlap on the detector: check high tension, scan step and "
-                             "convergence angle")
+            raise ValueError("no frequency of the scan has two beams that overlap on the detector: check high tension, scan step "
+                             "and convergence angle")
         self.averaged_away = 1 - np.count_nonzero(kept) / overlapping
         if self.averaged_away > _MOST_AVERAGED:
-            raise ValueError(f"the aberrations to correct turn the phase within a pixel so fast that {self.averaged_away:.0%} of the "
-                             "frequencies are averaged away: check their size [m], or use a longer camera length")
+            raise ValueError(f"the aberrations to correct turn the phase within a pixel so fast that {self.averaged_away:.0%} of "
+                             "the frequencies are averaged away: check their size [m], or use a longer camera length")
         kept[0, 0] = False
         if rows % 2 == 0:
             kept[rows // 2] = False

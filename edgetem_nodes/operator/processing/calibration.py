@@ -43,6 +43,7 @@ class Calibration:
         self.notes: list[str] = []
         self.distortion = np.eye(2)
         self.flipped = False
+        self.half_turn_open = False
         self.mean_pattern: np.ndarray | None = None
 
     def __contains__(self, name: str) -> bool:

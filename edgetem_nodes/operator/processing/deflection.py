@@ -30,6 +30,18 @@ class _Deflection(Feature):
         return self.context.calibration["step_y"], self.context.calibration["step_x"]
 
 
+def check_rotation(context: Context, name: str) -> None:
+    """Refuse a feature that compares directions on the detector with those of the scan, where these are not known."""
+    calibration = context.calibration
+    if "rotation" not in calibration:
+        raise FeatureRefused(f"{name} compares directions on the detector with those of the scan, whose rotation is not known: "
+                             "state --rotation")
+    if calibration.half_turn_open:
+        turn = math.degrees(calibration["rotation"])
+        raise FeatureRefused(f"{name}: the rotation is {turn:.1f} deg or half a turn more, which changes its sign: state "
+                             f"--rotation {turn:.1f} or {turn + 180:.1f}")
+
+
 def deflections(context: Context) -> tuple[np.ndarray, np.ndarray]:
     """Deflection and its standard errors (places, 2), (y, x), in the scan's axes: [rad], or [pixel] without a pixel's angle."""
     size, _ = context.pixel
@@ -96,7 +108,13 @@ class _Derived(_Deflection):
         self.context.calibration.require(self.name, *self.needs)
 
     def field(self) -> tuple[np.ndarray, np.ndarray]:
-        """Deflection and its errors (rows, columns, 2) [rad]."""
+        """Deflection and its errors (rows, columns, 2) [rad].
+
+        Raises
+        ------
+        FeatureRefused : the axes of detector and scan are not known against each other, or only to half a turn.
+        """
+        check_rotation(self.context, self.name)
         values, errors = self.deflection()
         return self.on_raster(values), self.on_raster(errors)
 
@@ -157,6 +175,7 @@ class ElectricField(_Derived):
         self.context.calibration.require(self.name, *self.needs)
 
     def finish(self) -> list[Result]:
+        check_rotation(self.context, self.name)
         values, errors = self.deflection()
         tension = self.context.calibration["high_tension"]
         field = fields.projected_electric_field(values, tension)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,19 @@ class Request:
     overwrite: bool = False
     pictures: bool = True
     settings: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("step", "high_tension", "semi_convergence_angle", "pixel_angle", "radius", "inner", "outer", "readout_noise",
+                     "saturation"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise ProcessingError(f"{name.replace('_', ' ')} {value:g} must be a positive number, or 0 where it is not stated")
+        for name in ("rotation", "center"):
+            value = getattr(self, name)
+            if value is not None and not np.isfinite(value).all():
+                raise ProcessingError(f"{name} {value} is not a finite number")
+        if not (math.isfinite(self.counts_per_electron) and self.counts_per_electron > 0):
+            raise ProcessingError(f"counts per electron {self.counts_per_electron:g} must be a positive number")
 
     def of(self, feature: str) -> dict[str, Any]:
         """Settings of one feature, without its name."""

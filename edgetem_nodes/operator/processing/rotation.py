@@ -45,6 +45,7 @@ def find_rotation(context: Context) -> None:
     calibration.set("rotation", found.rotation, "rad", "measured", found.standard_error)
     calibration.flipped = found.flipped
     calibration.notes += found.lines()
+    calibration.half_turn_open = not found.determined
     if not found.determined:
         calibration.notes.append(f"the rotation may be half a turn more ({math.degrees(found.rotation) + 180:.1f} deg): then "
                                  "vectors, phases and fields change sign: state --rotation")
