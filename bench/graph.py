@@ -94,7 +94,7 @@ def measure(pixels: int, seconds: float, scalarizer: str = "virtual_detector", t
             "cpu_us_per_frame": {name: round(value / frames * 1e6, 2) for name, value in used.items()},
             "cpu_us_per_frame_total": round(sum(used.values()) / frames * 1e6, 2),
             "peak_rss_mb": round(sum(memory.values()), 1), "peak_rss_mb_by_node": memory}
-        record["lost"] = record["sent"] + record["dropped"] - min(record["measured"], record["archived"])
+        record["lost"] = record["sent"] + record["dropped"] - min(record["measured"] + record["failed"], record["archived"])
         # What two cores that do nothing else could carry, were the work spread evenly over them.
         record["frames_per_s_of_two_free_cores"] = round(2e6 / record["cpu_us_per_frame_total"])
         return record
