@@ -207,3 +207,21 @@ def test_few_disks_of_known_indices_only(mapper):
     truth = CENTRE + INDICES @ BASIS.T
     assert len(places) == len(INDICES)
     assert np.linalg.norm(places[:, None] - truth, axis=-1).min(axis=1).max() < 0.1
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_a_stop_over_a_row_of_disks_biases_nothing(told):
+    """A holder 6 pixels wide that cuts disks in part, named in a mask or found by its silence."""
+    rng = np.random.default_rng(13)
+    y, x = np.indices(SHAPE)
+    hidden = (np.hypot(y - CENTRE[0], x - CENTRE[1]) < 6.0) | (np.abs(x - CENTRE[1]) < 3) & (y > CENTRE[0])
+    sample, frames = (np.where(hidden, 0, counted(pattern, rows, rng)).astype(np.uint16)
+                      for pattern, rows in ((ideal(2e4), 60), (ideal(2e4, DEFORMED), 300)))
+    mapper = known(StrainMapper.learn(sample, GEOMETRY, mask=~hidden if told else None))
+    features = mapper(frames)
+    assert features.valid.all(), features.failures
+    bound = strain_bound(replace(ideal(2e4, DEFORMED), mask=~hidden))
+    for column, name in enumerate(NAMES):
+        errors = features.values[:, column] - COMPONENTS[name]
+        assert abs(errors.mean()) < 0.4 * bound[name], name
+        assert np.sqrt((errors**2).mean()) < 1.25 * bound[name], name

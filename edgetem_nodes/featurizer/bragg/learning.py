@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import binary_dilation, binary_opening, gaussian_filter
 from scipy.optimize import minimize
 
 from edgetem_nodes.featurizer.bragg.correlation import BraggDetector
@@ -37,6 +37,8 @@ _AMPLITUDE = 0.5
 """Least relative standard deviation of a disk's amplitude from pattern to pattern: to know it better gains no place."""
 _ENOUGH = 1.5
 """Log-likelihood ratio a degree of freedom that a pattern must have for its lattice to count."""
+_SILENT = 20.0
+"""Electrons that pixels must have missed all of to be dead or behind a beam stop: by chance once in 5e8."""
 
 
 def learn(sample: Frames, geometry: DetectorGeometry, *, template: Template | None = None, vectors: np.ndarray | None = None,
@@ -53,7 +55,8 @@ def learn(sample: Frames, geometry: DetectorGeometry, *, template: Template | No
     contrast : of the disks' inside, of `CONTRASTS`.
     search : how far disks may lie from where the sample's median has them [pixel].
     most_disks : the strongest so many are fitted.
-    mask : (rows, columns) bool, pixels to use: False on dead pixels and a beam stop. The central disk is not needed.
+    mask : (rows, columns) bool, pixels to use: False on dead pixels and a beam stop. The central disk is not needed. Pixels
+        that never count where the background has electrons to spare are left out by themselves.
     fit_edge : fit radius and edge of a calculated disk to the sample; None: yes, unless a template was given.
 
     Raises
@@ -72,6 +75,9 @@ def learn(sample: Frames, geometry: DetectorGeometry, *, template: Template | No
     model = LatticeLikelihood(template, lattice, np.zeros((0, 2), int), mask.astype(float), mask, window, search, 1,
                               noise=noise, threads=threads)
     model = _with_disks(model, frames, most_disks)
+    silent = _silent(model, frames)
+    if silent.any():
+        model = _with_disks(replace(model, background=np.where(silent, 0.0, model.background)), frames, most_disks)
     if fit_edge:
         model = _with_edge(model, frames)
     model = replace(model, background=_background(model, frames), terms=CONTRASTS[contrast])
@@ -249,6 +255,21 @@ def _background(model: LatticeLikelihood, frames: np.ndarray) -> np.ndarray:
     middle = np.bincount(which[gaps], distance[gaps], len(bins) + 1)[enough] / pixels[enough]
     shape = np.exp(np.interp(distance, middle, np.log(counts[enough] / pixels[enough])))
     return np.where(used, np.maximum(shape / shape[gaps].mean(), 1e-3), 0.0)
+
+
+def _silent(model: LatticeLikelihood, frames: np.ndarray) -> np.ndarray:
+    """Pixels (rows, columns) bool in use that have no count in all of the sample, where the background between disks is
+    `_SILENT` electrons or more on them, or on a square of them; squares with their partly shaded rim."""
+    total = frames.sum(axis=0, dtype=np.float64)
+    used, gaps = model.background > 0, model.gaps & (model.background > 0)
+    zero, silent = used & (total == 0), np.zeros(used.shape, bool)
+    if not zero.any() or not gaps.any():
+        return silent
+    expected = _background(model, frames) * total[gaps].mean() / model.noise.counts_per_electron
+    for size in (1, 3, 5):
+        blocks = binary_opening(zero & (expected * size**2 >= _SILENT), np.ones((size, size), bool))
+        silent |= blocks if size == 1 else binary_dilation(blocks)
+    return silent & used
 
 
 def _with_priors(model: LatticeLikelihood, frames: np.ndarray) -> LatticeLikelihood:
