@@ -14,6 +14,7 @@ from edgetem_nodes.featurizer.orientation.dynamical import BlochWaves, Dynamical
 from edgetem_nodes.featurizer.orientation.library import Library
 from edgetem_nodes.featurizer.orientation.mapping import OrientationMapper, Settings
 from edgetem_nodes.featurizer.orientation.matching import SECTORS, correlate
+from edgetem_nodes.featurizer.orientation.misorientation import misorientation
 from edgetem_nodes.featurizer.orientation.rotations import about_beam, upright
 from edgetem_nodes.featurizer.patterns.events import Events
 from edgetem_nodes.featurizer.patterns.geometry import DetectorGeometry
@@ -143,9 +144,64 @@ def test_standard_error_in_plane_is_the_scatter_of_a_monte_carlo():
     misses = np.array([turn_between(matrix, turn, 1) for matrix in found.matrices])
     expected = np.degrees(np.median(found.standard_errors, axis=0))
     assert expected[0] == pytest.approx(np.sqrt(np.mean(misses[:, 2] ** 2)), rel=0.3)
-    # of the tilt, that of the residuals holds what the model misses as well, which does not scatter from pattern to pattern
+    # of the tilt, it holds what the model misses as well, which does not scatter from pattern to pattern
     assert (np.std(misses[:, :2], axis=0) < 2 * expected[:0:-1]).all()
     assert np.hypot(*misses[:, :2].T).max() < 1.0
+
+
+@pytest.mark.parametrize("phase", [0, 1])
+def test_standard_errors_of_the_tilt_hold_what_two_beam_intensities_miss(phase):
+    rng, turns = np.random.default_rng(42), random_turns(40, 43 + phase)
+    found = OrientationMapper(LIBRARY, GEOMETRY).of_peaks(
+        Peaks.of(*zip(*(kinematic_peaks(phase, turn, rng) for turn in turns), strict=True)))
+    right = [i for i in range(40) if found.phases[i] == phase
+             and np.linalg.norm(turn_between(found.matrices[i], turns[i], phase)) < 3]
+    misses = np.array([turn_between(found.matrices[i], turns[i], phase)[1::-1] for i in right])
+    ratios = misses / np.degrees(found.standard_errors[right, 1:])
+    assert len(right) > 25 and (np.abs(ratios) < 2).mean() > 0.93
+    assert 0.1 < np.sqrt(np.mean(ratios ** 2)) < 1.2
+
+
+@pytest.mark.parametrize("phase", [0, 1])
+def test_a_zone_axis_has_a_rival_and_a_reliability(phase):
+    rng = np.random.default_rng(44)
+    turns = [near_zone((0, 0, 1), tilt, 0.3, 0.7) for tilt in np.linspace(0, 2, 12)]
+    found = OrientationMapper(Library(PHASES[phase:phase + 1], 200e3, LARGEST, thickness=4e-9), GEOMETRY).of_peaks(
+        Peaks.of(*zip(*(kinematic_peaks(phase, turn, rng) for turn in turns), strict=True)))
+    assert found.indexed.all(), found.failures
+    assert (found.second_scores > 0).all() and ((found.reliability >= 0) & (found.reliability < 1)).all()
+    apart, _ = misorientation(found.matrices, found.second_matrices, PHASES[phase].symmetry)
+    assert (apart > Settings().distinct).all()
+
+
+def mapped_with_pixel_angle(times, count, seed):
+    """Kinematic patterns of gold, indexed as if the camera length were that much shorter."""
+    rng, turns = np.random.default_rng(seed), random_turns(count, seed + 1)
+    peaks = Peaks.of(*zip(*(kinematic_peaks(0, turn, rng) for turn in turns), strict=True))
+    geometry = DetectorGeometry(GEOMETRY.center, times * GEOMETRY.pixel_angle, GEOMETRY.semi_convergence_angle)
+    return OrientationMapper(Library(PHASES[:1], 200e3, LARGEST, thickness=4e-9), geometry).of_peaks(peaks)
+
+
+@pytest.mark.parametrize(("wrong", "text"), [(0.95, "smaller"), (0.96, "smaller"), (1.04, "larger"), (1.05, "larger")])
+def test_a_size_at_the_bound_is_refused_by_name(wrong, text):
+    found = mapped_with_pixel_angle(wrong, 15, 45)
+    assert not found.indexed.any(), (found.scores[found.indexed], found.scales[found.indexed], found.matched[found.indexed])
+    assert np.isnan(found.matrices).all()
+    named = [failure for failure in found.failures if f"{text} than the library says" in failure]
+    assert named and all("check camera length and high tension" in failure for failure in named)
+
+
+@pytest.mark.parametrize("wrong", [0.8, 0.85, 0.9, 1.1, 1.15, 1.2])
+def test_a_size_far_off_is_seldom_indexed_without_a_rival(wrong):
+    """Near sqrt(3/4) and sqrt(4/3) the 111 and 200 reflections of a cubic lattice trade places: a few spots then truly fit."""
+    found = mapped_with_pixel_angle(wrong, 30, 50)
+    assert (found.indexed & (found.reliability >= 0.02)).mean() <= 0.05
+    assert found.indexed.mean() <= (0.25 if wrong in (0.85, 1.15) else 0.1), (found.scores[found.indexed], found.matched)
+
+
+def test_a_size_within_the_bound_is_fitted():
+    found = mapped_with_pixel_angle(1.015, 12, 47)
+    assert found.indexed.mean() > 0.9 and found.scales[found.indexed] == pytest.approx(1.015, abs=0.004)
 
 
 def test_correlation_is_that_of_polar_images_by_fourier_transforms():
@@ -266,6 +322,8 @@ def test_values_that_cannot_be_are_refused():
         Library(PHASES, 200e3, LARGEST, step=np.radians(30))
     with pytest.raises(ValueError, match="no reflection|has no reflection"):
         Library(PHASES, 200e3, 1e-3)
+    with pytest.raises(ValueError, match="least_explained 1.2 is not in"):
+        Settings(least_explained=1.2)
     with pytest.raises(ValueError, match="below 3"):
         Settings(fewest_spots=2)
     with pytest.raises(ValueError, match="cannot be found"):
@@ -320,6 +378,7 @@ def test_orientation_of_multislice_patterns(tilted_titanate, electrons, two_beam
     found = OrientationMapper(library, geometry)(frames, DiskSearch(SHAPE, RADIUS))
     in_plane, tilt, _ = judged(found, turns, 1)
     assert (in_plane < 0.2).all() and (tilt < two_beam_tilt).all(), (in_plane, tilt, found.failures)
+    assert (tilt < 2.5 * np.degrees(np.hypot(*found.standard_errors[:, 1:].T))).all()
     refined = OrientationMapper(library, geometry, dynamical=DynamicalRefinement(library))(frames, DiskSearch(SHAPE, RADIUS))
     in_plane, tilt, _ = judged(refined, turns, 1)
     assert (in_plane < 0.2).all() and (tilt < 1.0).all(), (in_plane, tilt, refined.failures)

@@ -126,9 +126,14 @@ class DynamicalRefinement:
             angle, error = _in_plane(places[partner[found]], spots[found], np.sqrt(intensities[partner[found]]))
         matrix = turned(matrix, angle, 0.0, 0.0)
         errors = np.full(3, error)
-        freedom = len(places) + np.count_nonzero(partner < 0) - 4
-        errors[1:] = np.inf if freedom < 1 else self._tilt_errors(
-            lambda y, x: self._score(waves, turned(matrix, 0.0, y, x), beams, places, intensities)[0]) / np.sqrt(freedom)
+        residuals = len(places) + np.count_nonzero(partner < 0)
+        if residuals > 4:
+            # what the model misses is common to many beams: no surer than one residual, nor than the last step
+            one = self._tilt_errors(
+                lambda y, x: self._score(waves, turned(matrix, 0.0, y, x), beams, places, intensities)[0])
+            errors[1:] = np.hypot(one * np.sqrt(residuals / (residuals - 4)), _LAST_STEP)
+        else:
+            errors[1:] = np.inf
         return Dynamical(matrix, score, thickness, errors)
 
     def _tilt_errors(self, score: Callable[[float, float], float]) -> np.ndarray:

@@ -37,6 +37,8 @@ class Settings:
     ----------
     candidates : templates of each phase that are refined a little; finalists : of all those, refined to the end.
     fewest_spots : reflections that an indexed pattern has at least.
+    least_explained : a pattern is not indexed where less than this part of its spots are reflections, and the square of the
+        score, the part of the squares of their weights that the model holds, is below it as well.
     lowest_score : below which a pattern is not indexed.
     distinct : [rad] orientations closer than this are one, for the second-best score.
     """
@@ -44,6 +46,7 @@ class Settings:
     candidates: int = 40
     finalists: int = 8
     fewest_spots: int = 5
+    least_explained: float = 0.5
     lowest_score: float = 0.4
     distinct: float = float(np.radians(5.0))
 
@@ -52,8 +55,9 @@ class Settings:
             raise ValueError(f"finalists {self.finalists} must be 1 to candidates, {self.candidates}")
         if self.fewest_spots < 3:
             raise ValueError(f"fewest_spots {self.fewest_spots} is below 3: fewer spots determine no orientation")
-        if not 0 <= self.lowest_score < 1:
-            raise ValueError(f"lowest_score {self.lowest_score:g} is not in [0, 1)")
+        for name in ("lowest_score", "least_explained"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} {getattr(self, name):g} is not in [0, 1)")
 
 
 class OrientationMapper:
@@ -136,6 +140,10 @@ class OrientationMapper:
             return f"{matched} spots fit the best orientation; {settings.fewest_spots} or more are needed"
         if scores[best] < settings.lowest_score:
             return f"the best score, {scores[best]:.2f}, is below lowest_score, {settings.lowest_score:g}: no phase fits"
+        if max(matched / len(places), scores[best] ** 2) < settings.least_explained:
+            # a lattice of the wrong size still meets some spots by chance, at a size within the bound
+            return (f"{matched} of {len(places)} spots fit the best orientation, with a score of {scores[best]:.2f}: too few of "
+                    "them are explained; check camera length, high tension and structure, or crystals overlap")
         result.scales[frame] = scale
         if abs(scale - 1) > _PINNED * LARGEST_STRETCH:
             return (f"the pattern is {abs(scale - 1):.1%} {'larger' if scale > 1 else 'smaller'} than the library says, the most "
@@ -203,6 +211,10 @@ def _match(places, radii, azimuths, weights, weakest, phases, references, starts
     part = slice(reflection_starts[phase], reflection_starts[phase + 1])
     last[0], last_score, _, _, _ = refine(_template(references, turns, rival), places, weights, vectors[part], strengths[part],
                                           beam, weakest, capture, _COARSE_ROUNDS)
+    if phase == tried[best] and apart(matrices[best], last[0], symmetries[phase]) <= distinct:
+        # refinement led it to the best: what it is worth where it stands
+        last[0], last_score, _, _, _ = refine(_template(references, turns, rival), places, weights, vectors[part],
+                                              strengths[part], beam, weakest, capture, 0)
     return (np.append(tried[kept], phase), np.concatenate((matrices[kept], last)), np.append(final[kept], last_score), errors,
             matched, scale)
 

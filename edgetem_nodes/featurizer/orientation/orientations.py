@@ -17,11 +17,11 @@ class Orientations:
     ----------
     phases : (n,) int, number of the crystal in the library.
     matrices : (n, 3, 3), from the crystal's axes to the scan's, (z, y, x).
-    standard_errors : (n, 3) of turns about z (in-plane), y and x (tilt) [rad], from the scatter of places and intensities
-        about the fitted model; a bias common to all reflections, as of dynamical diffraction, is not in it.
+    standard_errors : (n, 3) of turns about z (in-plane), y and x (tilt) [rad], from the scatter of places about the fitted
+        model, taken as independent, and of intensities, taken as all alike: dynamical diffraction biases them together.
     scores : (n,) cosine between the weights of the peaks and of the model, 0 to 1; given for refused patterns, too.
     second_matrices : (n, 3, 3) the best orientation that differs by more than `Settings.distinct`, in whatever phase; given
-        for refused patterns, too. second_scores : (n,) its score; second_phases : (n,) its phase.
+        for refused patterns, too. second_scores : (n,) its score, 0 where there is none; second_phases : (n,) its phase.
     other_phase_scores : (n,) of the best orientation in another phase; NaN with one phase.
     matched : (n,) number of peaks that are reflections. scales : (n,) size of the pattern over the model's.
     thicknesses : (n,) [m] along the beam, where orientations were refined dynamically, else NaN.

@@ -2,7 +2,8 @@
 
 A tilt by a fraction of a degree hardly moves a spot, but it moves the Ewald sphere through the reflections: their excitation
 errors, and so their intensities, say where the zone axis is (as the Laue circle does by eye). Both are least-squares fits,
-with standard errors from the scatter of their residuals: what the kinematic model misses widens them where it scatters.
+with standard errors from the scatter of their residuals. Places scatter independently, and their number makes the turn surer.
+Intensities miss the model alike, for two beams are not all: the tilt is taken as no surer than one residual makes it.
 """
 
 from __future__ import annotations
@@ -158,7 +159,10 @@ def _similarity(peaks, weights, places, found, capture):
 
 @njit(cache=True, nogil=True, fastmath=True)
 def _tilt(weights, model, leans, normal, gradient, alone, empty):
-    """Gauss-Newton step of the tilts about y and x [rad], and their standard errors from the scatter of the residuals."""
+    """Gauss-Newton step of the tilts about y and x [rad], and their standard errors from the scatter of the residuals.
+
+    Those of residuals that are all alike: sqrt(residuals) times those of independent ones.
+    """
     amplitude = 0.0
     for k in range(len(weights)):
         amplitude += weights[k] * model[k]
@@ -175,7 +179,7 @@ def _tilt(weights, model, leans, normal, gradient, alone, empty):
     step, inverse = _solve(normal, pull)
     if inverse[0, 0] <= 0 or number <= 3:
         return 0.0, 0.0, np.inf, np.inf
-    variance = chi / (number - 3) / (amplitude * amplitude)
+    variance = number * chi / (number - 3) / (amplitude * amplitude)
     return step[1], step[2], math.sqrt(variance * inverse[1, 1]), math.sqrt(variance * inverse[2, 2])
 
 
