@@ -20,10 +20,12 @@ import sys
 import tempfile
 import threading
 import time
+import timeit
 import uuid
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 SHAPES = (128, 256)
 """Camera pixels along each axis."""
@@ -86,7 +88,7 @@ def measure(pixels: int, seconds: float, scalarizer: str = "virtual_detector", t
         used = {name: after[name] - before[name] for name in after}
         record = {
             "frame_shape": [pixels, pixels], "electrons_per_frame": ELECTRONS, "scalarizer": scalarizer,
-            "processes": [name for name in processes], "seconds": round(end - start, 2),
+            "processes": list(processes), "seconds": round(end - start, 2),
             "frames_per_s": round(frames / (end - start), 1),
             "mb_per_s": round(frames * pixels**2 * 2 / (end - start) / 1e6, 1),
             "sent": sum(e.sent for e in planner.ends), "dropped": sum(e.dropped for e in planner.ends),
@@ -94,7 +96,7 @@ def measure(pixels: int, seconds: float, scalarizer: str = "virtual_detector", t
             "cpu_us_per_frame": {name: round(value / frames * 1e6, 2) for name, value in used.items()},
             "cpu_us_per_frame_total": round(sum(used.values()) / frames * 1e6, 2),
             "peak_rss_mb": round(sum(memory.values()), 1), "peak_rss_mb_by_node": memory}
-        record["lost"] = record["sent"] + record["dropped"] - min(record["measured"] + record["failed"], record["archived"])
+        record["lost"] = record["sent"] + record["dropped"] - min(record["arrived"], record["archived"])
         # What two cores that do nothing else could carry, were the work spread evenly over them.
         record["frames_per_s_of_two_free_cores"] = round(2e6 / record["cpu_us_per_frame_total"])
         return record
@@ -169,18 +171,13 @@ class _Planner:
         self._looked, self._archived = 0, 0
         self._changed = threading.Condition()
 
-        def measured(message: bytes) -> None:
+        def keep(messages: list[bytes], message: bytes) -> None:
             with self._changed:
-                self.rows.append(message)
+                messages.append(message)
                 self._changed.notify_all()
 
-        def archived(message: bytes) -> None:
-            with self._changed:
-                self._blocks.append(message)
-                self._changed.notify_all()
-
-        self.node.create_subscription(Measurements, "measurements", measured, EVENTS, raw=True)
-        self.node.create_subscription(ArchivedBlock, "archived_block", archived, EVENTS, raw=True)
+        self.node.create_subscription(Measurements, "measurements", partial(keep, self.rows), EVENTS, raw=True)
+        self.node.create_subscription(ArchivedBlock, "archived_block", partial(keep, self._blocks), EVENTS, raw=True)
         self.node.create_subscription(ProbePath, "probe_path", lambda path: self.exposures.update(
             {to_uuid(path.acquisition_id): exposure_of(path)}), EVENTS)
         self._executor, self._spinning = EventsExecutor(context=self.context), True
@@ -265,24 +262,23 @@ class _Planner:
             int(last.indices[-1]) == self.ends[-1].sent - 1)
 
     def measured(self) -> dict[str, int]:
-        """How many indices were measured once and validly, how many again, how many failed."""
+        """How many indices have a row, valid or not; how many were measured once and validly, how many again; failed rows."""
         import numpy as np
 
         from edgetem_nodes.graph.messages import to_uuid
 
-        times = {uuid.UUID(int=number + 1): np.zeros(end.sent, np.int64) for number, end in enumerate(self.ends)}
-        failed = 0
+        times = {uuid.UUID(int=number + 1): np.zeros((2, end.sent), np.int64) for number, end in enumerate(self.ends)}
         for message in map(_message, self.rows):
-            valid = np.array(message.valid, bool)
-            failed += int((~valid).sum())
-            np.add.at(times[to_uuid(message.acquisition_id)], np.asarray(message.indices, np.int64)[valid], 1)
-        every = np.concatenate(list(times.values()))
-        return {"measured": int((every == 1).sum()), "measured_again": int((every > 1).sum()), "failed": failed}
+            np.add.at(times[to_uuid(message.acquisition_id)],
+                      (np.array(message.valid, np.int64), np.asarray(message.indices, np.int64)), 1)
+        failed, valid = np.concatenate(list(times.values()), axis=1)
+        return {"arrived": int((failed + valid > 0).sum()), "measured": int((valid == 1).sum()),
+                "measured_again": int((valid > 1).sum()), "failed": int(failed.sum())}
 
 
-class _Sent:
-    def __init__(self, sent: int, dropped: int) -> None:
-        self.sent, self.dropped = int(sent), int(dropped)
+class _Sent(NamedTuple):
+    sent: int
+    dropped: int
 
 
 def _message(data: bytes, kind: type | None = None) -> Any:
@@ -344,15 +340,8 @@ def _limits() -> dict[str, float]:
     codec, data = Codec(), memoryview(block).cast("B")
     work = {"memcpy": lambda: bytearray(data), "crc32": lambda: zlib.crc32(data),
             "sha256": lambda: hashlib.sha256(data).digest(), "encode": lambda: codec.encode(block)}
-    result = {}
-    for name, once in work.items():
-        best = np.inf
-        for _ in range(10):
-            start = time.perf_counter()
-            once()
-            best = min(best, time.perf_counter() - start)
-        result[f"{name}_mb_per_s"] = round(block.nbytes / best / 1e6)
-    return result
+    return {f"{name}_mb_per_s": round(block.nbytes / min(timeit.repeat(once, number=1, repeat=10)) / 1e6)
+            for name, once in work.items()}
 
 
 def _cpu_seconds(processes: dict[str, subprocess.Popen]) -> dict[str, float]:

@@ -142,12 +142,12 @@ class OrientationMapper:
             return f"the best score, {scores[best]:.2f}, is below lowest_score, {settings.lowest_score:g}: no phase fits"
         if max(matched / len(places), scores[best] ** 2) < settings.least_explained:
             # a lattice of the wrong size still meets some spots by chance, at a size within the bound
-            return (f"{matched} of {len(places)} spots fit the best orientation, with a score of {scores[best]:.2f}: too few of "
-                    "them are explained; check camera length, high tension and structure, or crystals overlap")
+            return (f"{matched} of {len(places)} spots fit the best orientation, with a score of {scores[best]:.2f}: too few "
+                    "are explained; check camera length, high tension and structure, or crystals overlap")
         result.scales[frame] = scale
         if abs(scale - 1) > _PINNED * LARGEST_STRETCH:
-            return (f"the pattern is {abs(scale - 1):.1%} {'larger' if scale > 1 else 'smaller'} than the library says, the most "
-                    "that is allowed: check camera length and high tension")
+            return (f"the pattern is {abs(scale - 1):.1%} {'larger' if scale > 1 else 'smaller'} than the library says, the "
+                    "most that is allowed: check camera length and high tension")
         result.phases[frame], result.matrices[frame] = phases[best], matrices[best]
         result.standard_errors[frame], result.thicknesses[frame] = errors, thickness
         return ""
