@@ -25,8 +25,8 @@ def counted(bench, sent, *messages):
     """Counts of a planner that sent acquisitions of so many frames and got (acquisition, indices, valid)."""
     planner = object.__new__(bench._Planner)
     planner.ends = [bench._Sent(frames, 0) for frames in sent]
-    planner.rows = [serialize_message(Measurements(acquisition_id=from_uuid(uuid.UUID(int=number)), indices=indices, valid=valid))
-                    for number, indices, valid in messages]
+    planner.rows = [serialize_message(Measurements(
+        acquisition_id=from_uuid(uuid.UUID(int=number)), indices=indices, valid=valid)) for number, indices, valid in messages]
     return planner.measured()
 
 
