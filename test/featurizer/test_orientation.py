@@ -378,7 +378,7 @@ def test_orientation_of_multislice_patterns(tilted_titanate, electrons, two_beam
     found = OrientationMapper(library, geometry)(frames, DiskSearch(SHAPE, RADIUS))
     in_plane, tilt, _ = judged(found, turns, 1)
     assert (in_plane < 0.2).all() and (tilt < two_beam_tilt).all(), (in_plane, tilt, found.failures)
-    # single patterns are off by more (docs/orientation.md); independent residuals would make it four or more
+    # single patterns are off by more (docs/orientation.md); independent residuals would make it sqrt(residuals) times that
     assert np.sqrt(np.mean((tilt / np.degrees(np.hypot(*found.standard_errors[:, 1:].T))) ** 2)) < 2
     refined = OrientationMapper(library, geometry, dynamical=DynamicalRefinement(library))(frames, DiskSearch(SHAPE, RADIUS))
     in_plane, tilt, _ = judged(refined, turns, 1)
