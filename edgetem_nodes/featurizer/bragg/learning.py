@@ -37,6 +37,8 @@ _AMPLITUDE = 0.5
 """Least relative standard deviation of a disk's amplitude from pattern to pattern: to know it better gains no place."""
 _ENOUGH = 1.5
 """Log-likelihood ratio a degree of freedom that a pattern must have for its lattice to count."""
+_USUAL = 0.95
+"""Part of the sample's patterns whose pixels are taken to fit as well as the model can."""
 _SILENT = 20.0
 """Electrons that pixels must have missed all of to be dead or behind a beam stop: by chance once in 5e8."""
 
@@ -84,7 +86,10 @@ def learn(sample: Frames, geometry: DetectorGeometry, *, template: Template | No
     model = _with_priors(model, frames)
     if fit_edge and _uneven(model):
         model = _with_priors(_with_edge(model, frames), frames)
-    return _with_scatter(model, frames)
+    model = _with_scatter(model, frames)
+    fits = model.fit(frames)
+    usual = np.quantile(fits.pixel_chi_square[_kept(fits)], _USUAL)
+    return replace(model, usual_chi_square=max(float(usual), 1.0))
 
 
 def _uneven(model: LatticeLikelihood) -> bool:

@@ -100,6 +100,7 @@ class LatticeLikelihood:
     prior_mean, prior_weight : (disks, terms) of the amplitudes over the counts in all disks; weight is 1 / variance.
     local : standard deviation of a disk's background about the pattern's, relative.
     scatter : standard deviation of disks about the lattice that counting does not explain [pixel].
+    usual_chi_square : Pearson's, a pixel, that 19 of 20 patterns of the sample stay below; 1 or more.
     """
 
     template: Template
@@ -114,6 +115,7 @@ class LatticeLikelihood:
     prior_weight: np.ndarray | None = None
     local: float = 0.5
     scatter: float = 0.0
+    usual_chi_square: float = 1.0
     noise: CountingNoise = field(default_factory=CountingNoise)
     threads: int = 1
 

@@ -22,6 +22,8 @@ _BAD_PIXELS = 1.5
 """Pearson's chi-square a pixel above which a pattern is not what the model says, and errors grow with it."""
 _CLEAR, _FAINT = 6.0, 0.15
 """Standard errors by which a disk should stand out to be missed, and the part of its strength below which it is."""
+_MISSED = 3
+"""Fewest disks whose absence speaks of another crystal: a single weak one may fall below by chance."""
 
 
 @dataclass(frozen=True)
@@ -59,13 +61,23 @@ class Reference:
 
 @dataclass(frozen=True)
 class Limits:
-    """Beyond which a row is a failure: largest standard error of strain, largest strain, largest root mean square distance of
-    the disks from their lattice, in radii of a disk, and largest reduced chi-square of their places."""
+    """Beyond which a row is a failure.
+
+    Attributes
+    ----------
+    error, strain : largest standard error of strain, and largest strain.
+    misfit : largest root mean square distance of the disks from their lattice [radii of a disk].
+    chi_square : largest reduced chi-square of the disks' places.
+    pixel_chi_square : largest of the pixels, in units of what 19 of 20 patterns of the sample stay below.
+    absent : largest part of the disks that should stand out that does not.
+    """
 
     error: float = 0.03
     strain: float = 0.15
     misfit: float = 0.4
     chi_square: float = 20.0
+    pixel_chi_square: float = 4.0
+    absent: float = 1 / 3
 
 
 class StrainMapper:
@@ -144,6 +156,7 @@ class StrainMapper:
         weight = (a + d) / 2
         misfit = np.sqrt((weight * (dy**2 + dx**2)).sum(axis=1) / np.maximum(weight.sum(axis=1), 1e-300) / 2)
         seen, absent = self._absent(fits)
+        most = self.limits.pixel_chi_square * self.model.usual_chi_square
         reasons = (
             (fits.infinite > 0, lambda row: f"{fits.infinite[row]} of the pixels in use are not finite numbers"),
             (fits.saturated > 0, lambda row: f"{fits.saturated[row]} of the pixels in use are saturated"),
@@ -161,8 +174,11 @@ class StrainMapper:
             (fits.chi_square > self.limits.chi_square,
              lambda row: f"the places of the disks have a reduced chi-square of {fits.chi_square[row]:.3g}, above the limit of "
                          f"{self.limits.chi_square:g}: no such lattice here"),
-            (absent > seen / 2,
+            ((absent > self.limits.absent * seen) & (absent >= _MISSED),
              lambda row: f"{absent[row]} of {seen[row]} disks that should be seen are not there: another crystal or grain"),
+            (fits.pixel_chi_square > most,
+             lambda row: f"the pixels have a chi-square of {fits.pixel_chi_square[row]:.3g}, above the limit of {most:.3g}, "
+                         f"{self.limits.pixel_chi_square:g} times the sample's: no such lattice here"),
             (misfit > self.limits.misfit * self.model.template.radius,
              lambda row: f"the disks are {misfit[row]:.2g} pixels off a lattice: no such lattice here"),
         )
