@@ -11,6 +11,7 @@ from edgetem_nodes.featurizer.calibration.calibrate import Known, calibrate
 from edgetem_nodes.featurizer.calibration.plane_lattice import PlaneLattice
 from edgetem_nodes.featurizer.calibration.rotation import fit_rotation
 from edgetem_nodes.featurizer.calibration.scan_data import ScanData
+from edgetem_nodes.featurizer.patterns.detectors import bright_field
 from edgetem_nodes.featurizer.patterns.geometry import DetectorGeometry
 from edgetem_nodes.physics.diffraction import Diffraction
 from edgetem_nodes.physics.numerics import Numerics
@@ -123,16 +124,64 @@ def test_nothing_known_and_nothing_seen():
         ScanData(FIELD, np.zeros((5, 2)), np.zeros((3, 2)))
 
 
-@pytest.mark.parametrize("origin", [0.0, 50e-9, 1e-6])
-def test_where_the_scan_lies_does_not_move_the_disk(mos2, origin):
-    """An insignificant descan, carried on to a far scan position 0, would."""
-    still = DetectorGeometry(TRUTH.center, PIXEL)
-    index = np.mgrid[:PIXELS, :PIXELS] - PIXELS // 2
-    disk = np.hypot(*index) < CONVERGENCE / PIXEL
-    counts = np.random.default_rng(5).poisson(disk * 10.0, (len(FIELD.positions()), PIXELS, PIXELS))
+def moving_disk(field, descan):
+    """Scan data of a Poisson disk of 10 electrons a pixel that moves by `descan` [pixel/m] about the field's middle, and the
+    sum. A pixel is as bright as the part of it that lies in the disk, to a sixteenth."""
+    positions, radius = field.positions(), CONVERGENCE / PIXEL
+    centers = PIXELS // 2 + (positions - positions.mean(axis=0)) @ np.asarray(descan).T
+    place = (np.arange(4 * PIXELS) - 1.5) / 4
+    distance = np.hypot(place[:, None] - centers[:, :1, None], place[None, :] - centers[:, 1:, None])
+    part = (distance < radius).reshape(len(centers), PIXELS, 4, PIXELS, 4).mean(axis=(2, 4))
+    counts = np.random.default_rng(5).poisson(part * 10.0)
     total, axis = counts.sum(axis=(1, 2)), np.arange(PIXELS)
     com = np.stack([(counts.sum(axis=2) * axis).sum(axis=1), (counts.sum(axis=1) * axis).sum(axis=1)], -1) / total[:, None]
-    field = replace(FIELD, origin=(origin, origin))
-    scan = ScanData(field, com, np.full(com.shape, CONVERGENCE / PIXEL / 2) / np.sqrt(total)[:, None], None, None, None)
-    geometry = calibrate(counts.sum(axis=0), scan, Known(still)).geometry
-    assert not geometry.descan.any() and geometry.center == pytest.approx(still.center, abs=0.02)
+    return ScanData(field, com, np.full(com.shape, radius / 2) / np.sqrt(total)[:, None]), counts.sum(axis=0)
+
+
+SMALL = ScanField((0.0, 0.0), (25e-12, 25e-12), (20, 24))
+
+
+@pytest.mark.parametrize("origin", [0.0, 50e-9, 1e-6])
+def test_where_the_scan_lies_does_not_move_the_disk(origin):
+    """An insignificant descan, carried on to a far scan position 0, would."""
+    field = replace(SMALL, origin=(origin, origin))
+    scan, pattern = moving_disk(field, np.zeros((2, 2)))
+    found = calibrate(pattern, scan, Known(DetectorGeometry((PIXELS // 2,) * 2, PIXEL)))
+    geometry = found.geometry
+    assert not geometry.descan.any() and "taken as none" in found.quantities["descan"].line()
+    assert geometry.center == pytest.approx((PIXELS // 2,) * 2, abs=0.02) and geometry.errors["center"].max() < 0.02
+    truth = DetectorGeometry((PIXELS // 2,) * 2, PIXEL, geometry.semi_convergence_angle)
+    seen, expected = ((pattern * bright_field(pattern.shape, one)).sum() for one in (geometry, truth))
+    assert seen == pytest.approx(expected, rel=0.01) and expected > 0.95 * pattern.sum()
+
+
+@pytest.mark.parametrize("origin", [0.0, 1e-6])
+def test_descan_pivots_about_the_middle_of_the_scan(origin):
+    field, descan = replace(SMALL, origin=(origin, origin)), np.array([[2e9, 0.0], [-1e9, 1.5e9]])
+    scan, pattern = moving_disk(field, descan)
+    geometry = calibrate(pattern, scan, Known(pixel_angle=PIXEL)).geometry
+    positions = field.positions()
+    middle = positions.mean(axis=0)
+    assert geometry.descan_origin == pytest.approx(middle)
+    expected = PIXELS // 2 + (positions - middle) @ descan.T
+    assert geometry.center + geometry.shifts(positions) == pytest.approx(expected, abs=0.15)
+
+
+def test_a_stated_descan_stands_where_none_is_measured():
+    field, descan = replace(SMALL, origin=(1e-6, 0.0)), np.array([[1e6, 0.0], [0.0, 1e6]])
+    middle = field.positions().mean(axis=0)
+    stated = DetectorGeometry((PIXELS // 2,) * 2, PIXEL, descan=descan, descan_origin=tuple(middle))
+    scan, pattern = moving_disk(field, descan)
+    found = calibrate(pattern, scan, Known(stated))
+    assert found.geometry.descan == pytest.approx(descan)
+    assert "stated (not measured: 480 positions, 0 left out; within its errors" in found.quantities["descan"].line()
+    wrong = calibrate(pattern, scan, Known(replace(stated, descan=descan * 1e4)))
+    assert not wrong.geometry.descan.any() and "DIFFERS" in wrong.comparisons["descan"].line()
+    line = ScanData(field, scan.center_of_mass[:24], scan.errors[:24])
+    along = calibrate(pattern, line, Known(stated))
+    assert along.geometry.descan == pytest.approx(descan) and "lie on a line" in along.quantities["descan"].note
+    assert along.geometry.descan_origin == pytest.approx(field.positions()[:24].mean(axis=0))
+    # Without a disk the stated centre is where the stated geometry has it in the middle of the scan.
+    away = replace(stated, descan=descan * 1e3, descan_origin=(0.0, 0.0))
+    blind = calibrate(np.zeros_like(pattern), scan, Known(away))
+    assert blind.geometry.center == pytest.approx(away.center + away.shifts(middle)[0])

@@ -23,7 +23,8 @@ def test_frames_become_events_and_frames_again(frames):
 
 
 @pytest.mark.parametrize(("given", "expected"), [
-    ("?", "u1"), ("i1", "i2"), (">u2", "u2"), ("i8", "f8"), ("u8", "f8"), ("f2", "f4"), (">f4", "f4"), ("g", "f8"), ("f8", "f8")])
+    ("?", "u1"), ("i1", "i2"), (">u2", "u2"), ("i8", "f8"), ("u8", "f8"), ("f2", "f4"), (">f4", "f4"), ("g", "f8"),
+    ("f8", "f8")])
 def test_every_real_type_has_a_native_one_that_holds_it(given, expected):
     frames = np.array([[[0, 1], [1, 0]]]).astype(given)
     assert native(frames).dtype == np.dtype(expected)
@@ -65,6 +66,15 @@ def test_angles_follow_centre_scale_and_distortion():
     assert y.shape == (4, 5)
     np.testing.assert_allclose([y[0, 0], x[0, 0]], [-1.5 * 2.2e-3, -2.0 * 2e-3 / 1.1])
     np.testing.assert_allclose(geometry.with_scale(1e-3).angles((4, 5))[0], y / 2)
+
+
+def test_shifts_are_none_at_the_descan_origin_and_linear_about_it():
+    descan = np.array([[1e9, 2e9], [0.0, -1e9]])
+    plain = DetectorGeometry((3.0, 4.0), 1e-3, descan=descan)
+    moved = DetectorGeometry((3.0, 4.0), 1e-3, descan=descan, descan_origin=(1e-6, 2e-6))
+    np.testing.assert_allclose(plain.shifts([[1e-9, 2e-9]]), [[5.0, -2.0]])
+    np.testing.assert_allclose(moved.shifts([[1e-6, 2e-6], [1e-6 + 1e-9, 2e-6 + 2e-9]]), [[0, 0], [5.0, -2.0]], atol=1e-6)
+    np.testing.assert_allclose(moved.with_scale(2e-3).shifts([1e-6, 2e-6]), [[0, 0]])
 
 
 def test_axes_in_radians_say_where_the_beam_is():

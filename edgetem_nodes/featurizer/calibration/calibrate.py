@@ -66,7 +66,7 @@ class Calibration:
     quantities : by the names of `UNITS`.
     disk, descan, rotation, detector_scale, scan_scale : the measurements themselves; None where there is none.
     comparisons : of measured quantities with stated ones, by name.
-    middle : (y, x) [m] of the scan: where the pattern lies at the centre.
+    middle : (y, x) [m] of the scan: where the pattern lies at the centre; (0, 0) without a scan.
     """
 
     quantities: dict[str, Quantity]
@@ -114,6 +114,9 @@ def calibrate(pattern: np.ndarray, scan: ScanData | None = None, known: Known | 
               noise: CountingNoise | None = None, frames: int = 1) -> Calibration:
     """Calibrate the detector; what the data do not tell is said, with the reason, and never made up.
 
+    The centre is that in the middle of the scan, the geometry's `descan_origin`. A descan within its errors is taken as none,
+    or as stated where the measurement agrees with what is stated.
+
     Parameters
     ----------
     pattern : (rows, columns), sum of counts of `frames` frames (`PatternSum`, or a sum over events).
@@ -122,10 +125,9 @@ def calibrate(pattern: np.ndarray, scan: ScanData | None = None, known: Known | 
     noise : of the counts.
     """
     known = known or Known()
-    measuring = _Measuring(known)
+    measuring = _Measuring(known, scan)
     disk = measuring.disk(pattern, mask, noise, frames)
     descan = measuring.descan(scan)
-    measuring.center(disk, descan, scan)
     scale = measuring.pixel_angle(pattern, disk, mask, noise)
     rotation = measuring.rotation(scan, disk)
     steps = measuring.scan_step(scan)
@@ -135,9 +137,9 @@ def calibrate(pattern: np.ndarray, scan: ScanData | None = None, known: Known | 
 class _Measuring:
     """Quantities as they are found; a stated one stands in for one that is not."""
 
-    def __init__(self, known: Known) -> None:
+    def __init__(self, known: Known, scan: ScanData | None) -> None:
         self.known, self.found, self.comparisons = known, {}, {}
-        self.middle = (0.0, 0.0)
+        self.middle = (0.0, 0.0) if scan is None else scan.middle
 
     def ordered(self) -> dict[str, Quantity]:
         return {name: self.found[name] for name in UNITS}
@@ -173,6 +175,7 @@ class _Measuring:
         except ValueError as error:
             self._missing(str(error), "center", "radius", "distortion")
             return None
+        self._enter("center", np.array(disk.center), disk.standard_errors[:2], "of the mean pattern, at the scan's middle")
         self._enter("radius", disk.radius, float(disk.standard_errors[2]))
         if disk.elliptical:
             self._enter("distortion", disk.distortion, disk.distortion_errors, f"axes 1:{disk.axis_ratio:.4f}")
@@ -188,21 +191,19 @@ class _Measuring:
         except ValueError as error:
             self._missing(str(error), "descan")
             return None
-        note, matrix = f"{descan.used} positions, {descan.left_out} left out", descan.matrix
-        if ((matrix / descan.matrix_errors)**2).sum() < _NO_DESCAN:
-            # Far from the scan's middle an insignificant slope would move the pattern off the detector.
-            matrix, note = np.zeros((2, 2)), note + "; within its errors, taken as none"
-        self._enter("descan", matrix, descan.matrix_errors, note)
-        return descan
+        note, matrix, stated = f"{descan.used} positions, {descan.left_out} left out", descan.matrix, self._stated("descan")
 
-    def center(self, disk: Disk | None, descan: Descan | None, scan: ScanData | None) -> None:
-        """The disk's centre in the summed pattern is that at the mean position."""
-        if disk is None:
-            return
-        if descan is not None:
-            seen = np.isfinite(scan.center_of_mass).all(axis=1)
-            self.middle = tuple(scan.positions[seen].mean(axis=0).tolist())
-        self._enter("center", np.array(disk.center), disk.standard_errors[:2], "of the mean pattern, at the scan's middle")
+        def within_errors(difference: np.ndarray) -> bool:
+            return bool(((difference / descan.matrix_errors)**2).sum() < _NO_DESCAN)
+
+        if not within_errors(matrix):
+            self._enter("descan", matrix, descan.matrix_errors, note)
+        elif stated is not None and stated.any() and within_errors(matrix - stated):
+            self._missing(f"{note}; within its errors, as is what is stated", "descan")
+        else:
+            # Carried to the field's corners, an insignificant slope would only add its errors.
+            self._enter("descan", np.zeros((2, 2)), descan.matrix_errors, f"{note}; within its errors, taken as none")
+        return descan
 
     def pixel_angle(self, pattern: np.ndarray, disk: Disk | None, mask: np.ndarray | None,
                     noise: CountingNoise | None) -> DetectorScale | None:

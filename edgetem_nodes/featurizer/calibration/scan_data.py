@@ -51,6 +51,14 @@ class ScanData:
         """(frames, 2), (y, x) [m]."""
         return self.field.positions(self.index)
 
+    @property
+    def middle(self) -> tuple[float, float]:
+        """Mean position (y, x) [m] of the frames that have a centre of mass, which are those that their sum shows."""
+        seen = np.isfinite(self.center_of_mass).all(axis=1)
+        if not seen.any():
+            return 0.0, 0.0
+        return tuple(self.positions[seen].mean(axis=0).tolist())
+
     def rows(self) -> slice:
         """The longest run of rows that are complete but for a tenth.
 
