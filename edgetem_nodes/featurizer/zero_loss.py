@@ -9,21 +9,33 @@ from edgetem_nodes.featurizer.features import CountingNoise, channels
 PEAK_REACH = 2
 """Channels on either side of the brightest one that give the position."""
 
-
 SIGNIFICANCE, CONTRAST = 5.0, 2.0
-"""A zero-loss peak, three channels about the brightest, stands so many standard errors, and so many times, above the darkest
-tenth of the channels around."""
+"""A zero-loss peak, three channels about the brightest, stands so many standard errors above the darkest two channels of either
+side, and is so many times as bright as the darkest tenth of the channels around."""
 
 
-def stands_out(counts: np.ndarray, gain: float) -> np.ndarray:
-    """Whether (rows,) the brightest place of counts (rows, channels) is a peak, and not the largest of noise or a slope's end."""
-    inside = np.maximum(counts, 0.0) / gain
-    three = inside[:, :-2] + inside[:, 1:-1] + inside[:, 2:]
-    brightest, dark = three.max(axis=1), 3 * np.quantile(inside, 0.1, axis=1)
-    return (brightest - dark > SIGNIFICANCE * np.sqrt(brightest + dark + 1)) & (brightest > CONTRAST * dark)
+def stands_out(counts: np.ndarray, gain: float, readout_noise: float = 0.0) -> np.ndarray:
+    """Whether (rows,) the brightest place of counts (rows, channels) is a peak, and not the largest of noise or a slope's end.
+
+    Parameters
+    ----------
+    gain : counts an electron. readout_noise : standard deviation of a channel [counts].
+    """
+    electrons = counts / gain
+    three = electrons[:, :-2] + electrons[:, 1:-1] + electrons[:, 2:]
+    place = three.argmax(axis=1)[:, None]
+    brightest = np.take_along_axis(three, place, axis=1)[:, 0]
+    # a slope, also a noisy one, has nothing darker on one side
+    two = electrons[:, :-1] + electrons[:, 1:]
+    left = np.minimum.accumulate(two, axis=1)
+    right = np.minimum.accumulate(two[:, ::-1], axis=1)[:, ::-1]
+    beside = 1.5 * np.maximum(np.take_along_axis(left, place, axis=1), np.take_along_axis(right, place + 1, axis=1))[:, 0]
+    dark = 3 * np.maximum(np.quantile(electrons, 0.1, axis=1), 0.0)
+    variance = np.maximum(brightest, 0) + np.maximum(beside, 0) + 1 + 6 * (readout_noise / gain)**2
+    return (brightest - beside > SIGNIFICANCE * np.sqrt(variance)) & (brightest > CONTRAST * dark)
 
 
-def no_zero_loss(counts: np.ndarray, energies: np.ndarray, end: float, gain: float) -> np.ndarray:
+def no_zero_loss(counts: np.ndarray, energies: np.ndarray, end: float, gain: float, readout_noise: float = 0.0) -> np.ndarray:
     """Whether (rows,) spectra (rows, channels) have no peak within `end` [eV] of no loss, by what lies within twice that."""
     near = np.flatnonzero(np.abs(energies) <= 2 * end)
     if len(near) < 5:
@@ -31,7 +43,7 @@ def no_zero_loss(counts: np.ndarray, energies: np.ndarray, end: float, gain: flo
         near.sort()
     inside = np.ascontiguousarray(counts[:, near])
     away = np.abs(energies[near][inside.argmax(axis=1)]) > max(end, abs(energies[1] - energies[0]))
-    return away | ~stands_out(inside, gain)
+    return away | ~stands_out(inside, gain, readout_noise)
 
 
 class ZeroLossPeak:
@@ -72,10 +84,12 @@ class ZeroLossPeak:
         normal[~solvable] = np.eye(3)
         inverse = np.linalg.inv(normal)
         _, slope, curvature = np.einsum("rij,rj->ri", inverse, right).T
-        found = stands_out(inside, self._noise.counts_per_electron)
+        found = stands_out(inside, self._noise.counts_per_electron, self._noise.readout_noise)
         found &= solvable & (curvature < 0) & (np.abs(slope) < -2 * curvature * PEAK_REACH)
         curvature = np.where(found, curvature, np.nan)
         top = -slope / (2 * curvature)
         gradient = np.stack([np.zeros_like(top), np.ones_like(top), 2 * top], axis=-1) / (2 * curvature)[:, None]
-        variance = self._noise.counts_per_electron * np.einsum("ri,rij,rj->r", gradient, inverse, gradient)
+        # of every channel's counts on the position, times those counts' variance
+        pull = np.einsum("ri,rij,jc->rc", gradient, inverse, powers)
+        variance = (pull**2 * (self._noise.counts_per_electron * peak + self._noise.readout_noise**2)).sum(axis=1)
         return brightest + top + self._origin, variance

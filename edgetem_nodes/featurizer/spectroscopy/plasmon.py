@@ -95,7 +95,8 @@ class PlasmonFit:
         usable = np.array([not failure for failure in failures], bool)
         counts = np.where(usable[:, None], np.nan_to_num(spectra), 0).astype(float)
         mark(failures, ~(counts[:, self.elastic].sum(axis=1) > 0), "there are no counts in the zero loss")
-        mark(failures, no_zero_loss(counts, self.energies, self._end, self.noise.counts_per_electron),
+        mark(failures, no_zero_loss(counts, self.energies, self._end, self.noise.counts_per_electron,
+                                    self.noise.readout_noise),
              f"there is no zero-loss peak within {self._end:g} eV of no loss")
         mark(failures, ~(counts[:, self.window].sum(axis=1) > 0), "there are no counts in the plasmon's window")
         values, errors = np.full((len(spectra), 3), np.nan), np.full((len(spectra), 3), np.nan)

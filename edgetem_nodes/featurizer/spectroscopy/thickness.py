@@ -61,7 +61,8 @@ class LogRatio:
         # Contiguous rows: then a row's sum does not depend on how many there are.
         elastic, lost = (np.compress(part, counts, axis=1).sum(axis=1) for part in (self.below, ~self.below))
         mark(failures, ~(elastic > 0), "there are no counts in the zero loss")
-        mark(failures, no_zero_loss(counts, self.energies, self.split, self.noise.counts_per_electron),
+        mark(failures, no_zero_loss(counts, self.energies, self.split, self.noise.counts_per_electron,
+                                    self.noise.readout_noise),
              f"there is no zero-loss peak within {self.split:g} eV of no loss")
         mark(failures, lost < -3 * np.sqrt(self.noise.variance(lost, int((~self.below).sum()))),
              "the losses hold fewer counts than none: the dark reference is wrong")
