@@ -15,6 +15,13 @@ BLOCK = 1 << 20
 """Counts that are worked on at once."""
 ROUNDS = 3
 """A spike hides its neighbours: after it is removed they are looked at again."""
+CROWDED = 0.05
+"""Part of the rows, and more than three of them, that are hit within `reach` channels: a feature of the specimen or of the camera,
+for spikes fall anywhere."""
+NARROW = 5.0
+"""What spectra have in common has a narrow peak where its maximum is so many times its median within 2 `reach` channels."""
+OWN_PEAK = 0.1
+"""What holds this part of a row's counts beside a narrow peak of the others is the row's own peak, displaced."""
 
 
 @dataclass(frozen=True)
@@ -26,12 +33,15 @@ class Despiked:
     spectra : (rows, channels) of the input's type.
     rows, channels : (spikes,) where they were.
     removed : (spikes,) counts that were taken away: adding them back restores the input.
+    doubtful : (channels, 2) row and channel of what looked like a spike and was left: too many rows have it, or it is a narrow
+        peak that lies elsewhere in other rows. Align spectra first where that is a zero loss.
     """
 
     spectra: np.ndarray
     rows: np.ndarray
     channels: np.ndarray
     removed: np.ndarray
+    doubtful: np.ndarray
 
 
 def remove_spikes(spectra: np.ndarray, noise: CountingNoise | None = None, *, reach: int = 5, false_alarms: float = 0.1,
@@ -41,7 +51,9 @@ def remove_spikes(spectra: np.ndarray, noise: CountingNoise | None = None, *, re
     Expected is the median of the channel's neighbours, each over what all rows have in common there, times that of the channel:
     edges and zero-loss peaks that spectra have in common are no spikes. A spike is a channel whose counts have, as Poisson
     counts of that expectation and twice its error, a probability that makes `false_alarms` in all spectra, and which no more
-    than `widest` channels in a row share: what is broader is a feature of the specimen.
+    than `widest` channels in a row share: what is broader is a feature of the specimen. So is what many rows have in nearly the
+    same place (`CROWDED`), and a narrow peak that in other rows lies a few channels off (`NARROW`, `OWN_PEAK`): these are left,
+    and told.
 
     Parameters
     ----------
@@ -65,9 +77,46 @@ def remove_spikes(spectra: np.ndarray, noise: CountingNoise | None = None, *, re
     step = max(1, BLOCK // spectra.shape[1])
     for first in range(0, len(clean), step):
         _clean(clean[first:first + step], common, probability, noise, reach, widest)
-    rows, channels = np.nonzero(clean != spectra)
+    hit = clean != spectra
+    few = len(spectra) < FEWEST_ROWS
+    doubtful = _most_of_all(spectra, clean, hit, reach) if few else (
+        _crowded(hit, reach) | _own_peaks(spectra, clean, hit, common, reach))
+    clean[doubtful] = spectra[doubtful]
+    rows, channels = np.nonzero(hit & ~doubtful)
     removed = spectra[rows, channels].astype(float) - clean[rows, channels].astype(float)
-    return Despiked(clean, rows, channels, removed)
+    return Despiked(clean, rows, channels, removed, np.argwhere(doubtful))
+
+
+def _most_of_all(spectra: np.ndarray, clean: np.ndarray, hit: np.ndarray, reach: int) -> np.ndarray:
+    """Which of the hit channels (rows, channels) hold, with those near, half of their spectrum: a narrow zero loss, not a spike."""
+    from scipy.ndimage import uniform_filter1d
+
+    whole = np.maximum(spectra.astype(float), 0).sum(axis=1, keepdims=True)
+    taken = uniform_filter1d(spectra.astype(float) - clean, 2 * reach + 1, axis=1, mode="constant") * (2 * reach + 1)
+    return hit & (taken > whole / 2)
+
+
+def _crowded(hit: np.ndarray, reach: int) -> np.ndarray:
+    """Which of the hit channels (rows, channels) lie where many rows are hit."""
+    from scipy.ndimage import maximum_filter1d
+
+    near = np.zeros(hit.shape[1])
+    for row in np.flatnonzero(hit.any(axis=1)):
+        near += maximum_filter1d(hit[row].astype(np.uint8), 2 * reach + 1, mode="constant")
+    crowded = (near > max(3, CROWDED * len(hit))).astype(np.uint8)
+    return hit & maximum_filter1d(crowded, 2 * reach + 1, mode="constant").astype(bool)
+
+
+def _own_peaks(spectra: np.ndarray, clean: np.ndarray, hit: np.ndarray, common: np.ndarray, reach: int) -> np.ndarray:
+    """Which of the hit channels (rows, channels) are a row's own narrow peak, which others have a few channels off."""
+    result = np.zeros_like(hit)
+    for row, channel in np.argwhere(hit):
+        about = slice(max(channel - 2 * reach, 0), channel + 2 * reach + 1)
+        if common[about].max() < NARROW * np.median(common[about]):
+            continue
+        whole, left = (np.maximum(one[row, about].astype(float), 0).sum() for one in (spectra, clean))
+        result[row, channel] = whole - left > OWN_PEAK * whole
+    return result
 
 
 def _clean(spectra: np.ndarray, common: np.ndarray, probability: float, noise: CountingNoise, reach: int, widest: int) -> None:
