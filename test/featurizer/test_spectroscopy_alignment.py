@@ -179,6 +179,86 @@ def test_broad_features_of_one_row_are_no_spikes():
     assert not ((found.rows == 20) & (found.channels >= 98) & (found.channels < 108)).any()
 
 
+@pytest.mark.parametrize("rows", [1, 3, 30, 100])
+@pytest.mark.parametrize("width", [0.6, 1.2, 2.0])
+@pytest.mark.parametrize("jitter", [0.5, 2.0])
+def test_undersampled_zero_losses_keep_their_counts(rows, width, jitter):
+    """Full width in channels, displaced by as many channels: what looks like a spike there is left, and told."""
+    rng = np.random.default_rng(9)
+    at = 60 + rng.uniform(-jitter, jitter, rows)
+    channel = np.arange(300) - at[:, None]
+    peak = np.exp(-4 * np.log(2) * (channel / width)**2)
+    expected = 1e5 * peak / peak.sum(axis=1, keepdims=True) + 40 * np.exp(-(channel - 80)**2 / 200) + 0.5
+    spectra = rng.poisson(expected)
+    result = remove_spikes(spectra)
+    assert result.removed.sum() < 1e-3 * spectra.sum()
+    if width == 0.6:
+        assert (np.abs(result.doubtful[:, 1] - at[result.doubtful[:, 0]]) < 2).all()
+        assert len(set(result.doubtful[:, 0])) > 0.9 * rows
+    # spikes elsewhere go as before
+    spectra[0, 200] += 500
+    after = remove_spikes(spectra)
+    assert (0, 200) in set(zip(after.rows, after.channels, strict=True))
+
+
+def test_what_many_rows_have_in_one_place_is_left_and_told():
+    rng = np.random.default_rng(10)
+    spectra = rng.poisson(50.0, (100, 200))
+    spectra[rng.choice(100, 20, replace=False), rng.integers(99, 102, 20)] += 400
+    spectra[7, 30] += 400
+    result = remove_spikes(spectra)
+    assert (7, 30) in set(zip(result.rows, result.channels, strict=True))
+    assert len(result.doubtful) == 20 and (np.abs(result.doubtful[:, 1] - 100) < 2).all()
+    assert (np.abs(result.channels - 100) > 5).all()
+
+
+@pytest.mark.parametrize("readout", [0.0, 4.0, 40.0])
+@pytest.mark.parametrize("fall", [1.0, 4.0, 30.0, np.inf])
+def test_neither_slopes_nor_noise_are_zero_losses(fall, readout):
+    rng = np.random.default_rng(11)
+    for level in (0.3, 3.0, 30.0, 300.0):
+        expected = level * np.exp(-np.clip((ENERGIES + 3) / fall, 0, None)) * np.ones((300, 1))
+        spectra = rng.poisson(expected) + rng.normal(0, readout, expected.shape)
+        found = zero_loss_shifts(spectra, ENERGIES, 3.0, CountingNoise(1.0, readout))
+        assert np.mean([not failure for failure in found.failures]) < 0.01
+
+
+@pytest.mark.parametrize(("width", "electrons", "least"), [
+    (1.5, 60, 0.95), (3.0, 60, 0.95), (7.0, 120, 0.95), (20.0, 400, 0.95), (3.0, 1e5, 1.0), (20.0, 1e5, 1.0)])
+def test_few_electrons_show_a_zero_loss(width, electrons, least):
+    """A Gaussian of this full width in channels; its mean, were the shape known, would have an error of sigma / sqrt(n)."""
+    rng = np.random.default_rng(12)
+    truth = rng.uniform(-10, 10, 500)
+    peak = np.exp(-4 * np.log(2) * ((np.arange(400) - 100 - truth[:, None]) / width)**2)
+    spectra = rng.poisson(electrons * peak / peak.sum(axis=1, keepdims=True) + 0.02)
+    found = zero_loss_shifts(spectra, ENERGIES, 3.0)
+    good = np.array([not failure for failure in found.failures])
+    assert good.mean() >= least
+    off = (found.channels - truth)[good]
+    assert 0.8 < (off / found.standard_errors[good]).std() < 1.25
+    assert np.sqrt((off**2).mean()) < 1.6 * width / 2.3548 / np.sqrt(electrons)
+
+
+def test_a_zero_loss_within_a_channel_has_the_error_of_a_channel():
+    rng = np.random.default_rng(14)
+    truth = rng.uniform(-10, 10, 500)
+    peak = np.exp(-4 * np.log(2) * ((np.arange(400) - 100 - truth[:, None]) / 0.8)**2)
+    found = zero_loss_shifts(rng.poisson(1e4 * peak + 0.02), ENERGIES, 3.0)
+    good = np.isfinite(found.channels)
+    assert good.mean() > 0.5
+    assert ((found.channels - truth) / found.standard_errors)[good].std() < 1.2
+
+
+def test_readout_noise_is_in_the_errors_of_zero_losses():
+    rng = np.random.default_rng(13)
+    truth = rng.uniform(-1.5, 1.5, 600)
+    expected = low_loss(truth, 2e4)
+    found = zero_loss_shifts(rng.poisson(expected) + rng.normal(0, 60.0, expected.shape), ENERGIES, 3.0, CountingNoise(1.0, 60.0))
+    good = np.array([not failure for failure in found.failures])
+    assert good.mean() > 0.99
+    assert 0.85 < ((found.channels - truth / 0.1) / found.standard_errors)[good].std() < 1.2
+
+
 def test_bad_input_of_spike_removal_is_refused():
     with pytest.raises(ValueError, match="not finite"):
         remove_spikes(np.full((3, 40), np.nan))
