@@ -71,8 +71,8 @@ class ZeroLossPeak:
     def shift(self, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Position of the peak less that of no loss, (rows,) [channels], and its variance; NaN without a peak.
 
-        The maximum of a parabola through the logarithms of the counts, weighted with the counts: exact for a Gaussian. Of a peak
-        that is wider than some five channels, neighbouring channels are summed first, lest noise chooses the brightest.
+        The maximum of a parabola through the logarithms of the counts, weighted with the counts: exact for a Gaussian. Channels
+        of a peak that is wider than some five are summed first, lest noise chooses the brightest.
 
         Parameters
         ----------

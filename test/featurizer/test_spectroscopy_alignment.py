@@ -253,7 +253,8 @@ def test_readout_noise_is_in_the_errors_of_zero_losses():
     rng = np.random.default_rng(13)
     truth = rng.uniform(-1.5, 1.5, 600)
     expected = low_loss(truth, 2e4)
-    found = zero_loss_shifts(rng.poisson(expected) + rng.normal(0, 60.0, expected.shape), ENERGIES, 3.0, CountingNoise(1.0, 60.0))
+    spectra = rng.poisson(expected) + rng.normal(0, 60.0, expected.shape)
+    found = zero_loss_shifts(spectra, ENERGIES, 3.0, CountingNoise(1.0, 60.0))
     good = np.array([not failure for failure in found.failures])
     assert good.mean() > 0.99
     assert 0.85 < ((found.channels - truth / 0.1) / found.standard_errors)[good].std() < 1.2

@@ -88,6 +88,47 @@ def test_net_counts_of_lines_are_unbiased_and_their_errors_cover():
         assert np.sqrt((net.standard_errors**2).mean()) == pytest.approx(net.counts.std(), rel=0.06)
 
 
+@pytest.mark.parametrize(("line", "hidden"), [
+    ("Ni_Ka", "Co_Kb"), ("Cu_Ka", "Ni_Kb"), ("Zn_Ka", "Cu_Kb"), ("K_Ka", "Ar_Kb"), ("Mo_Ka", "Zr_Kb"), ("Br_Ka", "As_Kb"),
+    ("Se_Ka", "Ge_Kb"), ("Mo_La", "S_Ka"), ("Ti_Ka", "Ba_La")])
+def test_flanks_of_weak_lines_are_refused(line, hidden):
+    axis = 10.0 * np.arange(2000)
+    with pytest.raises(ValueError, match=f"% of {hidden}"):
+        ElementWindows([line], axis, present=(hidden.split("_")[0],))
+    ElementWindows([line], axis)
+
+
+@pytest.mark.parametrize("element", ["Fe", "Ni", "Cu", "Pt"])
+def test_what_is_not_there_is_not_counted(element):
+    """A million counts of every line of an element: less than one in a hundred in any line of others that is accepted."""
+    accepted = 0
+    for line in ("C_Ka", "O_Ka", "Si_Ka", "Ti_Ka", "Cr_Ka", "Mn_Ka", "Fe_Ka", "Co_Ka", "Ni_Ka", "Cu_Ka", "Zn_Ka", "Au_La",
+                 "Mo_La"):
+        if line.startswith(element):
+            continue
+        try:
+            windows = ElementWindows([line], XRAY, present=(element,))
+        except ValueError:
+            continue
+        accepted += 1
+        for other in line_energies():
+            if other.split("_")[0] == element and 100 < line_energy(other) < 11000:
+                assert abs(windows(xrays({other: 1e6}, 0.0)[None])[line].counts[0]) < 1.1e4
+    assert accepted >= 8
+
+
+def test_share_of_a_line_that_is_counted():
+    """98.14 % of a Gaussian lie within one full width on either side; side windows take off what reaches them."""
+    whole = ElementWindows(["Fe_Ka", "Pt_La"], XRAY, background=False)
+    net = ElementWindows(["Fe_Ka", "Pt_La"], XRAY)
+    for line in ("Fe_Ka", "Pt_La"):
+        assert whole.shares[line] == pytest.approx(0.9814, abs=0.005)
+        counts = net(xrays({line: 1e6}, 0.0)[None])[line].counts[0]
+        assert net.shares[line] == pytest.approx(counts / 1e6, abs=2e-3)
+    # channels of 10 eV; by hand for Fe
+    assert net.shares["Fe_Ka"] == pytest.approx(0.979, abs=0.001)
+
+
 def test_side_windows_keep_clear_of_the_lines_of_what_is_present():
     windows = ElementWindows(["Fe_Ka"], XRAY, present=("Cr", "Co"))
     first, last = windows.windows["Fe_Ka"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,8 +14,10 @@ from edgetem_nodes.featurizer.spectroscopy.xray_lines import line_energies, line
 
 MANGANESE = 5895.0
 """[eV] of Mn K-alpha, where the resolution of a detector is stated."""
-LARGEST_SHARE = 0.02
-"""Of another element's line that may lie in a window."""
+LARGEST_SHARE = 0.01
+"""Of any line of another element that may be counted, or taken off by side windows."""
+CLEAR = 1.25
+"""Widths that side windows keep away from lines: 0.16 % of a line lies farther off, on each side."""
 FARTHEST_SIDE = 6.0
 """A side window lies within this many widths of its line."""
 
@@ -51,8 +52,8 @@ class ElementWindows:
     """Net counts of X-ray lines, above a background linear between two side windows.
 
     A window is `widths` times as wide as the line. Its side windows, one line width each, are the nearest that keep clear of
-    all lines of the elements that are present; where there is but one, the background is constant, and where there is none,
-    nothing is taken off.
+    all lines of the elements that are present, as far as `line_energies` knows them; where there is but one, the background is
+    constant, and where there is none, nothing is taken off.
 
     Parameters
     ----------
@@ -63,10 +64,12 @@ class ElementWindows:
     Attributes
     ----------
     windows : by line, first and last energy [eV]. sides : by line, two or four energies [eV], or none.
+    shares : by line, part of its Gaussian that is counted: what lies in the window less what the side windows take off.
 
     Raises
     ------
-    ValueError : a line is not known or not on the axis; or a line of another element that is present lies in its window.
+    ValueError : a line is not known or not on the axis; or more than `LARGEST_SHARE` of a line, weak ones too, of another
+        element that is present would be counted or taken off.
     """
 
     def __init__(self, lines: list[str], energies: np.ndarray, *, resolution: float = 130.0, widths: float = 2.0,
@@ -80,35 +83,45 @@ class ElementWindows:
             raise ValueError(f"elements {', '.join(sorted(unknown))} are not known: they are Be to U")
         axis = energy_axis(self.energies, "energy")
         low, high = self.energies.min(), self.energies.max()
-        others = {name: energy for name, energy in line_energies().items()
-                  if name.split("_")[0] in elements and low <= energy <= high}
-        self.windows, self.sides, self._measured = {}, {}, {}
+        # lines beyond the axis, too: their flanks may reach it
+        others = {name: energy for name, energy in line_energies().items() if name.split("_")[0] in elements}
+        self.windows, self.sides, self.shares, self._measured = {}, {}, {}, {}
         for line in lines:
             energy = line_energy(line)
             half = widths * line_width(energy, resolution) / 2
             if not low <= energy - half < energy + half <= high:
                 raise ValueError(f"{line} at {energy:g} eV, with its window of {2 * half:g} eV, is not on the energy axis, "
                                  f"{low:g} to {high:g} eV: take another family of the element")
-            hidden = [name for name, other in others.items()
-                      if name.split("_")[0] != line.split("_")[0] and self._inside(other, energy, half) > LARGEST_SHARE]
-            if hidden:
-                raise ValueError(f"more than {LARGEST_SHARE:.0%} of {', '.join(hidden)} lies in the window of {line}: take another "
-                                 "family or narrower windows, or a fit of all lines")
             self.windows[line] = [energy - half, energy + half]
             self.sides[line] = self._sides(energy, half, others) if background else []
             settings = EdsWindow([edge / 1e3 for edge in self.windows[line]], [edge / 1e3 for edge in self.sides[line]])
             self._measured[line] = EdsWindowScalarizer(settings, self.noise, (axis,))
+            counted = self._counted(EdsWindowScalarizer(settings, CountingNoise(), (axis,)), others | {line: energy})
+            self.shares[line] = counted[line]
+            hidden = [f"{share:.1%} of {name}" for name, share in counted.items()
+                      if name.split("_")[0] != line.split("_")[0] and abs(share) > LARGEST_SHARE]
+            if hidden:
+                raise ValueError(f"{', '.join(hidden)} lies in the window of {line} (negative: in its side windows), more than "
+                                 f"{LARGEST_SHARE:.0%}: take another family or narrower windows, or a fit of all lines")
 
-    def _inside(self, other: float, energy: float, half: float) -> float:
-        """Share of a line at `other` in the window of +- `half` about `energy` [eV]."""
-        scale = line_width(other, self.resolution) / math.sqrt(4 * math.log(2))
-        return (math.erf((energy + half - other) / scale) - math.erf((energy - half - other) / scale)) / 2
+    def _counted(self, measured: EdsWindowScalarizer, lines: dict[str, float]) -> dict[str, float]:
+        """Part of every line, a Gaussian at its energy [eV], that windows count, which is linear in the spectrum."""
+        from scipy.special import erf
+
+        step = abs(self.energies[1] - self.energies[0])
+        shares = {}
+        for name, energy in lines.items():
+            scale = line_width(energy, self.resolution) / np.sqrt(4 * np.log(2))
+            above, below = ((self.energies + sign * step / 2 - energy) / scale for sign in (1, -1))
+            shares[name] = float(measured((erf(above) - erf(below))[None] / 2).values[0, 0])
+        return shares
 
     def _sides(self, energy: float, half: float, others: dict[str, float]) -> list[float]:
         """Side windows of the line at `energy` with a window of +- `half` [eV]: two or four energies, or none."""
         width = line_width(energy, self.resolution)
-        clear = [(other - line_width(other, self.resolution), other + line_width(other, self.resolution))
-                 for other in others.values() if other != energy]
+        clear = [(other - CLEAR * line_width(other, self.resolution), other + CLEAR * line_width(other, self.resolution))
+                 for other in others.values()]
+        half = max(half, CLEAR * width)
         clear.append((energy - half, energy + half))
         step = abs(self.energies[1] - self.energies[0])
         sides: list[float] = []

@@ -17,7 +17,8 @@ class Thickness:
 
     Attributes
     ----------
-    mean_free_paths, standard_errors : (rows,); the error is that of counting alone.
+    mean_free_paths, standard_errors : (rows,); the error is that of counting alone. Where there are no losses, noise about a
+        subtracted dark reference makes it negative as often as positive; beyond three errors that is a failure.
     elastic : (rows,) counts of the zero loss.
     failures : (rows,) why there is none; empty where there is.
     """
@@ -53,7 +54,7 @@ class LogRatio:
         self.below, self.energies, self.split = energies < split_eV, energies, float(split_eV)
 
     def __call__(self, spectra: np.ndarray) -> Thickness:
-        """Of spectra (rows, channels); failures: values not finite or saturated, no zero-loss peak, losses below zero."""
+        """Of spectra (rows, channels); failures: not finite, saturated, no zero-loss peak, losses three errors below zero."""
         spectra = rows_of(spectra, self.length)
         failures = self.noise.failures(spectra)
         usable = np.array([not failure for failure in failures], bool)[:, None]
