@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgetem_nodes.featurizer.patterns.counting import ElectronCounter, corrected, mean_loss
+from edgetem_nodes.featurizer.patterns.counting import ElectronCounter, corrected, corrected_error, mean_loss
 from edgetem_nodes.featurizer.patterns.events import Events
 from edgetem_nodes.physics import counting
 from edgetem_nodes.physics.cameras import make_camera
@@ -217,9 +217,12 @@ def test_result_does_not_depend_on_blocks_threads_or_type(cameras):
     parts = [counter(frames[first:first + 7]) for first in range(0, 30, 7)]
     assert np.array_equal(np.concatenate([part.events.pixels for part in parts]), whole.events.pixels)
     for other in (ElectronCounter(counter.learned, threads=3)(frames), counter(frames.astype(np.float32)),
-                  counter(frames.astype(np.int32)), counter(frames.astype(">u2"))):
+                  counter(frames.astype(np.int32)), counter(frames.astype(">u2")),
+                  counter(frames.astype(np.longdouble)), counter.found(frames.astype(">f8"))):
         assert np.array_equal(other.events.pixels, whole.events.pixels)
         assert np.array_equal(other.events.starts, whole.events.starts)
+    half = frames.astype(np.float16)
+    assert np.array_equal(counter(half).events.pixels, counter(half.astype(float)).events.pixels)
 
 
 def test_plain_numpy_finds_the_same_maxima(cameras):
@@ -233,6 +236,42 @@ def test_plain_numpy_finds_the_same_maxima(cameras):
         peak = (value == maximum_filter(value, 3, mode="constant", cval=-np.inf)) & (value > known.threshold)
         peak &= value <= known.xray_threshold
         assert np.array_equal(counter(frame[None]).events.pixels, np.flatnonzero(peak))
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.longdouble])
+def test_a_counter_learns_from_any_floating_type(dtype):
+    rng = np.random.default_rng(20)
+    frames = (100 * rng.poisson(0.01, (40, 64, 64)) + rng.normal(0, 1, (40, 64, 64))).astype(dtype)
+    ours, theirs = (ElectronCounter.learn(one, np.zeros((64, 64)), sigmas=6.0).learned
+                    for one in (frames, frames.astype(float)))
+    assert ours.electrons == theirs.electrons > 1000
+
+
+def test_error_of_a_corrected_dose_is_that_of_a_monte_carlo():
+    rng = np.random.default_rng(21)
+    counted, area = 0.05 + 3e-4 * rng.normal(size=100_000), 11.0 + 0.4 * rng.normal(size=100_000)
+    spread = np.array([corrected(n, a) for n, a in zip(counted[:20_000], area, strict=False)]).std()
+    assert corrected_error(0.05, 3e-4, 11.0, 0.4) == pytest.approx(spread, rel=0.03)
+    assert corrected_error(0.05, 3e-4, 11.0, np.inf) == np.inf
+    assert corrected_error(0.0, 1e-5, 9.0, np.inf) == pytest.approx(1e-5)
+    assert np.isnan(corrected_error(0.12, 1e-4, 9.0, 0.3))
+
+
+def test_small_samples_say_how_little_they_know():
+    """Samples of some 300 electrons that light one pixel each, for which the area is 9: what they make of a dose of 0.03."""
+    pulls = []
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+
+        def frames(rate: float, count: int) -> np.ndarray:
+            return 100.0 * rng.poisson(rate, (count, 64, 64)) + rng.normal(0, 1, (count, 64, 64))
+
+        known = ElectronCounter.learn(frames(0.00125, 60), np.zeros((64, 64)), sigmas=6.0, xray_sigmas=1e6).learned
+        assert 200 < known.electrons < 400
+        counted = (1 - np.exp(-9 * 0.03)) / 9
+        error = corrected_error(counted, 0.0, known.coincidence_area, known.coincidence_area_error)
+        pulls.append((corrected(counted, known.coincidence_area) - 0.03) / error)
+    assert np.sqrt(np.mean(np.square(pulls))) < 1.2
 
 
 def test_dark_reference_from_the_sample_serves_as_well():
@@ -271,12 +310,13 @@ def test_xrays_and_saturated_pixels_are_told_and_not_counted(cameras):
     assert not after.events.frames()[1, 63:66, 63:66].any()
 
 
-def test_empty_frames_and_values_that_are_no_numbers(cameras):
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_empty_frames_and_values_that_are_no_numbers(cameras, bad):
     camera, counter = cameras["active_pixel", 300e3]
     frames = camera.frames(even(0.003), 4, 14).astype(np.float32)
     clean = counter(frames)
     frames[1] = counter.learned.dark
-    frames[2, 5, 5] = np.nan
+    frames[2, 5, 5] = bad
     counted = counter(frames)
     numbers = np.diff(counted.events.starts)
     assert numbers[1] == numbers[2] == 0
@@ -339,6 +379,7 @@ def test_the_example_of_the_page_runs():
         exec(compile(code, "counting.md", "exec"), names)  # noqa: S102  (our own page)
     assert names["counted"].events.shape == (128, 128)
     assert names["dose"] == pytest.approx(0.003, rel=0.05)
+    assert 0 < names["error"] < 0.02 * names["dose"]
 
 
 def test_events_feed_what_takes_events(cameras):

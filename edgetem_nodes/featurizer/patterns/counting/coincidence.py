@@ -22,6 +22,26 @@ def corrected(counted: np.ndarray, area: float) -> np.ndarray:
         return np.where(free > 0, -np.log(np.where(free > 0, free, np.nan)) / area, np.nan)
 
 
+def corrected_error(counted: np.ndarray, counted_error: np.ndarray, area: float, area_error: float) -> np.ndarray:
+    """Standard error of `corrected`, first order, from those of the counted maxima and of the area; NaN where that is.
+
+    r = -ln(1 - a n) / a has the derivatives 1 / (1 - a n) by n and (n / (1 - a n) - r) / a by a. The area's error is common to
+    all that one sample's area has corrected: it is not averaged away. Infinite where the area is not known (a sample too
+    sparse), unless nothing was counted.
+
+    Parameters
+    ----------
+    counted, counted_error : a pixel and frame, of any shape; from counting, sqrt(counted / (pixels * frames)) or a little less.
+    area, area_error : [pixel], `Learned.coincidence_area` and its error.
+    """
+    counted, rate = np.asarray(counted, float), corrected(counted, area)
+    with np.errstate(all="ignore"):
+        factor = 1 / (1 - area * counted)
+        by_area = (counted * factor - rate) / area
+        error = np.hypot(factor * counted_error, np.where(by_area > 0, by_area * area_error, 0))
+        return np.where(np.isfinite(rate), error, np.nan)
+
+
 def rate_at_loss(loss: float, area: float) -> float:
     """Electrons a pixel and frame of which coincidence hides the part `loss`, 0 < loss < 1. area : see `corrected`."""
     from scipy.optimize import brentq

@@ -139,6 +139,7 @@ class ElectronCounter:
 
     def found(self, frames: np.ndarray) -> Counted:
         """As `__call__`, whatever the coincidence loss."""
+        frames = _checked(frames, "frames")
         shares = min(self.threads, max(len(frames), 1))
         edges = np.linspace(0, len(frames), shares + 1).astype(int)
         parts = [frames[first:last] for first, last in zip(edges[:-1], edges[1:], strict=True)]
@@ -150,7 +151,8 @@ class ElectronCounter:
         numbers = np.concatenate([part[0] for part in done])
         pixels, heights = (np.concatenate([part[i] for part in done]) for i in (1, 2))
         notes = np.concatenate([part[3] for part in done])
-        failures = [f"{wrong} of the {frames[0].size} pixels are not numbers" if wrong else "" for wrong in notes[:, 2]]
+        failures = [f"{wrong} of the {frames[0].size} pixels are not numbers or not finite" if wrong else ""
+                    for wrong in notes[:, 2]]
         if notes[:, 2].any():
             kept = np.repeat(notes[:, 2] == 0, numbers)
             pixels, heights, numbers = pixels[kept], heights[kept], np.where(notes[:, 2] == 0, numbers, 0)
@@ -170,13 +172,14 @@ class ElectronCounter:
         from edgetem_nodes.featurizer.patterns.counting.kernels import find_electrons
 
         known, level = self.learned, self._level(frames.dtype)
+        least = np.finfo(frames.dtype).min if frames.dtype.kind == "f" else None
         room = max(ROOM, frames[:1].size // 4 + sum(frames.shape[1:]) + 8)
         pixels, values = np.empty(room, np.uint32), np.empty(room, np.float32)
         notes = np.zeros((len(frames), 3), np.int64)
         numbers, kept, done = np.zeros(len(frames), np.int64), [], 0
         while done < len(frames):
             starts = np.zeros(len(frames) - done + 1, np.int64)
-            more = find_electrons(frames[done:], level, known.dark.ravel(), known.inverse_gain.ravel(),
+            more = find_electrons(frames[done:], level, least, known.dark.ravel(), known.inverse_gain.ravel(),
                                   np.float32(known.threshold), np.float32(known.xray_threshold),
                                   self._saturation(frames.dtype), self.subpixels, pixels, values, starts, notes[done:])
             numbers[done:done + more] = np.diff(starts[:more + 1])
@@ -211,6 +214,9 @@ def _checked(frames: np.ndarray, name: str) -> np.ndarray:
     frames = np.ascontiguousarray(frames)
     if frames.ndim != 3 or frames.dtype.kind not in "uif":
         raise ValueError(f"{name} of shape {frames.shape} and type {frames.dtype} are not real numbers (frames, rows, columns)")
+    if frames.dtype.kind == "f" and frames.dtype.itemsize not in (4, 8):
+        # half and extended precision, which compiled loops do not know
+        return frames.astype(np.float32 if frames.dtype.itemsize < 4 else np.float64)
     return frames if frames.dtype.isnative else frames.astype(frames.dtype.newbyteorder("="))
 
 

@@ -10,14 +10,18 @@ WORD = 8
 
 
 @njit(cache=True, nogil=True)
-def _mark(flat, level, marks):
+def _mark(flat, level, least, marks):
     """1 where a pixel is above its level, or no number; a loop of its own, so that the processor's vectors do it."""
     for pixel in range(len(level)):
-        marks[pixel] = not (flat[pixel] <= level[pixel])
+        if least is None:
+            marks[pixel] = not (flat[pixel] <= level[pixel])
+        else:
+            marks[pixel] = not (flat[pixel] <= level[pixel] and flat[pixel] >= least)
 
 
 @njit(cache=True, nogil=True)
-def find_electrons(frames, level, dark, inverse_gain, lowest, highest, saturation, subpixels, pixels, values, starts, notes):
+def find_electrons(frames, level, least, dark, inverse_gain, lowest, highest, saturation, subpixels, pixels, values, starts,
+                   notes):
     """Local maxima of frames above a threshold: one electron each.
 
     A pixel is a maximum where it is greater than its four neighbours above and to the left, and not less than the four
@@ -27,13 +31,14 @@ def find_electrons(frames, level, dark, inverse_gain, lowest, highest, saturatio
     ----------
     frames : (frames, rows, columns) as the camera gave them.
     level : (rows * columns,) of the frames' type; a pixel at or below it is no electron.
+    least : least finite number of a floating type; None for integers.
     dark, inverse_gain : (rows * columns,) float32; inverse_gain 0 leaves a pixel out.
     lowest, highest : corrected values that are an electron lie above `lowest` and not above `highest`.
     saturation : raw value from which on a pixel is saturated.
     subpixels : parts of a pixel along each axis; above 1 electrons are placed by the centroid of 3 x 3 pixels.
     pixels, values : filled with the place, and the corrected value, of every electron, (room,) uint32 and float32.
     starts : (frames + 1,) int64, filled.
-    notes : (frames, 3) int64, filled: maxima above `highest`, saturated pixels, values that are not a number.
+    notes : (frames, 3) int64, filled: maxima above `highest`, saturated pixels, values that are not a finite number.
 
     Returns
     -------
@@ -51,7 +56,7 @@ def find_electrons(frames, level, dark, inverse_gain, lowest, highest, saturatio
             return index
         flat = frames[index].reshape(size)
         high, saturated, wrong = 0, 0, 0
-        _mark(flat, level, marks)
+        _mark(flat, level, least, marks)
         for word in range(len(words)):
             if words[word] == 0:
                 continue
@@ -59,7 +64,7 @@ def find_electrons(frames, level, dark, inverse_gain, lowest, highest, saturatio
                 if marks[pixel] == 0:
                     continue
                 raw = np.float32(flat[pixel])
-                if raw != raw:
+                if not np.isfinite(raw):
                     wrong += 1
                     continue
                 saturated += raw >= saturation
