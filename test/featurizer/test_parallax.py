@@ -148,3 +148,26 @@ def test_noise_alone_is_refused(defocused):
     noise = parallax(np.random.default_rng(4).poisson(flat).astype(np.uint16), field, geometry)
     with pytest.raises(ValueError, match="shows no object between defocus -30 and 30 nm"):
         noise.fit(RANGE)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_a_falling_axis_gives_the_picture_mirrored(defocused, counted, found, axis):
+    _, _, field, geometry = defocused
+    origin, step = list(field.origin), list(field.step)
+    origin[axis], step[axis] = field.origin[axis] + 31 * field.step[axis], -field.step[axis]
+    frames = np.flip(counted.reshape(32, 32, 32, 32), axis).reshape(counted.shape)
+    falling = parallax(frames, ScanField(tuple(origin), tuple(step), field.shape), geometry)
+    assert falling.fit(RANGE).aberrations["defocus"] == pytest.approx(found.aberrations["defocus"], rel=1e-3)
+    rising = parallax(counted, field, geometry).phase(found)
+    difference = np.abs(np.fft.fft2(falling.phase(found) - np.flip(rising, axis)))
+    # The highest frequency of an even raster may be taken for either sign.
+    difference[16], difference[:, 16] = 0, 0
+    assert difference.max() < 1e-5 * np.abs(np.fft.fft2(rising)).max()
+
+
+def test_a_wrong_disk_is_cautioned(defocused, counted, found):
+    _, _, field, geometry = defocused
+    for wrong, caution in ((geometry, ""), (replace(geometry, center=(17.0, 16.0)), "off the stated centre")):
+        disk = parallax(counted, field, wrong)
+        disk.image(found)
+        assert bool(caution) == bool(disk.caution) and caution in disk.caution

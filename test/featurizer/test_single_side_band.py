@@ -331,15 +331,113 @@ def test_aberrations_that_leave_nothing_are_refused(counted, defocus):
         reconstructed(frames, field, geometry, {"defocus": defocus})
 
 
+def test_coma_in_the_wrong_unit_is_refused_and_a_large_defocus_cautioned(counted):
+    frames, field, geometry = counted
+    for aberrations in ({"coma": 150.0}, {"spherical_aberration": 1.2}):
+        with pytest.raises(ValueError, match="averaged away"):
+            SingleSideBand(field, frames.shape[1:], geometry, HIGH_TENSION, aberrations)
+    band = SingleSideBand(field, frames.shape[1:], geometry, HIGH_TENSION, {"defocus": 30e-9})
+    band.add(0, frames)
+    band.image()
+    assert "of the frequencies are lost" in band.caution
+
+
+def test_a_high_tension_in_kilovolts_is_noticed(counted):
+    frames, field, geometry = counted
+    with pytest.raises(ValueError, match="no frequency .* check high tension"):
+        SingleSideBand(field, frames.shape[1:], geometry, HIGH_TENSION / 1e3)
+    band = SingleSideBand(replace(field, shape=(160, 160)), frames.shape[1:], geometry, HIGH_TENSION / 1e3)
+    band.add(0, np.tile(frames[:160], (160, 1, 1)))
+    band.image()
+    assert "of the raster's frequencies lie within" in band.caution
+
+
 def test_rows_left_out_and_empty_frames_are_a_sparse_scan(counted):
     frames, field, geometry = counted
-    rows, columns = field.shape
+    index = np.arange(len(frames)).reshape(field.shape)
+    for rows, message in ((slice(0, None, 2), "16 of the 31 rows from 0 to 30"), ([0, 31], "2 of the 32 rows"),
+                          ([0, 2], "2 of the 3 rows"), (np.arange(32) % 4 > 0, "both neighbours in their column")):
+        chosen = index[rows].ravel()
+        band = SingleSideBand(field, frames.shape[-2:], geometry, HIGH_TENSION)
+        band.add(chosen, frames[chosen])
+        with pytest.raises(ValueError, match=message + ".*sparse scan"):
+            band.image()
+    rng = np.random.default_rng(0)
+    for empty in (rng.random(len(frames)) < 0.8, np.arange(len(frames)) % 2 == 0):
+        with pytest.raises(ValueError, match="sparse scan"):
+            reconstructed(np.where(empty[:, None, None], 0, frames), field, geometry)
+
+
+def test_a_scan_in_progress_is_imaged_from_its_first_row_on(counted):
+    frames, field, geometry = counted
     band = SingleSideBand(field, frames.shape[-2:], geometry, HIGH_TENSION)
-    index = np.arange(rows * columns).reshape(rows, columns)[::2].ravel()
-    band.add(index, frames[index])
-    with pytest.raises(ValueError, match="both neighbours in their column"):
-        band.image()
-    empty = frames.copy()
-    empty[np.random.default_rng(0).random(len(empty)) < 0.8] = 0
-    with pytest.raises(ValueError, match="sparse scan"):
-        reconstructed(empty, field, geometry)
+    for first in range(0, len(frames), 7):
+        band.add(first, frames[first:first + 7])
+        assert np.isfinite(band.phase()).sum() == min(first + 7, len(frames))
+
+
+@pytest.fixture(scope="module")
+def dosed(weak):
+    """Counts of 200 electrons a frame."""
+    _, patterns, field, geometry = weak
+    return np.random.default_rng(8).poisson(200 * patterns).astype(np.float32), field, geometry
+
+
+def caution_of(frames, field, geometry, **settings):
+    band = SingleSideBand(field, frames.shape[-2:], geometry, HIGH_TENSION, **settings)
+    band.add(0, frames)
+    band.image()
+    return band.caution
+
+
+def test_the_right_disk_needs_no_caution_nor_does_a_hot_pixel_beyond_it(dosed, counted):
+    for frames, field, geometry in (dosed, counted):
+        assert caution_of(frames, field, geometry) == ""
+        for column in (24, 26, 28):
+            hot = frames.copy()
+            hot[:, 16, column] = 2000
+            assert caution_of(hot, field, geometry) == ""
+
+
+def test_a_disk_off_its_stated_centre_is_cautioned(dosed):
+    """The electrons say by how much, (y, x), from the stated centre to theirs."""
+    frames, field, geometry = dosed
+    for down, right in ((0.8, 0.0), (-0.5, 0.6)):
+        wrong = replace(geometry, center=(geometry.center[0] - down, geometry.center[1] - right))
+        caution = caution_of(frames, field, wrong)
+        told = [float(number) for number in caution.split("about (")[1].split(")")[0].split(", ")]
+        np.testing.assert_allclose(told, (down, right), atol=0.15)
+        assert "off the stated centre: calibrate the disk" in caution and "radius" not in caution
+        assert caution_of(Events.of(frames), field, wrong) == caution
+
+
+@pytest.mark.parametrize("factor", [0.8, 0.9, 1.1])
+def test_a_wrong_convergence_angle_is_cautioned(dosed, factor):
+    frames, field, geometry = dosed
+    field = replace(field, step=tuple(0.9 * step for step in field.step))
+    caution = caution_of(frames, field, replace(geometry, semi_convergence_angle=factor * ANGLE))
+    told = float(caution.split("radius is about ")[1].split()[0]) * 1e-3
+    assert told == pytest.approx(ANGLE, rel=0.06)
+
+
+def test_a_dark_offset_is_cautioned(dosed):
+    frames, field, geometry = dosed
+    inside = 200 / (np.pi * (ANGLE / geometry.pixel_angle) ** 2)
+    for offset in (0.35, -0.35):
+        assert "a dark offset" in caution_of(frames + np.float32(offset * inside), field, geometry)
+
+
+def test_the_edge_follows_descan_and_the_order_of_frames_does_not_matter(dosed):
+    frames, field, geometry = dosed
+    shifts = np.arange(len(frames)) // 32 // 11
+    moved = np.stack([np.roll(frame, shift, axis=0) for frame, shift in zip(frames, shifts, strict=True)])
+    descanned = replace(geometry, descan=np.array([[2 / 31 / field.step[0], 0.0], [0.0, 0.0]]))
+    assert caution_of(moved, field, descanned) == ""
+    whole = caution_of(moved, field, geometry)
+    assert "off the stated centre" in whole
+    band = SingleSideBand(field, frames.shape[1:], geometry, HIGH_TENSION)
+    order = np.random.default_rng(9).permutation(len(frames))
+    for block in np.split(order, 16):
+        band.add(block, moved[block])
+    band.image()
+    assert band.caution == whole

@@ -9,6 +9,7 @@ import numpy as np
 from edgetem_nodes.featurizer.features import CountingNoise
 from edgetem_nodes.featurizer.patterns.events import Events, Frames, native
 from edgetem_nodes.featurizer.patterns.geometry import DetectorGeometry
+from edgetem_nodes.featurizer.ptychography.disk_edge import DiskEdge
 from edgetem_nodes.physics.scan import ScanField
 
 LEAST_RADIUS = 2.0
@@ -34,6 +35,7 @@ class BrightField:
     pitch : angle of a stored pixel [rad].
     visited : (rows, columns) bool, positions whose frame came and could be used.
     failures : why the frame of a position cannot be used, by flat index.
+    edge : what the electrons say of the stated disk.
     """
 
     def __init__(self, field: ScanField, shape: tuple[int, int], geometry: DetectorGeometry, *, binning: int = 1,
@@ -80,6 +82,8 @@ class BrightField:
         self._counts = np.zeros((count, len(self.angles)), self._dtype)
         self.totals = np.zeros(count)
         self._visited = np.zeros(count, bool)
+        self.edge = DiskEdge(count, self.shape, geometry, self._shifts,
+                             np.ones(self.shape, bool) if usable is None else np.asarray(usable, bool), self.noise)
         self.failures: dict[int, str] = {}
         self.pixels_together = binning**2
 
@@ -112,6 +116,7 @@ class BrightField:
                              f"{self.field.shape[0]} x {self.field.shape[1]} field; indices run from 0 to "
                              f"{len(self._counts) - 1}")
         bad = self._store(np.ascontiguousarray(indices), frames)
+        self.edge.add(indices, frames)
         self._visited[indices] = bad == 0
         for index in indices[bad == 0]:
             self.failures.pop(int(index), None)

@@ -1,8 +1,8 @@
 """Parallax: tilt-corrected bright field. Each pixel of the bright-field disk sees a defocused object from its own direction.
 
 Where the undiffracted beam overlaps with both diffracted ones, pixel k of the disk holds the defocused bright-field image of
-the object, 2 sin(chi(Q)), moved by -grad chi(k) / 2 pi. Moved back, the images add up (Spoth et al., Microsc. Microanal. 23, S1,
-804, 2017; Yu et al., Nat. Methods 22, 2138, 2025; Varnavides et al., arXiv:2309.05250).
+the object, 2 sin(chi(Q)), moved by -grad chi(k) / 2 pi. Moved back, the images add up (Spoth et al., Microsc. Microanal. 23,
+S1, 804, 2017; Yu et al., Nat. Methods 22, 2138, 2025; Varnavides et al., arXiv:2309.05250).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from edgetem_nodes.featurizer.patterns.geometry import DetectorGeometry
 from edgetem_nodes.featurizer.ptychography import kernels
 from edgetem_nodes.featurizer.ptychography.aberration_fit import PARAMETERS, Evidence, turned, turned_geometry
 from edgetem_nodes.featurizer.ptychography.bright_field import BrightField
-from edgetem_nodes.featurizer.ptychography.trotters import aberration_terms, averaging
+from edgetem_nodes.featurizer.ptychography.trotters import aberration_slopes, aberration_terms, averaging
 from edgetem_nodes.physics.optics import Probe
 from edgetem_nodes.physics.scan import ScanField
 
@@ -53,6 +53,7 @@ class Parallax:
     ----------
     disk : the counts kept, `BrightField`.
     standard_error : of the last image, in its unit; NaN before.
+    caution : where the electrons do not agree with the stated disk, at the last fit or image; empty where they do.
     """
 
     def __init__(self, field: ScanField, shape: tuple[int, int], geometry: DetectorGeometry, high_tension: float, *,
@@ -66,6 +67,7 @@ class Parallax:
         self.disk = BrightField(field, shape, geometry, binning=binning, usable=usable, noise=noise, memory_limit=memory_limit)
         self._probe = Probe(high_tension, geometry.semi_convergence_angle)
         self.standard_error = np.nan
+        self.caution = ""
 
     def add(self, indices: int | np.ndarray, frames: Frames) -> None:
         """Take frames (frames, rows, columns) or events in, in any order: see `BrightField.add`."""
@@ -97,8 +99,8 @@ class Parallax:
         best = fits[0]
         if not best.gain > evidence.chance + _SIGNIFICANT * np.sqrt(evidence.chance) + _SIGNIFICANT**2 / 2:
             raise ValueError(f"the bright-field disk shows no object between defocus {low * 1e9:.4g} and {high * 1e9:.4g} nm: "
-                             f"the log likelihood gains {best.gain:.4g}, and {evidence.chance:.4g} by chance; widen the range, or "
-                             "use more electrons")
+                             f"the log likelihood gains {best.gain:.4g}, and {evidence.chance:.4g} by chance; widen the range, "
+                             "or use more electrons")
         geometry = turned_geometry(self.disk, best.parameters[-1], best.flipped)
         if rotation:
             geometry = replace(geometry, errors={**geometry.errors, "rotation": float(best.errors[-1])})
@@ -110,7 +112,7 @@ class Parallax:
         disk, good = self.disk, self._complete()
         means = disk.means(good)
         y, x = turned(disk, fit.geometry)
-        slope_y, slope_x = _slopes(y, x, self._terms(fit.aberrations))
+        slope_y, slope_x = aberration_slopes(y, x, self._terms(fit.aberrations))
         grid = self._grid(upsampling)
         total = np.zeros((2, len(grid[0]), len(grid[2])))
         for part, spectra in disk.spectra(means, good):
@@ -154,6 +156,7 @@ class Parallax:
             raise ValueError(f"{missing} of {len(good)} positions have no usable frame"
                              + (f" ({next(iter(self.disk.failures.values()))})" if self.disk.failures else "")
                              + ": parallax needs the whole raster; use a field of the rows that are complete")
+        self.caution = "; ".join(self.disk.edge.cautions(good))
         return good
 
     def _terms(self, aberrations: Mapping[str, float]) -> np.ndarray:
@@ -170,10 +173,3 @@ class Parallax:
     def _inverse(self, spectrum: np.ndarray, upsampling: int) -> np.ndarray:
         shape = tuple(upsampling * size for size in self.field.shape)
         return np.fft.irfft2(spectrum, shape) * upsampling**2
-
-
-def _slopes(y: np.ndarray, x: np.ndarray, terms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Derivatives of chi by y and x, of the polynomial of `aberration_terms`."""
-    square, line = y * y + x * x, terms[3] * y + terms[4] * x
-    return (2 * terms[0] * y + terms[1] * x + 2 * y * line + square * terms[3] + 4 * terms[5] * square * y,
-            terms[1] * y + 2 * terms[2] * x + 2 * x * line + square * terms[4] + 4 * terms[5] * square * x)

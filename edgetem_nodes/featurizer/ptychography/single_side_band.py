@@ -24,9 +24,13 @@ ABERRATIONS = ("defocus", "astigmatism", "astigmatism_angle", "coma", "coma_angl
 _WEAK = 0.3
 """[rad] rms above which a phase is not weak: at twice that, a common peak, its sine is 6 % smaller."""
 _LOST = 0.1
-"""Share of the frequencies that are averaged away, above which it is said."""
+"""Share of the frequencies that are averaged away, or left out for thin overlaps, above which it is said."""
+_BAND = 0.02
+"""Share of the raster's frequencies within the band below which the step, or the high tension, is taken for a slip."""
 _NEIGHBOURED = 2 / 3
 """Part of the visited positions that must have both neighbours in their row; less is no raster but a sparse scan."""
+_SPARSE = ("a sparse scan: single side band ptychography interferes each position with its neighbours, and needs a raster "
+           "without gaps; scan the region densely, or map the centre of mass instead")
 
 
 def largest_step(high_tension: float, semi_convergence_angle: float) -> float:
@@ -72,16 +76,18 @@ def _check_dense(visited: np.ndarray) -> None:
     count = np.count_nonzero(visited)
     if count < visited.shape[1]:
         return
-    for axis, name in ((1, "row"), (0, "column")):
-        # Rows that nothing has come of yet are no gaps.
-        scan = visited if axis == 1 else visited[np.flatnonzero(visited.any(axis=1)).min():
-                                                 np.flatnonzero(visited.any(axis=1)).max() + 1].T
-        inner = scan[:, 1:-1]
-        whole = np.count_nonzero(inner & scan[:, :-2] & scan[:, 2:])
-        if whole < _NEIGHBOURED * np.count_nonzero(inner):
+    came = np.flatnonzero(visited.any(axis=1))
+    between = visited[came[0]:came[-1] + 1]
+    if len(came) <= _NEIGHBOURED * len(between):
+        raise ValueError(f"{len(came)} of the {len(between)} rows from {came[0]} to {came[-1]} have positions: {_SPARSE}")
+    columns = between.copy()
+    # The first and the last row may still be on their way: what has not come of them is no gap in their neighbours' columns.
+    columns[[0, -1]] = True
+    for places, scan, name in ((visited[:, 1:-1], visited, "row"), (between[1:-1].T, columns.T, "column")):
+        whole = np.count_nonzero(places & scan[:, :-2] & scan[:, 2:])
+        if whole < _NEIGHBOURED * np.count_nonzero(places):
             raise ValueError(f"{count} scattered positions of {visited.size}, of which {whole} have both neighbours in their "
-                             f"{name}, are a sparse scan: single side band ptychography interferes each position with its neighbours, "
-                             "and needs a raster without gaps; scan the region densely, or map the centre of mass instead")
+                             f"{name}, are {_SPARSE}")
 
 
 class SingleSideBand:
@@ -91,7 +97,8 @@ class SingleSideBand:
     ----------
     disk : the counts kept, `BrightField`; its `failures` say which frames could not be used and why.
     standard_error : of the phase at any visited position, from counting statistics, at the last image [rad]; NaN before.
-    caution : what to know of the last image: positions that are missing, a phase that is not weak; empty where nothing.
+    caution : what to know of the last image: positions that are missing, frequencies that are lost, electrons that do not agree
+        with the stated disk, a phase that is not weak; empty where nothing.
     """
 
     def __init__(self, field: ScanField, shape: tuple[int, int], geometry: DetectorGeometry, high_tension: float,
@@ -169,9 +176,16 @@ class SingleSideBand:
         notes = [] if not missing else [
             f"{missing} of {len(good)} positions have no usable frame ({len(self.disk.failures)} came but failed); {rows} of "
             f"{self.field.shape[0]} rows are complete; the others count as the mean"]
-        lost = self._trotters.averaged_away
-        if lost > _LOST:
-            notes.append(f"{lost:.0%} of the frequencies are left out: with these aberrations the pixels average over them")
+        trotters = self._trotters
+        if trotters.averaged_away > _LOST:
+            notes.append(f"{trotters.averaged_away:.0%} of the frequencies are lost: with these aberrations the pixels "
+                         "average over them")
+        if trotters.thin > _LOST:
+            notes.append(f"{trotters.thin:.0%} of the frequencies are left out: their beams overlap in less than a pixel")
+        if trotters.band < _BAND:
+            notes.append(f"{trotters.band:.2%} of the raster's frequencies lie within twice the convergence angle: a step much "
+                         "finer than needed, or a high tension or convergence angle in the wrong unit")
+        notes += self.disk.edge.cautions(good)
         if rms > _WEAK and rms > 3 * self.standard_error:
             notes.append(f"a phase of {rms:.2g} rad rms is not weak: beyond {_WEAK:g} rad it is no longer in proportion")
         self.caution = "; ".join(notes)

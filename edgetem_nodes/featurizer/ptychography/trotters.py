@@ -20,6 +20,8 @@ _MOST_AVERAGED = 0.9
 """Share of the overlapping frequencies that the pixels may average away; with more there is no image."""
 _LEAST_LEFT = 0.25
 """Of a frequency's contrast, after the pixels have averaged over it; with less, it is left out."""
+_LOOKED_AT = 64
+"""Frequencies at which it is looked how much of them coma and spherical aberration leave."""
 
 
 def aberration_terms(probe: Probe, pitch: float) -> np.ndarray:
@@ -30,6 +32,13 @@ def aberration_terms(probe: Probe, pitch: float) -> np.ndarray:
                                              probe.astigmatism * cos2 - probe.defocus])
     third = wave / 3 * pitch**3 * probe.coma * np.array([np.sin(probe.coma_angle), np.cos(probe.coma_angle)])
     return np.array([*second, *third, wave / 4 * pitch**4 * probe.spherical_aberration])
+
+
+def aberration_slopes(y: np.ndarray, x: np.ndarray, terms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Derivatives of chi by y and x, of the polynomial of `aberration_terms`."""
+    square, line = y * y + x * x, terms[3] * y + terms[4] * x
+    return (2 * terms[0] * y + terms[1] * x + 2 * y * line + square * terms[3] + 4 * terms[5] * square * y,
+            terms[1] * y + 2 * terms[2] * x + 2 * x * line + square * terms[4] + 4 * terms[5] * square * x)
 
 
 WEIGHTS = ("trotters", "least squares")
@@ -49,6 +58,22 @@ def averaging(terms: np.ndarray, qy: np.ndarray, qx: np.ndarray, disk: BrightFie
     return np.sinc(runs @ disk.geometry.to_detector().T / (2 * np.pi)).prod(axis=-1)
 
 
+def share_averaged(terms: np.ndarray, qy: np.ndarray, qx: np.ndarray, disk: BrightField) -> float:
+    """Share of frequencies qy, qx (frequencies,) [stored pixels] that the pixels average over, all aberrations taken together.
+
+    The phase of an overlap, chi(k) - chi(k - Q), runs with the difference of the slopes; the contrast left is the mean over the
+    overlap of what a pixel leaves of so steep a run.
+    """
+    chosen = np.unique(np.linspace(0, len(qy) - 1, _LOOKED_AT).astype(int))
+    lost, (y, x) = 0, disk.angles.T
+    for q in np.stack([qy, qx], axis=-1)[chosen]:
+        runs = np.subtract(aberration_slopes(y, x, terms), aberration_slopes(y - q[0], x - q[1], terms)).T
+        overlap = np.hypot(y - q[0], x - q[1]) < disk.radius
+        left = np.abs(np.sinc(runs[overlap] @ disk.geometry.to_detector().T / (2 * np.pi)).prod(axis=-1))
+        lost += overlap.any() and left.mean() < _LEAST_LEFT
+    return lost / len(chosen)
+
+
 class Trotters:
     """The trotters of every frequency of a raster, and the sum over them.
 
@@ -56,7 +81,9 @@ class Trotters:
     ----------
     positive, negative : (rows, columns) float32 of the frequencies of a real transform over the scan, the columns that the
         disk reaches: the factors of the two overlaps; 0 where a frequency is not transferred.
-    averaged_away : share of the overlapping frequencies that are left out because a pixel averages over them.
+    averaged_away : share of the overlapping frequencies that a pixel averages over under the aberrations.
+    thin : share of the frequencies within the band that are left out because an overlap has too few pixels.
+    band : share of the raster's frequencies that lie within the band, twice the semi-convergence angle.
     """
 
     def __init__(self, field: ScanField, disk: BrightField, probe: Probe, weights: str = "trotters",
@@ -88,7 +115,7 @@ class Trotters:
         self._terms = aberration_terms(probe, disk.pitch)
         self._shape = field.shape
         self._squares = weights == "least squares"
-        self._weigh(least_weight, averaging(self._terms, self._qy, self._qx, disk))
+        self._weigh(least_weight, averaging(self._terms, self._qy, self._qx, disk), disk)
         covered = disk.coverage.sum()
         self._level = disk.coverage / ((disk.coverage**2).sum() if self._squares else covered)
 
@@ -136,22 +163,29 @@ class Trotters:
         pixels = (values.astype(np.float64) for values in (self._y, self._x, self._coverage))
         return *pixels, self._radius, self._qy, self._qx, self._terms
 
-    def _weigh(self, least_weight: float, left: np.ndarray) -> None:
+    def _weigh(self, least_weight: float, left: np.ndarray, disk: BrightField) -> None:
         """Weigh the overlaps and leave out what cannot be read off: small ones, zero, the two ends of the band, and what the
         detector's pixels average away."""
         weights = np.zeros((2, len(self._qy), self._kept), np.float32)
         kernels.trotter_norms(self._y, self._x, self._coverage, self._radius, self._qy, self._qx, *weights)
         rows, columns = self._shape
         kept = (weights >= max(least_weight, 1e-3)).all(axis=0)
+        qy, qx = np.meshgrid(self._qy, self._qx, indexing="ij")
+        within = (np.hypot(qy, qx) < 2 * self._radius) & (np.hypot(qy, qx) > 0)
         overlapping = np.count_nonzero(kept)
-        kept &= left >= _LEAST_LEFT
         if not overlapping:
-            raise ValueError("no frequency of the scan has two beams that overlap on the detector: check high tension, scan step "
-                             "and convergence angle")
+            raise ValueError("no frequency of the scan has two beams that overlap on the detector: check high tension, scan "
+                             "step and convergence angle")
+        self.band = np.count_nonzero(within) / (rows * self._half)
+        self.thin = 1 - np.count_nonzero(kept & within) / np.count_nonzero(within)
+        wide = kept.copy()
+        kept &= left >= _LEAST_LEFT
         self.averaged_away = 1 - np.count_nonzero(kept) / overlapping
+        if self._terms[3:].any():
+            self.averaged_away = max(self.averaged_away, share_averaged(self._terms, qy[wide], qx[wide], disk))
         if self.averaged_away > _MOST_AVERAGED:
-            raise ValueError(f"the aberrations to correct turn the phase within a pixel so fast that {self.averaged_away:.0%} of "
-                             "the frequencies are averaged away: check their size [m], or use a longer camera length")
+            raise ValueError(f"the aberrations to correct turn the phase within a pixel so fast that {self.averaged_away:.0%} "
+                             "of the frequencies are averaged away: check their size [m], or use a longer camera length")
         kept[0, 0] = False
         if rows % 2 == 0:
             kept[rows // 2] = False
