@@ -8,6 +8,7 @@ import time
 import uuid
 import zlib
 from dataclasses import dataclass, field
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -15,7 +16,7 @@ import numpy as np
 from edgetem.msg import AcquisitionEnd, Axis, Credit, DetectorBlock, ProbePath
 from edgetem.srv import Arm
 from edgetem_nodes.detector.parameters import Parameters
-from edgetem_nodes.detector.sources import make_source
+from edgetem_nodes.detector.sources import DetectorSource, make_micro_scan_source, make_source
 from edgetem_nodes.detector.streaming import Acquisition, Block, CreditGate, Outcome, Streamer
 from edgetem_nodes.graph.block_feed import BlockPublisher, hears_blocks
 from edgetem_nodes.graph.column import exposure_of
@@ -32,6 +33,7 @@ from edgetem_nodes.graph.messages import (
 )
 from edgetem_nodes.graph.node import GraphNode, Peer
 from edgetem_nodes.graph.quality_of_service import CREDITS, EVENTS
+from edgetem_nodes.physics.exposure import MICRO_SCAN
 
 MEBIBYTE = 1 << 20
 WATCH = 0.25
@@ -47,6 +49,7 @@ class _Run:
     acquisition_id: uuid.UUID
     count: int
     dwell_time: float
+    source: DetectorSource
     armed: float
     acquisition: Acquisition | None = None
     thread: threading.Thread | None = None
@@ -69,8 +72,14 @@ class DetectorNode(GraphNode):
         if history.exposures:
             self._source.resume(history.exposures)
         self._gate = CreditGate(CreditWindow(p.consumers, p.silence))
-        self._streamer = Streamer(self._source, self._gate, self._send, int(p.block_mib * MEBIBYTE),
-                                  int(p.spool_mib * MEBIBYTE), p.block_interval_ms * 1e-3)
+        self._sources, self._no_micro_scans = {self._source.name: self._source}, ""
+        try:
+            self._sources[MICRO_SCAN] = make_micro_scan_source(self._source, p.instrument)
+        except ValueError as error:
+            self._no_micro_scans = str(error)
+        self._streamers = {name: Streamer(source, self._gate, partial(self._send, source), int(p.block_mib * MEBIBYTE),
+                                          int(p.spool_mib * MEBIBYTE), p.block_interval_ms * 1e-3)
+                           for name, source in self._sources.items()}
         self._run: _Run | None = None
         self._common: tuple[Acquisition, DetectorBlock] | None = None
         self._axes: list | None = None
@@ -118,7 +127,8 @@ class DetectorNode(GraphNode):
         response.error_code, response.error_msg = self._refusal(request, acquisition_id)
         if response.error_code == Arm.Response.NONE:
             self._gate.arm()
-            self._run = _Run(acquisition_id, int(request.count), request.dwell_time, time.monotonic())
+            source = self._sources[request.detector or self._source.name]
+            self._run = _Run(acquisition_id, int(request.count), request.dwell_time, source, time.monotonic())
             self._watch.reset()
         return response
 
@@ -127,7 +137,10 @@ class DetectorNode(GraphNode):
         p, codes = self.parameters, Arm.Response
         if not self.active:
             return codes.NOT_ACTIVE, "the detector is not active: configure and activate it first"
-        if request.detector and request.detector != self._source.name:
+        name = request.detector or self._source.name
+        if name == MICRO_SCAN and self._no_micro_scans:
+            return codes.UNKNOWN_DETECTOR, self._no_micro_scans
+        if name not in self._sources:
             return codes.UNKNOWN_DETECTOR, (f"there is no detector {request.detector!r}; this one is {self._source.name!r}: "
                                             "leave the name empty or give this one")
         if acquisition_id == NIL:
@@ -137,7 +150,7 @@ class DetectorNode(GraphNode):
             return codes.DWELL_OUT_OF_RANGE, (f"dwell time {request.dwell_time * 1e3:g} ms is outside the detector's range, "
                                               f"{shortest:g} to {longest:g} ms")
         try:
-            self._source.check_dwell(request.dwell_time)
+            self._sources[name].check_dwell(request.dwell_time)
         except ValueError as error:
             return codes.DWELL_OUT_OF_RANGE, str(error)
         run = self._run
@@ -168,7 +181,7 @@ class DetectorNode(GraphNode):
         self._watch.reset()
 
     def _on_probe_path(self, path: ProbePath) -> None:
-        if not self.active or path.detector not in ("", self._source.name):
+        if not self.active or path.detector and path.detector not in self._sources:
             return
         run, acquisition_id = self._run, to_uuid(path.acquisition_id)
         acquisition = Acquisition(acquisition_id, exposure_of(path), stamp_nanoseconds(path.header.stamp))
@@ -180,6 +193,11 @@ class DetectorNode(GraphNode):
         if acquisition.count != run.count:
             self._finish(run, Outcome(0, 0, "INVALID_REQUEST", f"the probe path has {acquisition.count} positions, the "
                                                                f"detector was armed for {run.count}"))
+            return
+        name = path.detector or self._source.name
+        if name != run.source.name:
+            self._finish(run, Outcome(0, 0, "INVALID_REQUEST", f"the probe path is for the detector {name!r}, armed was "
+                                                               f"{run.source.name!r}"))
             return
         run.thread = threading.Thread(target=self._work, args=(run,), name="stream", daemon=True)
         run.thread.start()
@@ -198,27 +216,27 @@ class DetectorNode(GraphNode):
                       "came: disarmed")
             self._run = None
         elif run.aborted is not None and now - run.aborted > STOP_PATIENCE:
-            self._finish(run, Outcome(0, 0, "ABORTED", f"source {self._source.name} does not return from reading; the "
+            self._finish(run, Outcome(0, 0, "ABORTED", f"source {run.source.name} does not return from reading; the "
                                                        "detector is busy until it does"))
             self._watch.cancel()
 
     # ---- the streaming thread ---------------------------------------------------------------------------------
 
     def _work(self, run: _Run) -> None:
-        outcome = self._streamer.stream(run.acquisition)
+        outcome = self._streamers[run.source.name].stream(run.acquisition)
         if self._run is run:
             self._run = None
         self._finish(run, outcome)
 
-    def _send(self, acquisition: Acquisition, block: Block, number: int) -> bool:
+    def _send(self, source: DetectorSource, acquisition: Acquisition, block: Block, number: int) -> bool:
         """Publish a block; returns whether its data stays in use."""
         data = _bytes_of(block)
-        message = self._common_message(acquisition)
+        message = self._common_message(acquisition, source)
         message.header.stamp = to_stamp(0, acquisition.time_of(block.first_index))
         message.block_index = number
         message.first_index = block.first_index
-        message.shape = number_array((block.count, *self._source.frame_shape), "I")
-        axes = self._source.axes
+        message.shape = number_array((block.count, *source.frame_shape), "I")
+        axes = source.axes
         if axes != self._axes:
             self._axes = axes
             message.axes = [Axis(name=a.name, unit=a.unit, scale=float(a.scale), offset=float(a.offset), size=int(a.size))
@@ -232,11 +250,11 @@ class DetectorNode(GraphNode):
             self._common = None
         return in_use
 
-    def _common_message(self, acquisition: Acquisition) -> DetectorBlock:
+    def _common_message(self, acquisition: Acquisition, source: DetectorSource) -> DetectorBlock:
         """The message of an acquisition's blocks, with what they have in common."""
         if self._common is None or self._common[0] is not acquisition:
-            message = DetectorBlock(acquisition_id=from_uuid(acquisition.acquisition_id), detector=self._source.name,
-                                    dtype=np.dtype(self._source.dtype).name, encoding="raw")
+            message = DetectorBlock(acquisition_id=from_uuid(acquisition.acquisition_id), detector=source.name,
+                                    dtype=np.dtype(source.dtype).name, encoding="raw")
             message.header.frame_id = "detector"
             self._common, self._axes = (acquisition, message), None
         return self._common[1]

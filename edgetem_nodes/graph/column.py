@@ -15,7 +15,7 @@ from std_msgs.msg import Header
 from edgetem.msg import AtomicStructure, MicroscopeState, Optics, ProbePath, ReferenceImage, ScanField, StagePose
 from edgetem_nodes.graph.messages import byte_array, from_uuid, number_array, numbers, positions_array
 from edgetem_nodes.physics import exposure as physics
-from edgetem_nodes.physics.exposure import Exposure
+from edgetem_nodes.physics.exposure import Exposure, MicroScan
 from edgetem_nodes.physics.specimens import Atoms
 
 
@@ -65,6 +65,8 @@ def path_message(exposure: Exposure, acquisition_id: uuid.UUID, detector: str, r
                      correction=np.asarray(exposure.correction, float),
                      correction_rate=np.asarray(exposure.correction_rate, float), reference_dose=float(reference_dose),
                      reference_images=[_reference_message(image) for image in exposure.reference_images])
+    if exposure.micro_scan is not None:
+        path.micro_scan_points, path.micro_scan_step = exposure.micro_scan.points, float(exposure.micro_scan.step)
     path.header.frame_id = "scan"
     path.positions = number_array(exposure.positions)
     path.holder_programme = number_array(exposure.holder)
@@ -73,11 +75,12 @@ def path_message(exposure: Exposure, acquisition_id: uuid.UUID, detector: str, r
 
 def exposure_of(path: ProbePath) -> Exposure:
     """What a probe path asks for; the arrays are copies. Raises ValueError where they are not of whole rows."""
+    scan = MicroScan(int(path.micro_scan_points), path.micro_scan_step) if path.micro_scan_points else None
     return Exposure(int(path.sequence), path.elapsed, positions_array(path.positions).copy(), path.dwell_time,
                     path.position_period, given(path.optics), given(path.stage),
                     numbers(path.holder_programme, (-1, 3)).copy(), tuple(float(value) for value in path.correction),
                     tuple(float(value) for value in path.correction_rate), path.survey_dose,
-                    tuple(_reference_of(image) for image in path.reference_images))
+                    tuple(_reference_of(image) for image in path.reference_images), scan)
 
 
 def _reference_message(image: physics.ReferenceImage) -> ReferenceImage:

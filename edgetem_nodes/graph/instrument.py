@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 from edgetem_nodes.graph.configuration import group, parameter
 from edgetem_nodes.graph.simulated_instrument import Simulated, simulation
 
-__all__ = ["Beam", "Instrument", "Limits", "Replay", "Simulated", "replay_set", "simulation"]
+__all__ = ["Beam", "Instrument", "Limits", "MicroScanGroup", "Replay", "Simulated", "micro_scan", "replay_set", "simulation"]
 
 if TYPE_CHECKING:
     from edgetem_nodes.archive.replay import ReplaySet
+    from edgetem_nodes.physics.exposure import MicroScan
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,14 @@ class Beam:
 
 
 @dataclass(frozen=True)
+class MicroScanGroup:
+    """The detector "micro_scan": a square of patterns, one frame, at every position of an acquisition that asks for it."""
+
+    points: int = parameter(8, "probes along each axis", minimum=2, maximum=32)
+    step_pm: float = parameter(110.0, "distance of neighbouring probes", unit="pm", minimum=1.0, maximum=1e5)
+
+
+@dataclass(frozen=True)
 class Instrument(Beam):
     """The instrument: which driver, its beam, its limits."""
 
@@ -59,8 +68,27 @@ class Instrument(Beam):
                                        maximum=1e6)
     settling_us: float = parameter(50.0, "time to settle after each move of the probe", unit="us", minimum=0.0, maximum=1e7)
     limits: Limits = group(Limits)
+    micro_scan: MicroScanGroup = group(MicroScanGroup)
     replay: Replay = group(Replay)
     simulated: Simulated = group(Simulated)
+
+
+def micro_scan(instrument: Instrument) -> MicroScan:
+    """The micro-scan that the instrument's parameters describe.
+
+    Raises
+    ------
+    ValueError : the instrument takes none; the message says why and what to do.
+    """
+    from edgetem_nodes.physics.exposure import MicroScan
+
+    if instrument.driver != "simulated":
+        raise ValueError(f"the instrument {instrument.driver!r} takes no micro-scans, since what it delivers was measured "
+                         "before, one frame a position: leave the detector's name empty")
+    if instrument.simulated.detector != "pixelated":
+        raise ValueError(f"a micro-scan is of diffraction patterns, and the detector is {instrument.simulated.detector!r}: set "
+                         "instrument.simulated.detector to 'pixelated', or leave the detector's name empty")
+    return MicroScan(instrument.micro_scan.points, instrument.micro_scan.step_pm * 1e-12)
 
 
 def replay_set(instrument: Instrument) -> ReplaySet:

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from edgetem_nodes.graph.instrument import Instrument
+from edgetem_nodes.graph.instrument import Instrument, Limits, micro_scan
 from edgetem_nodes.microscope.dose import DoseAccount, DoseLimitError
+from edgetem_nodes.physics.exposure import MICRO_SCAN, MicroScan
 from edgetem_nodes.physics.scan import ScanField
 
 NIL = uuid.UUID(int=0)
@@ -26,7 +27,14 @@ class RefusedError(Exception):
 
 @dataclass(frozen=True)
 class Plan:
-    """A checked acquisition: `positions` (count, 2), (y, x) [m]; `candidates` (count,) flat grid indices; times in [s]."""
+    """A checked acquisition; times in [s].
+
+    Attributes
+    ----------
+    positions : (count, 2), (y, x) [m].
+    candidates : (count * probes,) flat grid indices, nearest to each probe; a position has one, or those of its micro-scan.
+    dwell_time, period : at a position, and from one to the next.
+    """
 
     acquisition_id: uuid.UUID
     positions: np.ndarray
@@ -34,11 +42,22 @@ class Plan:
     dwell_time: float
     period: float
     detector: str
+    micro_scan: MicroScan | None = None
 
     @property
     def count(self) -> int:
         """Number of positions."""
         return len(self.positions)
+
+    @property
+    def probes(self) -> int:
+        """Number of probes at each position."""
+        return self.micro_scan.count if self.micro_scan else 1
+
+    @property
+    def probe_dwell(self) -> float:
+        """Time [s] that each probe stands."""
+        return self.dwell_time / self.probes
 
 
 @dataclass
@@ -77,26 +96,46 @@ def planned(acquisition_id: uuid.UUID, numbers: np.ndarray, dwell_time: float, d
     ------
     RefusedError : INVALID_REQUEST, DWELL_OUT_OF_RANGE, POSITION_OUT_OF_FIELD.
     """
-    limits = instrument.limits
     if acquisition_id == NIL:
         raise RefusedError("INVALID_REQUEST", "the acquisition id is all zero: give every acquisition a UUID of its own")
     if len(numbers) == 0 or len(numbers) % 2:
         raise RefusedError("INVALID_REQUEST", f"positions holds {len(numbers)} numbers; it needs at least one (y, x) pair")
+    scan = _scan_of(detector, configured, instrument)
     dwell = dwell_time if dwell_time != 0.0 else instrument.dwell_ms * 1e-3
-    if dwell <= 0 or not limits.shortest_dwell_ms * (1 - 1e-9) <= dwell * 1e3 <= limits.longest_dwell_ms * (1 + 1e-9):
-        raise RefusedError("DWELL_OUT_OF_RANGE", f"dwell time {dwell * 1e3:g} ms is outside the range, "
-                                                 f"{limits.shortest_dwell_ms:g} to {limits.longest_dwell_ms:g} ms")
+    _check_dwell(dwell, scan, instrument.limits)
     positions = np.array(numbers, float).reshape(-1, 2)
     try:
         candidates = scan_field.candidates(positions)
     except ValueError as error:
         raise RefusedError("POSITION_OUT_OF_FIELD", str(error)) from None
+    if scan is not None:
+        candidates = scan_field.nearest(scan.probes(positions))
     return Plan(acquisition_id, positions, candidates, dwell, dwell + instrument.settling_us * 1e-6,
-                detector or configured)
+                detector or configured, scan)
+
+
+def _scan_of(detector: str, configured: str, instrument: Instrument) -> MicroScan | None:
+    """What is scanned about each position for the detector; None: nothing. Raises RefusedError where it cannot be."""
+    if (detector or configured) != MICRO_SCAN:
+        return None
+    try:
+        return micro_scan(instrument)
+    except ValueError as error:
+        raise RefusedError("INVALID_REQUEST", str(error)) from None
+
+
+def _check_dwell(dwell: float, scan: MicroScan | None, limits: Limits) -> None:
+    """Refuse a dwell time [s] beyond the limits, which hold for each probe and for all of a position together."""
+    probes = scan.count if scan else 1
+    shortest, longest = limits.shortest_dwell_ms * probes, limits.longest_dwell_ms
+    if not (dwell > 0 and shortest * (1 - 1e-9) <= dwell * 1e3 <= longest * (1 + 1e-9)):
+        shared = f" for the {probes} probes of a micro-scan" if scan else ""
+        raise RefusedError("DWELL_OUT_OF_RANGE", f"dwell time {dwell * 1e3:g} ms{shared} is outside the range, {shortest:g} to "
+                                                 f"{longest:g} ms")
 
 
 def affordable(plan: Plan, dose: DoseAccount, electrons: float) -> None:
-    """Raise RefusedError DOSE_LIMIT where `electrons` at each position of the plan would exceed a limit."""
+    """Raise RefusedError DOSE_LIMIT where `electrons` of each probe of the plan would exceed a limit."""
     try:
         dose.check(plan.candidates, electrons)
     except DoseLimitError as error:

@@ -54,6 +54,12 @@ class ScanField:
         index = (np.asarray(positions, float).reshape(-1, 2) - self.origin) / self.step
         return ((index >= -0.5) & (index < np.asarray(self.shape) - 0.5)).all(axis=1)
 
+    def nearest(self, positions: np.ndarray) -> np.ndarray:
+        """Flat grid index, shape (count,) int64, of the grid point nearest to each position (count, 2) [m], wherever it is."""
+        index = np.rint((np.asarray(positions, float).reshape(-1, 2) - self.origin) / self.step).astype(np.int64)
+        rows, columns = np.clip(index, 0, np.asarray(self.shape) - 1).T
+        return rows * self.shape[1] + columns
+
     def candidates(self, positions: np.ndarray) -> np.ndarray:
         """Flat grid index, shape (count,) int64, of the grid point nearest to each position (count, 2), (y, x) [m].
 

@@ -94,19 +94,36 @@ class Simulation:
     def frames(self, exposure: Exposure, first: int, count: int) -> np.ndarray:
         """Frames (count, *frame_shape) of the camera's type, from position `first` of an exposure on.
 
+        Of micro-scans (count, points, points, *frame_shape); a position must lie in the field, its probes need not.
+
         Raises
         ------
         ValueError : a position outside the field, a dwell time that the camera cannot follow, optics that cannot be.
         """
         self.field(exposure.optics).candidates(exposure.positions[first:first + count])
+        scan = exposure.micro_scan
+        if scan is None:
+            return self._counted(exposure, first, count, first)
+        frames = [self._counted(exposure.at(index), 0, scan.count, index * scan.count) for index in range(first, first + count)]
+        return np.stack(frames).reshape(count, scan.points, scan.points, *self.frame_shape)
+
+    def _counted(self, exposure: Exposure, first: int, count: int, number: int) -> np.ndarray:
+        """Frames of the camera, whose noise is that of the frames from `number` on of the exposure's sequence."""
         expected = self.expected(exposure, first, count)
         arriving = self.illumination.electrons(exposure, first, count).astype(np.float32)
         expected *= arriving.reshape(-1, *[1] * (expected.ndim - 1))
-        return self.camera_model.frames(expected, exposure.dwell, self.seed, exposure.sequence, first)
+        return self.camera_model.frames(expected, exposure.dwell, self.seed, exposure.sequence, number)
 
     def expected(self, exposure: Exposure, first: int, count: int) -> np.ndarray:
-        """Fraction of the beam that reaches each pixel, channel or annulus, float32 (count, *frame_shape)."""
+        """Fraction of the beam that reaches each pixel, channel or annulus, float32 (count, *frame_shape).
+
+        Of micro-scans the same for each of their probes: (count, points, points, *frame_shape).
+        """
         self._account(exposure)
+        scan = exposure.micro_scan
+        if scan is not None:
+            patterns = [self.expected(exposure.at(index), 0, scan.count) for index in range(first, first + count)]
+            return np.stack(patterns).reshape(count, scan.points, scan.points, *self.frame_shape)
         illumination, condition = self.illumination, self.illumination.condition(exposure)
         positions = illumination.positions(exposure, first, count)
         result = np.empty((count, *self.frame_shape), np.float32)
@@ -235,11 +252,19 @@ class Simulation:
         if not self._suffers:
             return
         count = exposure.count if count is None else count
+        if exposure.micro_scan is None:
+            self._receive(exposure, count)
+        else:
+            for index in range(count):
+                self._receive(exposure.at(index), exposure.micro_scan.count)
+        self._exposures += 1
+
+    def _receive(self, exposure: Exposure, count: int) -> None:
+        """Count the dose of the first `count` positions of an exposure."""
         positions, illumination = self.illumination.positions(exposure, 0, count), self.illumination
         brought = illumination.electrons(exposure, 0, count)
         for chosen, probe in illumination.probes(exposure, 0, count):
             self.dose.expose(positions[chosen], brought[chosen], full_width(probe) / FWHM * np.sqrt(2))
-        self._exposures += 1
 
     @property
     def _suffers(self) -> bool:

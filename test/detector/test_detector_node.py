@@ -40,13 +40,13 @@ def test_credit_holds_back_what_the_consumer_has_no_room_for(rig):
     lab.appetite = type(lab.appetite)(0)
     lab.announce(window=8 * FRAME)
     lab.activate()
-    on_the_way, really_send = [], lab.detector._streamer._send
+    on_the_way, really_send = [], lab.detector._streamers["known"]._send
 
     def send(acquisition, block, number):
         eaten = sum(b.shape[0] for b in lab.blocks)
         on_the_way.append(block.first_index + block.count - eaten)
         really_send(acquisition, block, number)
-    lab.detector._streamer._send = send
+    lab.detector._streamers["known"]._send = send
     assert lab.arm(RUN, 200).error_code == 0
     lab.trigger(RUN, 200)
     lab.wait(lambda: sum(on_the_way[-1:]) == 8)

@@ -22,7 +22,7 @@ class DetectorSource(Protocol):
     name: str
     """Of the detector, e.g. "pixelated", "eels", "eds"."""
     frame_shape: tuple[int, ...]
-    """(ky, kx) or (energy,)."""
+    """(ky, kx) or (energy,); of micro-scans (y, x, ky, kx)."""
     dtype: np.dtype
     """Little-endian."""
     axes: list[Axis]
@@ -73,3 +73,22 @@ def make_source(instrument: Instrument, seed: int, places: int = 0) -> DetectorS
     from edgetem_nodes.detector.sources.simulated import SimulatedSource
 
     return SimulatedSource(instrument, seed)
+
+
+def make_micro_scan_source(source: DetectorSource, instrument: Instrument) -> DetectorSource:
+    """The detector "micro_scan" beside the `source` that `make_source` made.
+
+    Raises
+    ------
+    ValueError : this source or instrument takes no micro-scans; the message says why and what to do.
+    """
+    from edgetem_nodes.graph.instrument import micro_scan
+
+    micro_scan(instrument)
+    from edgetem_nodes.detector.sources.simulated import SimulatedSource
+
+    if not isinstance(source, SimulatedSource):
+        raise ValueError("micro-scans cannot be drawn from patterns that were computed before: set stream.places to 0")
+    from edgetem_nodes.detector.sources.micro_scan import MicroScanSource
+
+    return MicroScanSource(source, instrument)

@@ -105,7 +105,7 @@ class AcquisitionServer:
         self._console.require()
         plan = planned(to_uuid(request.acquisition_id), numbers(request.positions), request.dwell_time, request.detector,
                        self._console.field, self._parameters.instrument, self._parameters.detector)
-        affordable(plan, self._console.dose, self._console.driver.electrons(1, plan.dwell_time))
+        affordable(plan, self._console.dose, self._console.driver.electrons(1, plan.probe_dwell))
         return plan
 
     async def _armed(self, run: Run) -> None:
@@ -140,7 +140,7 @@ class AcquisitionServer:
             run.deadline = time.monotonic() + self._abort_patience()
             await self._until(run, lambda: run.end is not None or time.monotonic() > run.deadline or not self._node.active)
         exposed = plan.count if run.end is None else min(plan.count, int(run.end.sent + run.end.dropped))
-        result.dose += console.dose.add(plan.candidates[:exposed], console.driver.electrons(1, plan.dwell_time))
+        result.dose += console.dose.add(plan.candidates[:exposed * plan.probes], console.driver.electrons(1, plan.probe_dwell))
         console.acquired(exposure, exposed)
         console.clock.advance(exposed * plan.period + p.overhead_ms * 1e-3)
         if run.end is not None:
@@ -156,7 +156,7 @@ class AcquisitionServer:
     def _trigger(self, plan: Plan, reference_dose: float) -> Exposure:
         """Publish the probe path; the reference image before it has cost `reference_dose` [electrons]."""
         stamp = self._console.stamp()
-        exposure = self._console.exposure(plan.positions, plan.dwell_time, plan.period, self._sequence)
+        exposure = self._console.exposure(plan.positions, plan.dwell_time, plan.period, self._sequence, plan.micro_scan)
         self._sequence += 1
         path = path_message(exposure, plan.acquisition_id, plan.detector, reference_dose)
         path.header.stamp = stamp

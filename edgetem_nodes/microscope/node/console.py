@@ -28,7 +28,7 @@ from edgetem_nodes.microscope.drivers import MicroscopeDriver, Survey
 from edgetem_nodes.microscope.parameters import Parameters
 from edgetem_nodes.physics.counting import SURVEY
 from edgetem_nodes.physics.electrons import electrons
-from edgetem_nodes.physics.exposure import Exposure, ReferenceImage
+from edgetem_nodes.physics.exposure import Exposure, MicroScan, ReferenceImage
 
 Correction = tuple[tuple[float, float], tuple[float, float]]
 """(y, x) [m] that is added to positions, and (y, x) [m/s] by which it grows."""
@@ -165,14 +165,15 @@ class Console:
 
     # ---- what the specimen receives ---------------------------------------------------------------------------
 
-    def exposure(self, positions: np.ndarray, dwell: float, period: float, sequence: int) -> Exposure:
+    def exposure(self, positions: np.ndarray, dwell: float, period: float, sequence: int,
+                 micro_scan: MicroScan | None = None) -> Exposure:
         """What is commanded now, for positions (count, 2), (y, x) [m] to be visited from now on."""
         elapsed = self.elapsed()
         correction, rate = self.tracker.correction(elapsed)
         return Exposure(sequence, elapsed, positions, dwell, period, dict(self.column.commanded_optics),
                         dict(self.column.commanded_stage), np.array(self._programme, float).reshape(-1, 3),
                         tuple(map(float, correction)), tuple(map(float, rate)), self.survey_dose,
-                        tuple(self.reference_images))
+                        tuple(self.reference_images), micro_scan)
 
     def survey_exposure(self) -> Exposure:
         """An exposure of the whole field, as a survey is taken."""
@@ -192,7 +193,7 @@ class Console:
         inside = self.field.candidates(positions[self.field.contains(positions)])
         dose = self.dose
         if besides is not None:
-            dose = dose.after(besides.candidates, self.driver.electrons(1, besides.dwell_time))
+            dose = dose.after(besides.candidates, self.driver.electrons(1, besides.probe_dwell))
         try:
             dose.check_image(inside, images * self.driver.electrons(1, dwell), len(positions))
         except DoseLimitError as error:
@@ -260,6 +261,8 @@ class Console:
         for exposure, count in self.history.exposures:
             visited = exposure.positions[:count]
             visited = self.field.candidates(visited[self.field.contains(visited)])
+            if exposure.micro_scan is not None:
+                visited = self.field.nearest(exposure.probes(count))
             self.dose.recall(visited, self._electrons(exposure) / self.driver.pixel_area_m2)
         if self.history.exposures:
             last = self.history.exposures[-1][0]
@@ -268,9 +271,9 @@ class Console:
             self._programme = [tuple(row) for row in last.holder.tolist()]
 
     def _electrons(self, exposure: Exposure) -> float:
-        """Electrons at each position of an exposure, by the current of its time where that is known."""
-        current = exposure.optics.get("probe_current")
-        return self.driver.electrons(1, exposure.dwell) if current is None else electrons(current, exposure.dwell)
+        """Electrons of each probe of an exposure, by the current of its time where that is known."""
+        current, dwell = exposure.optics.get("probe_current"), exposure.probe_dwell
+        return self.driver.electrons(1, dwell) if current is None else electrons(current, dwell)
 
     def optics_changed(self) -> None:
         """The optics were commanded: field or view may be another."""
