@@ -126,11 +126,13 @@ class Ledger:
 
 @dataclass(frozen=True)
 class Remembered:
-    """What is kept of one measurement: position (2,) [m], acquisition time [ns], details by name."""
+    """What is kept of one measurement: position (2,) [m], acquisition time [ns], details by name, and why it failed (empty:
+    it did not)."""
 
     position: np.ndarray
     stamp: int
     details: dict[str, np.ndarray]
+    failure: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,6 +142,7 @@ class _Segment:
     positions: np.ndarray
     stamps: list[int]
     details: dict[str, np.ndarray]
+    failures: list[str]
 
 
 class Memory:
@@ -151,9 +154,9 @@ class Memory:
         self._by_id: dict[uuid.UUID, list[_Segment]] = {}
 
     def add(self, acquisition_id: uuid.UUID, first: int, positions: np.ndarray, stamps: list[int],
-            details: dict[str, np.ndarray]) -> None:
-        """Remember rows first .. of an acquisition."""
-        segment = _Segment(acquisition_id, first, positions, stamps, details)
+            details: dict[str, np.ndarray], failures: list[str] | None = None) -> None:
+        """Remember rows first .. of an acquisition; `failures` (rows,): empty where a row is valid, None: all are."""
+        segment = _Segment(acquisition_id, first, positions, stamps, details, failures or [""] * len(positions))
         self._order.append(segment)
         self._by_id.setdefault(acquisition_id, []).append(segment)
         self._rows += len(positions)
@@ -170,5 +173,5 @@ class Memory:
             row = index - segment.first
             if 0 <= row < len(segment.positions):
                 return Remembered(segment.positions[row], segment.stamps[row],
-                                  {name: array[row] for name, array in segment.details.items()})
+                                  {name: array[row] for name, array in segment.details.items()}, segment.failures[row])
         return None

@@ -8,7 +8,7 @@ from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticStatus
 from edgetem.action import ComputeEnergetics
-from edgetem.msg import AtomicStructure, Energetics
+from edgetem.msg import Energetics
 from rclpy.action import ActionServer, CancelResponse
 from rclpy.action.server import ServerGoalHandle
 from rclpy.callback_groups import ReentrantCallbackGroup
@@ -88,7 +88,7 @@ class HpcBridgeNode(GraphNode):
 
     async def _execute(self, handle: ServerGoalHandle) -> ComputeEnergetics.Result:
         goal, work = Goal(handle), None
-        message = self._blank(handle.request.structure)
+        message = self._blank(handle.request)
         self._goals.add(goal)
         try:
             work = self._plan(handle.request, message)
@@ -183,11 +183,16 @@ class HpcBridgeNode(GraphNode):
     # ---- answers ----------------------------------------------------------------------------------------------
 
     @staticmethod
-    def _blank(structure: AtomicStructure) -> Energetics:
-        nan = math.nan
+    def _blank(request: ComputeEnergetics.Goal) -> Energetics:
+        structure = request.structure
+        unknown = ("energy", "reference_energy", "excess_energy", "standard_error", "cell_area", "excess_energy_density",
+                   "excess_energy_density_standard_error", "excess_energy_per_atom", "strain_variance_energy",
+                   "position_variance_energy", "restraint_energy", "restraint_chi_square", "defect_energy", "cell_size_error",
+                   "max_force", "wall_time")
         return Energetics(header=structure.header, acquisition_id=structure.acquisition_id, index=structure.index,
-                          label=structure.label, energy=nan, reference_energy=nan, excess_energy=nan, standard_error=nan,
-                          max_force=nan, wall_time=nan)
+                          micro_scan_id=structure.micro_scan_id, micro_scan_index=structure.micro_scan_index,
+                          label=structure.label, charge=structure.charge, goal_engine=request.engine,
+                          goal_settings=request.settings, **dict.fromkeys(unknown, math.nan))
 
     @staticmethod
     def _fill(message: Energetics, result: energetics.Result, wall_time: float, worker: str) -> None:

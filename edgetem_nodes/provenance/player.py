@@ -26,7 +26,7 @@ from edgetem_nodes.provenance.comparison import NOT_COMPARABLE, DecisionComparer
 from edgetem_nodes.provenance.interventions import PROPOSE, STOP, Step, interventions_of
 from edgetem_nodes.provenance.metadata import BagError
 from edgetem_nodes.provenance.parameters import PlayerParameters
-from edgetem_nodes.provenance.recording import Attempt, Recording
+from edgetem_nodes.provenance.recording import Attempt, Recording, site
 
 TICK = 0.02
 """[s] between two looks at what the replay waits for."""
@@ -192,7 +192,7 @@ class PlayerNode(GraphNode):
         return next((index for index in range(100_000) if uuid.uuid5(experiment_id, str(index)) == acquisition_id), None)
 
     def _get_structure(self, request: GetStructure.Request, response: GetStructure.Response):
-        recorded = self._recording.structures.get((to_uuid(request.acquisition_id), request.index))
+        recorded = self._recording.structures.get(site(request))
         if recorded is None:
             response.error_code = response.NOT_IDENTIFIABLE
             response.error_msg = f"no structure of measurement {request.index} was recorded"
@@ -203,7 +203,7 @@ class PlayerNode(GraphNode):
 
     def _compute_energetics(self, goal: ServerGoalHandle) -> ComputeEnergetics.Result:
         structure, result = goal.request.structure, ComputeEnergetics.Result()
-        recorded = self._recording.energetics.get((to_uuid(structure.acquisition_id), structure.index))
+        recorded = self._recording.energetics.get((*site(structure), goal.request.engine, goal.request.settings))
         if recorded is None:
             result.error_code = result.ENGINE_FAILED
             result.error_msg = f"no energies of measurement {structure.index} were recorded"

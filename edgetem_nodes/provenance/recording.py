@@ -69,6 +69,12 @@ def identifier(message: Any) -> uuid.UUID:
     return uuid.UUID(bytes=bytes(message.uuid))
 
 
+def site(message: Any) -> tuple[uuid.UUID, int, uuid.UUID, int]:
+    """Measurement and micro-scan of a structure, of its energies or of a request for it: what tells structures apart."""
+    return (identifier(message.acquisition_id), int(message.index), identifier(message.micro_scan_id),
+            int(message.micro_scan_index))
+
+
 @dataclass
 class Attempt:
     """One run of an acquisition: what the nodes said of it in one session of the recorder."""
@@ -138,8 +144,8 @@ class Recording:
         self.folder = bag_folder(folder)
         self.experiment = experiment_of(self.folder)
         self.overviews: dict[uuid.UUID, RecordedMessage] = {}
-        self.structures: dict[tuple[uuid.UUID, int], RecordedMessage] = {}
-        self.energetics: dict[tuple[uuid.UUID, int], RecordedMessage] = {}
+        self.structures: dict[tuple, RecordedMessage] = {}
+        self.energetics: dict[tuple, RecordedMessage] = {}
         self._attempts: dict[uuid.UUID, dict[int, Attempt]] = {}
         self._versions: dict[int, dict[uuid.UUID, dict[int, list[RecordedMessage]]]] = {}
         states: list[tuple[RecordedMessage, Any]] = []
@@ -172,9 +178,9 @@ class Recording:
         elif name == "microscope_state":
             states.append((recorded, message))
         elif name == "structure":
-            self.structures[identifier(message.acquisition_id), message.index] = recorded
+            self.structures[site(message)] = recorded
         elif name == "energetics":
-            self.energetics[identifier(message.acquisition_id), message.index] = recorded
+            self.energetics[*site(message), message.goal_engine, message.goal_settings] = recorded
         elif name != "experiment":
             key = identifier(message.acquisition_id)
             run = self._attempts.setdefault(key, {}).setdefault(recorded.session, Attempt(key))

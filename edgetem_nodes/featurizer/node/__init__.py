@@ -7,20 +7,19 @@ import uuid
 from contextlib import suppress
 
 import numpy as np
-from edgetem.msg import AcquisitionEnd, AtomicStructure, Measurements, Overview, ProbePath
-from edgetem.srv import GetStructure
+from edgetem.msg import AcquisitionEnd, Measurements, Overview, ProbePath
 from sensor_msgs.msg import Image
 
 from edgetem_nodes.featurizer import scalarizers
-from edgetem_nodes.featurizer.bookkeeping import Gap, Ledger, Memory, Remembered
+from edgetem_nodes.featurizer.bookkeeping import Gap, Ledger, Memory
 from edgetem_nodes.featurizer.features import Features, failed
 from edgetem_nodes.featurizer.journal import Segment
 from edgetem_nodes.featurizer.node.live import LivePublishing
 from edgetem_nodes.featurizer.node.scalarizer_change import ScalarizerChange
+from edgetem_nodes.featurizer.node.structures import StructureService
 from edgetem_nodes.featurizer.parameters import Parameters
 from edgetem_nodes.featurizer.preview import Preview
 from edgetem_nodes.featurizer.remeasuring import Remeasured
-from edgetem_nodes.featurizer.structures import NotIdentifiable, SheetStructure, strained_sheet
 from edgetem_nodes.graph.block_feed import BlockSubscription, ReceivedBlock
 from edgetem_nodes.graph.credit import CreditReporter
 from edgetem_nodes.graph.messages import (byte_array, from_uuid, number_array, positions_array,
@@ -31,6 +30,10 @@ from edgetem_nodes.physics.scan import Axis, ScanField
 
 REHEARSAL = (64, 256)
 """Pixels along each axis of patterns on which a scalarizer is tried before frames come: what is compiled may depend on them."""
+MICRO_SCAN_AXES = 4
+"""Of a frame that is a square of patterns: (y, x, ky, kx)."""
+KEPT = 4
+"""Axes for which the scalarizer is kept bound."""
 FIRST_VERSION = 1
 """Of the scalarizer that the configuration names; a change in mid-run gives the next."""
 
@@ -45,14 +48,14 @@ class FeaturizerNode(GraphNode):
         settings = self.parameters
         self.definition, self.version = scalarizers.define(settings), FIRST_VERSION
         self.bound: scalarizers.Bound | None = None
+        self._kept: dict[tuple[Axis, ...], scalarizers.Bound] = {}
         self.axes: tuple[Axis, ...] | None = None
         self._refused: tuple[tuple[Axis, ...], str] | None = None
-        self._ledger, self._memory, self._preview = Ledger(), Memory(settings.remembered_rows), Preview()
+        self._ledger, self.memory, self._preview = Ledger(), Memory(settings.remembered_rows), Preview()
         self._counts = {"blocks": 0, "rows": 0, "failed": 0, "damaged_blocks": 0, "gaps": 0}
         self._stragglers: dict[uuid.UUID, object] = {}
         self._previewed = -np.inf
         self._measurements = self.create_publisher(Measurements, "measurements", EVENTS)
-        self._structures = self.create_publisher(AtomicStructure, "structure", EVENTS)
         self._images = self.create_publisher(Image, "live_image", PREVIEW)
         self._credit = CreditReporter(self, self.NAME, settings.window_MiB << 20)
         self._entities = [
@@ -61,7 +64,7 @@ class FeaturizerNode(GraphNode):
             self.create_subscription(Overview, "overview", self._on_overview, STATE),
         ]
         self._blocks = BlockSubscription(self, self._on_block)
-        self._service = self.create_service(GetStructure, "get_structure", self._on_get_structure)
+        self._structures = StructureService(self)
         self._change = ScalarizerChange(self)
         self._live = LivePublishing(self)
 
@@ -84,8 +87,8 @@ class FeaturizerNode(GraphNode):
         self._blocks.destroy()
         for subscription in self._entities:
             self.destroy_subscription(subscription)
-        self.destroy_service(self._service)
-        for publisher in (self._measurements, self._structures, self._images):
+        self._structures.destroy()
+        for publisher in (self._measurements, self._images):
             self.destroy_publisher(publisher)
 
     def _rehearse(self) -> None:
@@ -113,7 +116,8 @@ class FeaturizerNode(GraphNode):
             positions = positions_array(message.positions).copy()
             self._ledger.path(to_uuid(message.acquisition_id), positions, stamp_nanoseconds(message.header.stamp),
                               message.position_period)
-            self._live.on_path(to_uuid(message.acquisition_id), positions)
+            if not message.micro_scan_points:
+                self._live.on_path(to_uuid(message.acquisition_id), positions)
 
     def _on_block(self, received: ReceivedBlock) -> None:
         received_ns, block = time.monotonic_ns(), received.message
@@ -190,11 +194,17 @@ class FeaturizerNode(GraphNode):
             raise ValueError(self._refused[1])
         if self.bound is None or self.bound.axes != self.axes:
             try:
-                self.bound, self._refused = self.definition.build(self.axes), None
+                self.bound, self._refused = self._bound_to(self.axes), None
             except Exception as error:  # noqa: BLE001  (a third party's factory; its message goes out with every row)
                 self._refused = (self.axes, f"scalarizer {self.definition.name} cannot be used on these frames: {error}")
                 raise ValueError(self._refused[1]) from error
         return self.bound(frames)
+
+    def _bound_to(self, axes: tuple[Axis, ...]) -> scalarizers.Bound:
+        """The scalarizer for some axes. Patterns and micro-scans take turns, and binding may load networks: some are kept."""
+        if axes not in self._kept:
+            self._kept = dict(list(self._kept.items())[1 - KEPT:]) | {axes: self.definition.build(axes)}
+        return self._kept[axes]
 
     def columns(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Names and units; before the first block only the scalar's, without a unit."""
@@ -217,8 +227,10 @@ class FeaturizerNode(GraphNode):
     def _enter(self, segment: Segment, features: Features, frames: np.ndarray | None = None) -> None:
         """Keep details for structures, and show the rows in the live image."""
         if features.details:
-            self._memory.add(segment.acquisition_id, int(segment.indices[0]), segment.positions, segment.stamps.tolist(),
-                             features.details)
+            self.memory.add(segment.acquisition_id, int(segment.indices[0]), segment.positions, segment.stamps.tolist(),
+                            features.details, features.failures)
+        if len(segment.axes) == MICRO_SCAN_AXES:
+            return  # its scalar is another one than that of the map
         frame = frames[-1] if frames is not None and len(frames) and self._preview.field is None else None
         self._preview.add(segment.positions, features.values[:, 0], frame)
 
@@ -244,7 +256,8 @@ class FeaturizerNode(GraphNode):
                version: int) -> None:
         """Measure with another scalarizer from now on; details and image of what was measured before are forgotten."""
         self.parameters, self.definition, self.bound, self.version = parameters, definition, bound, version
-        self._refused, self._memory = None, Memory(parameters.remembered_rows)
+        self._kept = {}
+        self._refused, self.memory = None, Memory(parameters.remembered_rows)
         self._preview.clear()
         self._tell_scalarizer()
 
@@ -273,42 +286,3 @@ class FeaturizerNode(GraphNode):
         message.header.frame_id, message.header.stamp = frame_id, self.get_clock().now().to_msg()
         message.data = byte_array(pixels)
         self._images.publish(message)
-
-    # ---- structures -------------------------------------------------------------------------------------------
-
-    def _on_get_structure(self, request: GetStructure.Request, response: GetStructure.Response) -> GetStructure.Response:
-        acquisition_id = to_uuid(request.acquisition_id)
-        if not self.active:
-            response.error_code, response.error_msg = GetStructure.Response.NOT_ACTIVE, "the featurizer is not active"
-            return response
-        if not self.definition.structural:
-            response.error_code = GetStructure.Response.NO_STRUCTURE_MODEL
-            response.error_msg = (f"scalarizer {self.definition.name!r} says nothing of atoms; structures come from "
-                                  f"{', '.join(scalarizers.STRUCTURAL)}")
-            return response
-        found = self._memory.find(acquisition_id, request.index)
-        if found is None:
-            response.error_code = GetStructure.Response.UNKNOWN_MEASUREMENT
-            response.error_msg = f"measurement {request.index} of acquisition {acquisition_id} is unknown or was forgotten"
-            return response
-        try:
-            sheet = strained_sheet(found.details["deformation"], found.details["deformation_covariance"],
-                                   self.parameters.resolved_lattice(), self.parameters.structure)
-        except NotIdentifiable as error:
-            response.error_code, response.error_msg = GetStructure.Response.NOT_IDENTIFIABLE, str(error)
-            return response
-        response.structure = self._structure_message(acquisition_id, request.index, found, sheet)
-        self._structures.publish(response.structure)
-        return response
-
-    def _structure_message(self, acquisition_id: uuid.UUID, index: int, found: Remembered,
-                           sheet: SheetStructure) -> AtomicStructure:
-        y, x = found.position * 1e9
-        message = AtomicStructure(acquisition_id=from_uuid(acquisition_id), index=index, source=sheet.source,
-                                  label=f"{self.parameters.lattice.material} at ({y:.2f}, {x:.2f}) nm", charge=0)
-        message.header.stamp, message.header.frame_id = to_stamp(0, found.stamp), "specimen"
-        message.atomic_numbers = byte_array(sheet.atomic_numbers.astype(np.uint8))
-        message.positions = number_array(sheet.positions)
-        message.position_standard_errors = number_array(sheet.standard_errors)
-        message.cell, message.periodic = sheet.cell.ravel(), list(sheet.periodic)
-        return message

@@ -6,44 +6,15 @@ the unstrained material's (a diffraction pattern in projection says nothing of t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from edgetem_nodes.featurizer.lattice import lattice_constant
 from edgetem_nodes.featurizer.parameters import Lattice, Structure
+from edgetem_nodes.featurizer.structures.measured import ANGSTROM, MeasuredStructure, NotIdentifiable
 from edgetem_nodes.physics.specimens.sheet import MOS2_THICKNESS
 
-ANGSTROM = 1e-10
 
-
-class NotIdentifiable(ValueError):
-    """The data does not determine a structure; the message says why."""
-
-
-@dataclass(frozen=True)
-class SheetStructure:
-    """Atoms in a periodic cell; coordinates are (x, y, z) [m].
-
-    Attributes
-    ----------
-    atomic_numbers : (atoms,) int.
-    positions : (atoms, 3), about the supercell's middle in x and y as the fixed point of the errors.
-    standard_errors : (atoms, 3), of positions relative to that middle; 0 for z, which is not measured.
-    cell : (3, 3), rows are lattice vectors.
-    periodic : x, y, z.
-    source : how it was derived, for a person.
-    """
-
-    atomic_numbers: np.ndarray
-    positions: np.ndarray
-    standard_errors: np.ndarray
-    cell: np.ndarray
-    periodic: tuple[bool, bool, bool]
-    source: str
-
-
-def strained_sheet(deformation: np.ndarray, covariance: np.ndarray, lattice: Lattice, settings: Structure) -> SheetStructure:
+def strained_sheet(deformation: np.ndarray, covariance: np.ndarray, lattice: Lattice, settings: Structure) -> MeasuredStructure:
     """The supercell of a sheet under a measured deformation.
 
     Parameters
@@ -84,8 +55,8 @@ def strained_sheet(deformation: np.ndarray, covariance: np.ndarray, lattice: Lat
     source = (f"{lattice.material} {count} x {count} supercell, a0 = {lattice_constant(lattice) / ANGSTROM:.4g} Å, strain "
               f"exx {exx:+.3f} %, eyy {eyy:+.3f} %, exy {exy:+.3f} % from nanobeam diffraction, standard error up to "
               f"{error:.2g} %; heights are those of the unstrained sheet")
-    return SheetStructure(np.asarray(sheet.numbers), sheet.positions * ANGSTROM, errors * ANGSTROM, cell * ANGSTROM,
-                          (True, True, False), source)
+    return MeasuredStructure(np.asarray(sheet.numbers), sheet.positions * ANGSTROM, errors * ANGSTROM, cell * ANGSTROM,
+                             (True, True, False), source, lattice.material, deformation_covariance=covariance[::-1, ::-1])
 
 
 def _reference(lattice: Lattice, settings: Structure) -> object:

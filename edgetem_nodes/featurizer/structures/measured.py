@@ -1,0 +1,62 @@
+"""A structure as it was measured: atoms, their errors, defects and what was seen of the specimen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+ANGSTROM = 1e-10
+"""[m]."""
+
+
+class NotIdentifiable(ValueError):
+    """The data does not determine a structure; the message says why."""
+
+
+@dataclass(frozen=True)
+class Defect:
+    """A site that is not the perfect crystal's, with some probability.
+
+    Attributes: `name`, "V_C" a vacancy on a carbon site, "N_C" nitrogen there; `probability`; `position` (3,), (x, y, z) of
+    the site [m]. Defects of a probability of 0.5 and more are built into the cell.
+    """
+
+    name: str
+    probability: float
+    position: np.ndarray
+
+
+@dataclass(frozen=True)
+class MeasuredStructure:
+    """Atoms in a cell; coordinates are (x, y, z) [m], z along the beam.
+
+    Attributes
+    ----------
+    atomic_numbers : (atoms,) int.
+    positions : (atoms, 3).
+    standard_errors : (atoms, 3), of positions relative to the middle of the cell; 0 where a coordinate is not measured.
+    cell : (3, 3), rows are lattice vectors.
+    periodic : x, y, z.
+    source : how it was derived, for a person.
+    material : name; empty: not known.
+    covariances : (atoms, 2, 2) of x and y [m^2] of atoms that were measured one by one, NaN for one that was not; (0, 2, 2):
+        none was.
+    deformation_covariance : (4, 4) of (xx, xy, yx, yy) of the deformation from the unstrained lattice; (0, 0): not known.
+    footprint_area : [m^2] of the specimen that was seen; 0: not known.
+    defects : built in and possible ones.
+    charge : [e] of the cell.
+    """
+
+    atomic_numbers: np.ndarray
+    positions: np.ndarray
+    standard_errors: np.ndarray
+    cell: np.ndarray
+    periodic: tuple[bool, bool, bool]
+    source: str
+    material: str = ""
+    covariances: np.ndarray = field(default_factory=lambda: np.empty((0, 2, 2)))
+    deformation_covariance: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
+    footprint_area: float = 0.0
+    defects: tuple[Defect, ...] = ()
+    charge: int = 0
