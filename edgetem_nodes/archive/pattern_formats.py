@@ -53,7 +53,7 @@ def open_patterns(path: str | Path, signal: str = "", *, shape: tuple[int, ...] 
         raise PatternFileError(f"file {path} is empty")
     suffix = path.suffix.lower()
     if shape or dtype or suffix == ".npy":
-        return _plain(path, MappedArray(_mapped(path, shape, dtype, offset)))
+        return _mapped(path, shape, dtype, offset)
     if suffix in RAW:
         raise PatternFileError(f"{path} is a raw file: state all its dimensions and its type, e.g. --shape 128,128,256,256 "
                                "--dtype uint16")
@@ -83,34 +83,53 @@ def _listed(path: Path) -> str:
 
 
 class MappedArray:
-    """A mapped file that is mapped anew for each part that is read: pages of parts read before leave the memory."""
+    """Part of a file that is mapped anew for each piece that is read: pages of pieces read before leave the memory."""
 
-    def __init__(self, mapped: np.memmap) -> None:
-        self._filename, self._offset, self._order = mapped.filename, mapped.offset, "F" if np.isfortran(mapped) else "C"
-        self.shape, self.dtype, self.ndim = mapped.shape, mapped.dtype, mapped.ndim
+    def __init__(self, path: Path, shape: tuple[int, ...], dtype: np.dtype, offset: int, order: str = "C") -> None:
+        self._path, self._offset, self._order = path, offset, order
+        self.shape, self.dtype, self.ndim = shape, dtype, len(shape)
 
     def __getitem__(self, where: tuple[slice, ...]) -> np.ndarray:
-        return np.array(np.memmap(self._filename, self.dtype, "r", self._offset, self.shape, self._order)[where])
+        return np.array(np.memmap(self._path, self.dtype, "r", self._offset, self.shape, self._order)[where])
 
 
-def _mapped(path: Path, shape: tuple[int, ...], dtype: str, offset: int) -> np.memmap:
-    """A numpy or raw file mapped into memory, read-only."""
+def _mapped(path: Path, shape: tuple[int, ...], dtype: str, offset: int) -> PatternFile:
+    """A numpy or raw file; one that ends early holds the frames that are whole."""
+    order = "C"
     if path.suffix.lower() == ".npy":
-        try:
-            return np.load(path, mmap_mode="r", allow_pickle=False)
-        except (ValueError, OSError, EOFError) as error:
-            raise PatternFileError(f"{path} cannot be read as a numpy array: {error}") from None
-    if not (shape and dtype):
+        shape, order, kind, offset = _numpy_header(path)
+    elif not (shape and dtype):
         raise PatternFileError(f"{path}: a raw file needs both --shape and --dtype")
-    try:
-        kind = np.dtype(dtype)
-    except TypeError:
-        raise PatternFileError(f"--dtype {dtype!r} is no type of numbers: e.g. uint16, >u2, float32") from None
+    else:
+        try:
+            kind = np.dtype(dtype)
+        except TypeError:
+            raise PatternFileError(f"--dtype {dtype!r} is no type of numbers: e.g. uint16, >u2, float32") from None
     needed, size = offset + math.prod(shape) * kind.itemsize, path.stat().st_size
-    if kind.kind not in "iuf" or min(shape) < 1 or offset < 0 or size < needed:
-        raise PatternFileError(f"{path} has {size} bytes; shape {' x '.join(map(str, shape))} of {kind} after {offset} bytes "
-                               f"needs {needed}: check --shape, --dtype and --offset")
-    return np.memmap(path, kind, "r", offset, shape)
+    stated = f"{path} has {size} bytes; shape {' x '.join(map(str, shape))} of {kind} after {offset} bytes needs {needed}"
+    if kind.kind not in "iufb" or min(shape, default=0) < 1 or offset < 0:
+        raise PatternFileError(f"{stated}: check --shape, --dtype and --offset")
+    if size >= needed:
+        return _plain(path, MappedArray(path, shape, kind, offset, order))
+    frames = (size - offset) // (math.prod(shape[-2:]) * kind.itemsize)
+    if len(shape) not in (3, 4) or order == "F" or frames < 1:
+        raise PatternFileError(f"{stated}, and no whole frame can be told from what is there: check --shape, --dtype and --offset")
+    opened = _plain(path, MappedArray(path, (frames, *shape[-2:]), kind, offset))
+    opened = opened.reshaped(shape[:2]) if len(shape) == 4 else opened
+    opened.notes.append(f"{stated}: the {frames} whole frames there are read, as of a scan that was cut short; if it was not, "
+                        "check shape and type")
+    return opened
+
+
+def _numpy_header(path: Path) -> tuple[tuple[int, ...], str, np.dtype, int]:
+    """Shape, order, type and offset [byte] of a `.npy` file."""
+    read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    try:
+        with path.open("rb") as file:
+            shape, fortran, kind = read[np.lib.format.read_magic(file)](file)
+            return shape, "F" if fortran else "C", kind, file.tell()
+    except (ValueError, OSError, EOFError, KeyError) as error:
+        raise PatternFileError(f"{path} cannot be read as a numpy array: {error}") from None
 
 
 def _plain(path: Path, data: Any, title: str = "", reader: str = "") -> PatternFile:

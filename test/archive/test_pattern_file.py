@@ -92,6 +92,22 @@ def test_a_list_of_frames_becomes_a_raster_and_an_end_that_is_missing_is_said(tm
         source.reshaped((4, 7))
 
 
+@pytest.mark.parametrize("shape", [SCAN.shape, (35, 8, 6)])
+@pytest.mark.parametrize("kind", ["npy", "raw"])
+def test_a_file_cut_short_holds_the_frames_that_are_whole(tmp_path, kind, shape):
+    whole = tmp_path / f"whole.{kind}"
+    np.save(whole, SCAN.reshape(shape)) if kind == "npy" else SCAN.tofile(whole)
+    head = whole.stat().st_size - SCAN.nbytes
+    cut = tmp_path / f"cut.{kind}"
+    cut.write_bytes(whole.read_bytes()[:head + 23 * 96 + 50])
+    source = open_patterns(cut, **({} if kind == "npy" else {"shape": shape, "dtype": "uint16"}))
+    assert source.count == 23 and source.field.shape == ((5, 7) if len(shape) == 4 else (1, 23))
+    assert f"has {head + 23 * 96 + 50} bytes" in source.notes[-1] and "the 23 whole frames there are read" in source.notes[-1]
+    for block_bytes in (1, 500, 1 << 20):
+        places, frames = (np.concatenate(part) for part in zip(*source.blocks(block_bytes), strict=True))
+        np.testing.assert_array_equal(frames[np.argsort(places)], SCAN.reshape(-1, 8, 6)[:23])
+
+
 def test_a_datacube_of_py4dstem_has_its_axes(tmp_path):
     cube = emdfile.Array(SCAN, name="datacube", units="counts", dims=[0.2, 0.2, 0.01, 0.01],
                          dim_names=["Rx", "Ry", "Qx", "Qy"], dim_units=["nm", "nm", "A^-1", "A^-1"])
@@ -195,24 +211,29 @@ def test_an_arina_master_joins_its_data_files(tmp_path):
 def test_bad_files_are_refused_with_what_to_do(tmp_path):
     np.save(tmp_path / "flat.npy", SCAN[0, 0])
     np.save(tmp_path / "objects.npy", np.array([{}]), allow_pickle=True)
-    whole = tmp_path / "scan.npy"
-    np.save(whole, SCAN)
-    (tmp_path / "short.npy").write_bytes(whole.read_bytes()[:2000])
+    np.save(tmp_path / "scan.npy", SCAN)
+    (tmp_path / "short.npy").write_bytes((tmp_path / "scan.npy").read_bytes()[:200])
+    (tmp_path / "header.npy").write_bytes((tmp_path / "scan.npy").read_bytes()[:60])
+    np.save(tmp_path / "fortran.npy", np.asfortranarray(SCAN))
+    (tmp_path / "fortran.npy").write_bytes((tmp_path / "fortran.npy").read_bytes()[:2000])
     (tmp_path / "noise.h5").write_bytes(b"not hdf5 at all" * 100)
     (tmp_path / "empty.mib").touch()
     (tmp_path / "scan.raw").write_bytes(SCAN.tobytes())
     (tmp_path / "notes.txt").write_text("text")
     with h5py.File(tmp_path / "two.h5", "w") as file:
         file["a"], file["b"], file["c"] = SCAN, SCAN, SCAN[0, 0]
-    cases = {("gone.h5", ()): "does not exist", ("flat.npy", ()): "patterns are numbers in", ("objects.npy", ()): "cannot be read",
-             ("short.npy", ()): "cannot be read", ("noise.h5", ()): "cannot be opened as HDF5", ("empty.mib", ()): "is empty",
+    cases = {("gone.h5", ()): "does not exist", ("flat.npy", ()): "patterns are numbers in", ("objects.npy", ()): "of object",
+             ("short.npy", ()): "no whole frame", ("header.npy", ()): "cannot be read as a numpy array",
+             ("fortran.npy", ()): "no whole frame", ("noise.h5", ()): "cannot be opened as HDF5", ("empty.mib", ()): "is empty",
              ("scan.raw", ()): "--shape", ("notes.txt", ()): "no reader knows", ("two.h5", ()): "name one with --signal",
              ("two.h5", ("c",)): "patterns are numbers in"}
     for (name, signal), message in cases.items():
         with pytest.raises(VendorFileError, match=message):
             open_patterns(tmp_path / name, *signal)
-    with pytest.raises(PatternFileError, match="needs 3360 more|check --shape"):
-        open_patterns(tmp_path / "scan.raw", shape=(6, 7, 8, 6), dtype="uint16")
+    with pytest.raises(PatternFileError, match="3360 bytes.* needs 6720000.*no whole frame.*check --shape"):
+        open_patterns(tmp_path / "scan.raw", shape=(5, 7, 800, 120), dtype="uint16")
+    with pytest.raises(PatternFileError, match="check --shape, --dtype and --offset"):
+        open_patterns(tmp_path / "scan.raw", shape=SCAN.shape, dtype="uint16", offset=-1)
     with pytest.raises(PatternFileError, match="no type of numbers"):
         open_patterns(tmp_path / "scan.raw", shape=SCAN.shape, dtype="eggs")
 
