@@ -26,6 +26,11 @@ class Structure:
     vacancies_per_nm2: float = parameter(0.025, "missing atoms of a sheet", unit="1/nm^2", minimum=0.0, maximum=5.0)
     dopant: str = parameter("", "element that replaces part of a sheet's metal, chalcogen or carbon; empty: none")
     dopant_percent: float = parameter(0.0, "share of the sites that the dopant takes", unit="%", minimum=0.0, maximum=100.0)
+    rim_nm: float = parameter(0.0, "standard deviation of the strained rim's profile in a sheet; 0: an eighteenth of the field",
+                              unit="nm", minimum=0.0, maximum=100.0)
+    irradiated_nm: float = parameter(0.0, "standard deviation of the one spot where a sheet has its vacancies and dopants; 0: "
+                                          "vacancies gather at the rim, dopants are everywhere", unit="nm", minimum=0.0,
+                                     maximum=100.0)
     grain_nm: float = parameter(0.0, "mean distance of the grains' centres in a sheet; 0: one grain", unit="nm", minimum=0.0,
                                 maximum=1000.0)
     thickness_nm: float = parameter(20.0, "of a crystal or a flake", unit="nm", minimum=0.3, maximum=200.0)
@@ -225,6 +230,10 @@ def _concerning(instrument: Instrument) -> None:
     if (asked.dopant or asked.dopant_percent) and specimen in SPECIMENS and specimen not in sheets:
         raise ValueError(f"instrument.simulated.structure.dopant {asked.dopant!r} ({asked.dopant_percent:g} %) does "
                          f"nothing in the specimen {specimen!r}: only {' and '.join(sheets)} take a dopant")
+    for name in ("rim_nm", "irradiated_nm"):
+        if getattr(asked, name) and specimen in SPECIMENS and specimen not in sheets:
+            raise ValueError(f"instrument.simulated.structure.{name} {getattr(asked, name):g} does nothing in the specimen "
+                             f"{specimen!r}: only {' and '.join(sheets)} have a strained rim and a spot of defects")
     if asked.dopant and not asked.dopant_percent:
         raise ValueError(f"instrument.simulated.structure.dopant {asked.dopant!r} has no effect with dopant_percent 0: set "
                          "instrument.simulated.structure.dopant_percent, or leave the dopant out")
@@ -245,7 +254,8 @@ def _options(chosen: Simulated) -> SpecimenOptions:
         dopant_fraction=asked.dopant_percent / 100, grain_size=asked.grain_nm * 1e-9, thickness=asked.thickness_nm * 1e-9,
         tilt=(asked.tilt_x_mrad * 1e-3, asked.tilt_y_mrad * 1e-3), domain_size=asked.domain_nm * 1e-9,
         film_thickness=asked.film_nm * 1e-9, hole_size=asked.hole_nm * 1e-9, transition=asked.transition,
-        edge_mode=asked.edge_mode, file=asked.file)
+        edge_mode=asked.edge_mode, file=asked.file, rim_width=asked.rim_nm * 1e-9,
+        irradiated_radius=asked.irradiated_nm * 1e-9)
 
 
 def _spectrometer(asked: SpectrometerGroup) -> Spectrometer:

@@ -368,3 +368,33 @@ def test_other_fields_and_signs_of_strain_lose_no_atom(extent, strain):
     assert np.array_equal(strained.identity, perfect.identity[inside])
     points = np.random.default_rng(0).uniform(0, extent, (500, 2))
     assert abs(specimen.truth("strain_xx", points, COLD)).max() > 0.2 * abs(strain)
+
+
+def test_an_irradiated_spot_holds_vacancies_and_dopants():
+    extent, radius = (40e-9, 40e-9), 4e-9
+    spotted = make_specimen("graphene", extent, 3, SpecimenOptions(
+        strain=0.0, domain_size=0.0, vacancy_density=0.3e18, dopant="N", dopant_fraction=0.02, irradiated_radius=radius))
+    perfect = make_specimen("graphene", extent, 3, SpecimenOptions(strain=0.0, domain_size=0.0, vacancy_density=0.0))
+    low, high = np.zeros(2), np.array(extent)
+    left, whole = spotted.atoms(low, high, Condition()), perfect.atoms(low, high, Condition())
+    missing = ~np.isin(whole.identity, left.identity)
+    assert missing.sum() == pytest.approx(0.3 * 1600, abs=4 * np.sqrt(480)), "the mean over the field is what was asked for"
+    doped = left.positions[left.atomic_numbers == 7, 1:]
+    assert len(doped) == pytest.approx(0.02 * len(whole.identity), rel=0.2)
+    for places in (whole.positions[missing, 1:], doped):
+        middle = np.median(places, axis=0)
+        spread = np.median(np.hypot(*(places - middle).T))
+        # the radius that holds half of a Gaussian spot is sqrt(2 ln 2) times its standard deviation
+        assert radius * np.sqrt(2 * np.log(2)) * 0.9 < spread < radius * np.sqrt(2 * np.log(2)) * 1.5
+    assert np.linalg.norm(np.median(doped, axis=0) - np.median(whole.positions[missing, 1:], axis=0)) < radius
+
+
+def test_a_wider_rim_strains_more_of_the_sheet():
+    positions = np.stack(np.meshgrid(*[np.linspace(0, 17e-9, 32)] * 2, indexing="ij"), axis=-1).reshape(-1, 2)
+    shares = []
+    for width in (0.0, 2.5e-9):
+        sheet = make_specimen("graphene", (17e-9, 17e-9), 0, SpecimenOptions(strain=0.03, rim_width=width, domain_size=0.0))
+        largest = max(np.abs(sheet.truth(name, positions, Condition())).max() for name in ("strain_yy", "strain_xx"))
+        assert largest == pytest.approx(0.03, rel=0.03), "the largest strain stays what was asked for"
+        shares.append((np.abs(sheet.truth("dilation", positions, Condition())) > 0.01).mean())
+    assert shares[1] > 1.5 * shares[0]

@@ -36,6 +36,9 @@ class SpecimenOptions:
     hole_size : diameter of a round hole in a flake; 0: none.
     edge_mode : whether a flake has an edge plasmon; without one it is the control.
     file : structure file that ASE reads.
+    rim_width : standard deviation of the strained rim's profile in a sheet; 0: an eighteenth of the field.
+    irradiated_radius : standard deviation of the one spot in the field where a sheet has its vacancies and dopants; 0: the
+        vacancies gather at the rim, the dopants are everywhere.
     """
 
     strain: float = 0.02
@@ -51,6 +54,8 @@ class SpecimenOptions:
     hole_size: float = 0.0
     edge_mode: bool = True
     file: str = ""
+    rim_width: float = 0.0
+    irradiated_radius: float = 0.0
 
 
 def make_specimen(name: str, extent: tuple[float, float], seed: int, options: SpecimenOptions | None = None) -> Specimen:

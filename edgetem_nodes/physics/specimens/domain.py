@@ -24,14 +24,14 @@ class Rim:
     width: float
 
     @classmethod
-    def drawn(cls, extent: np.ndarray, generator: np.random.Generator) -> Rim:
-        """A random outline in the middle of a field of this height and width [m]."""
+    def drawn(cls, extent: np.ndarray, generator: np.random.Generator, width: float = 0.0) -> Rim:
+        """A random outline in the middle of a field of this height and width [m]; 0: the rim's width follows the field."""
         size = max(float(extent.min()), SMALLEST)
         centre = extent * (0.5 + generator.uniform(-0.06, 0.06, 2))
         first = generator.uniform(0, 2 * np.pi)
         arcs = np.array([first, first + generator.uniform(2.0, 3.6)])
         amplitudes, phases = generator.uniform(0.04, 0.09, 3), generator.uniform(0, 2 * np.pi, 3)
-        return cls(centre, 0.27 * size, amplitudes, phases, arcs, size / 18)
+        return cls(centre, 0.27 * size, amplitudes, phases, arcs, width or size / 18)
 
     def _distance_and_angle(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Signed distance from the outline (inside negative, first order) [m] and polar angle [rad]."""

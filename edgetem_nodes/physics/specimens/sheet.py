@@ -2,8 +2,8 @@
 
 The rim of the domain carries an eigenstrain on two arcs, one that wants to grow and one that wants to shrink, as where
 sulphur is missing or in excess; the sheet around it gives way elastically. A dark-field survey shows the whole domain, the
-strain sits only at parts of its rim: related, not identical. Vacancies gather at the rim. The sheet may be doped, of many
-grains, and transform from 2H to 1T' where it is heated or gated.
+strain sits only at parts of its rim: related, not identical. Vacancies gather at the rim, or in a spot that was irradiated.
+The sheet may be doped, of many grains, and transform from 2H to 1T' where it is heated or gated.
 """
 
 from __future__ import annotations
@@ -104,8 +104,8 @@ class Sheet:
         name : one of `SHEETS`.
         extent : height and width of the scan field [m]; the domain lies inside.
         seed : of shape, occupation, vacancies, dopants, grains and nuclei.
-        options : strain, vacancy_density, dopant, dopant_fraction, grain_size and transition concern a sheet; domain_size 0
-            leaves the domain out.
+        options : strain, vacancy_density, dopant, dopant_fraction, grain_size, transition, rim_width and irradiated_radius
+            concern a sheet; domain_size 0 leaves the domain out. Densities are means over the field.
 
         Raises
         ------
@@ -116,7 +116,8 @@ class Sheet:
         self.name, self.extent, self.seed = name, np.asarray(extent, float), seed
         self._unit = _stacked(name)
         self.thickness = MOS2_THICKNESS if name == "MoS2" else SPACING[name]
-        self._rim = Rim.drawn(self.extent, np.random.default_rng([seed, 0x53484545]))
+        self._rim = Rim.drawn(self.extent, np.random.default_rng([seed, 0x53484545]), self.options.rim_width)
+        self._spot = self.extent * np.random.default_rng([seed, 0x53504F54]).uniform(0.25, 0.75, 2)
         self._lattice = SingleCrystal(self._unit) if self.options.grain_size == 0 else Polycrystal(
             self._unit, self.options.grain_size, _LARGEST_TURN[name], _CLOSEST[name], seed)
         self._transition = Transition(KINETICS, seed) if self.options.transition else None
@@ -132,13 +133,16 @@ class Sheet:
         return ElasticField(self._rim, _POISSON_RATIO[self.name], self.options.strain)
 
     @cached_property
-    def _vacancy_chance(self) -> float:
-        """Of a removable site, per unit of `_weight`, so that the field has the vacancies asked for."""
+    def _mean_weight(self) -> float:
+        """Mean of `_weight` over the field."""
         axes = [np.linspace(0, length, 128) for length in self.extent]
-        mean = self._weight(np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)).mean()
-        return self.options.vacancy_density * self._unit.area / (2 * mean)
+        return float(self._weight(np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)).mean())
 
     def _weight(self, material: np.ndarray) -> np.ndarray:
+        """In proportion to which vacancies, and in an irradiated spot dopants too, are found at places (..., 2) [m]."""
+        if self.options.irradiated_radius:
+            square = np.square((material - self._spot) / self.options.irradiated_radius).sum(axis=-1)
+            return 0.02 + np.exp(-square / 2)
         return 0.02 + np.abs(self._rim.eigenstrain(material))
 
     def atoms(self, low: np.ndarray, high: np.ndarray, condition: Condition) -> Atoms:
@@ -191,7 +195,10 @@ class Sheet:
         from ase.data import atomic_numbers
 
         host = _host(self.name, self.options.dopant)
-        doped = (numbers == host) & (site_noise.uniform(self.seed, sites.identity, "dopant") < self.options.dopant_fraction)
+        chance = self.options.dopant_fraction
+        if self.options.irradiated_radius:
+            chance = chance * self._weight(sites.positions) / self._mean_weight
+        doped = (numbers == host) & (site_noise.uniform(self.seed, sites.identity, "dopant") < chance)
         return doped, np.where(doped, atomic_numbers[self.options.dopant], numbers)
 
     def _vacant(self, sites: Sites, numbers: np.ndarray) -> np.ndarray:
@@ -199,7 +206,8 @@ class Sheet:
         vacant = np.zeros(len(numbers), bool)
         if self.options.vacancy_density:
             removable = np.flatnonzero(numbers == 16 if self.name == "MoS2" else sites.basis < 2)
-            chance = self._vacancy_chance * self._weight(sites.positions[removable])
+            mean = self.options.vacancy_density * self._unit.area / 2
+            chance = mean * self._weight(sites.positions[removable]) / self._mean_weight
             vacant[removable] = site_noise.uniform(self.seed, sites.identity[removable], "vacancy") < chance
         return vacant
 
@@ -302,6 +310,9 @@ def _check(name: str, options: SpecimenOptions) -> None:
     if not 0 <= options.vacancy_density <= 0.1 * sites:
         raise ValueError(f"vacancy density {options.vacancy_density * 1e-18:g} /nm^2 is not between 0 and a tenth of the "
                          f"sites, {0.1 * sites * 1e-18:.3g} /nm^2")
+    for name_, size in (("rim_width", options.rim_width), ("irradiated_radius", options.irradiated_radius)):
+        if not 0 <= size < 1e-6:
+            raise ValueError(f"{name_} {size * 1e9:g} nm is not between 0 and a micrometre")
     if not 0 <= options.dopant_fraction <= 1:
         raise ValueError(f"dopant fraction {options.dopant_fraction:g} is not between 0 and 1")
     if options.dopant:
