@@ -1,0 +1,83 @@
+"""Calibration of the ensemble: temperature of its probabilities, scale of its covariances, and what is foreign to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from edgetem_nodes.featurizer.micro_scan.columns import Columns, judge
+from edgetem_nodes.featurizer.micro_scan.conditions import MicroScan
+from edgetem_nodes.featurizer.micro_scan.generator import MicroScanBatch, MicroScanGenerator
+from edgetem_nodes.featurizer.micro_scan.network import Calibration, MicroScanNetwork
+from edgetem_nodes.featurizer.micro_scan.specimens import Piece
+
+_TEMPERATURES = np.exp(np.linspace(np.log(0.7), np.log(2.0), 22))
+_NEAR = 0.6e-10
+"""A site of the found lattice and a true one within this [m] are the same."""
+_CHI_SQUARE_90 = 4.605170
+
+
+def matched(columns: Columns, piece: Piece, inside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of found sites (inside) and of the true sites nearest to them, where there is one."""
+    found = np.flatnonzero(inside)
+    if not len(found) or not len(piece.sites):
+        return np.zeros(0, int), np.zeros(0, int)
+    distance = np.linalg.norm(columns.sites[found][:, None] - piece.sites[None], axis=-1)
+    nearest = distance.argmin(axis=1)
+    close = distance[np.arange(len(found)), nearest] < _NEAR
+    return found[close], nearest[close]
+
+
+def calibrated(network: MicroScanNetwork, generator: MicroScanGenerator, seed: int, batches: int = 16, rows: int = 16,
+               progress: Callable[[str], None] = lambda _: None) -> tuple[Calibration, Mapping[str, Any]]:
+    """Calibration on fresh micro-scans, and what it was found from: counts, coverage, temperature."""
+    logits, labels, chi, features = [], [], [], []
+    sure = replace(generator, ranges=replace(generator.ranges, foreign=0.0))
+    for number in range(batches):
+        batch = sure.draw(rows, np.random.default_rng([seed, number]))
+        progress(f"calibration {number + 1} of {batches}")
+        for columns, piece in _read(network, batch):
+            judged = judge(columns, batch.scan, *_open())
+            if judged.host is None or judged.host is not piece.host:
+                continue
+            found, true = matched(columns, piece, judged.inside)
+            if len(found) < 4:
+                continue
+            features.append(judged.features)
+            logits.append(np.log(np.maximum(columns.probabilities[found], 1e-12)))
+            labels.append(piece.classes[true])
+            there = piece.classes[true] > 0
+            off = piece.sites[true] - columns.sites[found] - columns.offsets[found]
+            chi.append(np.einsum("ni,nij,nj->n", off, np.linalg.inv(columns.covariances[found]), off)[there])
+    if not labels:
+        raise ValueError("no sheet of the validation set was found: the network is not trained")
+    logits, labels, chi, features = (np.concatenate(logits), np.concatenate(labels), np.concatenate(chi), np.stack(features))
+    losses = [float(-_log_softmax(logits / t)[np.arange(len(labels)), labels].mean()) for t in _TEMPERATURES]
+    temperature = float(_TEMPERATURES[int(np.argmin(losses))])
+    spread = float(np.quantile(chi, 0.9) / _CHI_SQUARE_90)
+    typical, deviation = np.median(features, axis=0), features.std(axis=0) + 1e-6
+    distance = np.sqrt((np.maximum((features - typical) / deviation, 0) ** 2).mean(axis=1))
+    calibration = Calibration(temperature, spread, tuple(typical.tolist()), tuple(deviation.tolist()),
+                              float(np.quantile(distance, 0.99)))
+    figures = {"sites": len(labels), "micro_scans": len(features), "of": batches * rows, "temperature": temperature,
+               "spread": spread, "coverage90_before": float((chi < _CHI_SQUARE_90).mean()), "log_loss": min(losses)}
+    return calibration, figures
+
+
+def _open() -> tuple[tuple[float, ...], tuple[float, ...], float]:
+    """Arguments of `judge` with which nothing is foreign."""
+    return (0.0,) * 4, (1.0,) * 4, float("inf")
+
+
+def _read(network: MicroScanNetwork, batch: MicroScanBatch) -> list[tuple[Columns, Piece]]:
+    scan: MicroScan = batch.scan
+    electrons = np.array([scan.electrons])
+    return [(network.columns(batch.signals[row:row + 1], electrons, scan), piece) for row, piece in enumerate(batch.pieces)]
+
+
+def _log_softmax(values: np.ndarray) -> np.ndarray:
+    values = values - values.max(axis=-1, keepdims=True)
+    return values - np.log(np.exp(values).sum(axis=-1, keepdims=True))

@@ -1,0 +1,244 @@
+"""From columns on a lattice to a judgement: which sheet, which part of it is seen, what stands where, and is it credible."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgetem_nodes.featurizer.micro_scan.conditions import PIXEL, MicroScan
+from edgetem_nodes.featurizer.micro_scan.descriptors import ELEMENTS, MOST, UNKNOWN, MicroScanDescriptors
+from edgetem_nodes.featurizer.micro_scan.hosts import CLASSES, HOSTS, NAMES, Host
+from edgetem_nodes.featurizer.micro_scan.images import Images
+from edgetem_nodes.featurizer.micro_scan.linear_imaging import REFERENCE
+from edgetem_nodes.featurizer.micro_scan.registry import Lattice
+from edgetem_nodes.physics.scattering_factors import annular_cross_section, potential_spectrum
+
+TELLING = 6.0
+"""Detection index, amplitude of the host's lighter column over its standard error from counting alone, at which a site can
+be told: measured, see docs/micro_scan.md."""
+_MARGIN = 1.9e-10
+"""Farthest from the outermost probes [m] that the footprint reaches."""
+_LEAST_SCORE = 0.25
+_RIVAL = 0.85
+"""Over the best lattice's score, from which a rival makes the registry ambiguous."""
+_CONSTANT_SPREAD = 0.035
+_SURE = 0.9
+_UNSURE = 0.5
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What the network reads on one micro-scan.
+
+    Attributes
+    ----------
+    lattice : None where there is none; sites : (n, 2) its sites [m]; sublattice : (n,).
+    probabilities : (n, K) of classes; offsets : (n, 2) of atoms from sites; covariances : (n, 2, 2) [m^2].
+    images : of this micro-scan; electrons : in a pattern.
+    """
+
+    lattice: Lattice | None
+    sites: np.ndarray
+    sublattice: np.ndarray
+    probabilities: np.ndarray
+    offsets: np.ndarray
+    covariances: np.ndarray
+    images: Images
+    electrons: float
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A micro-scan judged.
+
+    Attributes
+    ----------
+    host : likeliest sheet; probability : of it; swapped : whether its first site is the lattice's second.
+    half : half of the footprint's edge [m]; detection : (n,) detection index of each site.
+    features : (features,) how good lattice, host, scattering and places are; rejection : how unlike training, 1 is the limit.
+    reason : why the row is rejected; empty: it is not.
+    """
+
+    columns: Columns
+    host: Host | None
+    probability: float
+    swapped: bool
+    half: float
+    detection: np.ndarray
+    features: np.ndarray
+    rejection: float
+    reason: str
+
+    @property
+    def expected(self) -> np.ndarray:
+        """Class (n,) of the perfect sheet on every site."""
+        return self.host.classes()[self.columns.sublattice ^ int(self.swapped)]
+
+    @property
+    def inside(self) -> np.ndarray:
+        """Sites (n,) bool within the footprint."""
+        return (np.abs(self.columns.sites) < self.half).all(axis=1)
+
+    def write(self, result: MicroScanDescriptors, row: int) -> str:
+        """Enter the judgement into a row (in place); returns why it fails, or nothing."""
+        result.rejection[row] = self.rejection
+        result.defocus[row] = self.columns.images.defocus[0]
+        if self.host is not None:
+            result.material[row], result.material_probability[row] = self.host.name, self.probability
+        if self.reason:
+            return self.reason
+        result.footprint[row] = (2 * self.half) ** 2
+        result.lattice[row] = self.columns.lattice.vectors
+        result.lattice_covariance[row] = self.columns.lattice.covariance[:4, :4]
+        _enter(self, result, row)
+        return ""
+
+
+def judge(columns: Columns, scan: MicroScan, typical: tuple[float, ...], deviation: tuple[float, ...], limit: float) -> Judgement:
+    """Which sheet it is and whether it is credible; the last three are of `network.Calibration`."""
+    nothing = np.zeros(len(columns.sites))
+    if columns.lattice is None:
+        return Judgement(columns, None, 0.0, False, 0.0, nothing, np.full(4, np.nan), np.inf, "no lattice of sites was found")
+    host, probability, swapped, likelihood = identify(columns, scan)
+    detection = detection_index(columns, host, scan)
+    half = footprint(columns, host, scan)
+    features = np.array([-columns.lattice.score, -likelihood, abs(np.log(max(columns.images.dark[0], 1e-6)
+                                                                         / expected_dark(host, scan))),
+                         np.log(max(columns.lattice.misfit, 1e-3))])
+    excess = (features - np.array(typical)) / np.array(deviation)
+    rejection = float(np.sqrt((np.maximum(excess, 0) ** 2).mean())) / limit
+    lattice, reason = columns.lattice, ""
+    if lattice.score < _LEAST_SCORE:
+        reason = (f"no honeycomb of sites stands out (contrast {lattice.score:.2f}, {_LEAST_SCORE} is the least): no sheet, "
+                  "or too low a dose")
+    elif lattice.rival > _RIVAL * lattice.score:
+        reason = (f"the registry is ambiguous: another lattice fits as well (contrast {lattice.rival:.2f} and "
+                  f"{lattice.score:.2f})")
+    elif probability < _SURE:
+        reason = f"the sheet is not identifiable: {host.name} is likeliest with a probability of {probability:.2f}"
+    elif rejection > 1:
+        worst = ("the lattice's contrast", "what stands on its sites", "how much it scatters", "where its atoms are")
+        reason = (f"unlike the micro-scans of the training set (rejection {rejection:.2f}, 1 is the limit), first in "
+                  f"{worst[int(np.argmax(excess))]}")
+    elif half <= 0:
+        reason = "at this dose no site can be told from a vacancy"
+    return Judgement(columns, host, probability, swapped, half, detection, features, rejection, reason)
+
+
+def identify(columns: Columns, scan: MicroScan) -> tuple[Host, float, bool, float]:
+    """Likeliest host, its probability, whether its sublattices are the lattice's in reverse, mean log probability of a site.
+
+    Sites are not independent witnesses: what misleads the network at one misleads it at its neighbours, so their logarithms
+    count a quarter.
+    """
+    near = (np.abs(columns.sites) < scan.span / 2 + 0.3e-10).all(axis=1)
+    logs = np.log(np.maximum(columns.probabilities, 0.02))
+    constant = float(np.sqrt(abs(np.linalg.det(columns.lattice.vectors)) * 2 / np.sqrt(3)))
+    options = []
+    for host in HOSTS:
+        for swapped in (False, True) if host.sites[0] != host.sites[1] else (False,):
+            expected = host.classes()[columns.sublattice[near] ^ int(swapped)]
+            total = float(logs[near][np.arange(len(expected)), expected].sum()) / 4
+            total -= 0.5 * (np.log(constant / host.lattice) / _CONSTANT_SPREAD) ** 2
+            options.append((total, host, swapped, 4 * total / max(len(expected), 1)))
+    totals = np.array([one[0] for one in options])
+    best = int(np.argmax(totals))
+    weights = np.exp(totals - totals[best])
+    probability = sum(w for w, one in zip(weights, options, strict=True) if one[1] is options[best][1]) / weights.sum()
+    return options[best][1], float(probability), options[best][2], options[best][3]
+
+
+def _phase(class_index: int, reference: bool = False) -> float:
+    numbers = (REFERENCE,) if reference else CLASSES[class_index][1]
+    return sum(float(potential_spectrum(number, np.zeros(1))[0]) for number in numbers)
+
+
+def detection_index(columns: Columns, host: Host, scan: MicroScan) -> np.ndarray:
+    """(n,) amplitude of the host's lighter atom over the standard error that counting leaves, if it stood alone."""
+    from scipy.ndimage import map_coordinates
+
+    information = columns.images.information[0]
+    amplitude = min(_lightest(index) for index in host.classes()) / _phase(0, True)
+    places = columns.sites / PIXEL + (len(information) - 1) / 2
+    return amplitude * np.sqrt(np.maximum(map_coordinates(information, places.T, order=1, mode="nearest"), 0))
+
+
+def _lightest(class_index: int) -> float:
+    """Phase integral of one atom of a column."""
+    return min(float(potential_spectrum(number, np.zeros(1))[0]) for number in CLASSES[class_index][1])
+
+
+def footprint(columns: Columns, host: Host, scan: MicroScan) -> float:
+    """Half of the edge [m] of the largest square about the site on whose rim the detection index is on average `TELLING`."""
+    information = columns.images.information[0]
+    amplitude = min(_lightest(index) for index in host.classes()) / _phase(0, True)
+    index = amplitude * np.sqrt(np.maximum(information, 0))
+    axis = (np.arange(len(index)) - (len(index) - 1) / 2) * PIXEL
+    reach, last = np.maximum(np.abs(axis)[:, None], np.abs(axis)[None, :]), 0.0
+    for half in np.arange(0.5e-10, scan.span / 2 + _MARGIN + 1e-13, PIXEL / 4):
+        rim = np.abs(reach - half) <= PIXEL / 2
+        if rim.any() and index[rim].mean() < TELLING:
+            break
+        last = float(half)
+    return last
+
+
+def expected_dark(host: Host, scan: MicroScan) -> float:
+    """Dark field of the perfect sheet in the units of `Images.dark`."""
+    from edgetem_nodes.featurizer.micro_scan.reduction import DARK_EDGE
+
+    probe = scan.probe
+    angles = probe.high_tension, DARK_EDGE * probe.semi_convergence_angle, scan.outer_angle
+    total = sum(annular_cross_section(number, *angles) for name in host.sites for number in CLASSES[NAMES.index(name)][1])
+    area = np.sqrt(3) / 2 * host.lattice ** 2
+    return total / area / (0.4e20 * annular_cross_section(REFERENCE, *angles))
+
+
+def _enter(judged: Judgement, result: MicroScanDescriptors, row: int) -> None:
+    """Atoms and numbers of a credible micro-scan."""
+    columns, inside = judged.columns, np.flatnonzero(judged.inside)
+    count = 0
+    numbers = {"defects": [], "vacancies": [], "dopants": []}
+    atoms = 0.0
+    for site in inside[np.argsort(np.hypot(*columns.sites[inside].T), kind="stable")]:
+        expected = judged.expected[site]
+        host_numbers = CLASSES[expected][1]
+        probability = columns.probabilities[site]
+        known = judged.detection[site] >= TELLING / 2 and probability.max() > _UNSURE
+        if known:
+            present = np.array([len(elements) for _, elements in CLASSES])
+            missing = np.maximum(len(host_numbers) - present, 0) * probability
+            foreign = np.array([sum(number not in host_numbers for number in elements) for _, elements in CLASSES])
+            numbers["vacancies"].append((missing.sum(), (missing * np.maximum(len(host_numbers) - present, 0)).sum()))
+            numbers["dopants"].append(((foreign * probability).sum(), (foreign ** 2 * probability).sum()))
+            either = np.maximum(len(host_numbers) - present, 0) + foreign
+            numbers["defects"].append(((either * probability).sum(), (either ** 2 * probability).sum()))
+        atoms += float((probability * [len(elements) for _, elements in CLASSES]).sum()) if known else len(host_numbers)
+        vacant = probability[0] > _UNSURE
+        place = columns.sites[site] + (0 if vacant or not known else columns.offsets[site])
+        covariance = columns.lattice.errors(columns.sites[site][None])[0] if vacant else columns.covariances[site]
+        for layer, own in enumerate(host_numbers):
+            if count == MOST:
+                break
+            shares = _shares(probability, layer)
+            result.atoms[row, count], result.atom_covariance[row, count] = place, covariance
+            result.host[row, count], result.layer[row, count], result.identifiable[row, count] = own, layer, known
+            if known:
+                result.species_probability[row, count] = shares
+            result.species[row, count] = ELEMENTS[int(np.argmax(shares))] if known else UNKNOWN
+            count += 1
+    for name, parts in numbers.items():
+        mean, square = np.array(parts).reshape(-1, 2).T
+        getattr(result, name)[row] = mean.sum()
+        getattr(result, f"{name}_variance")[row] = np.maximum(square - mean ** 2, 0).sum()
+    result.atom_count[row] = atoms
+
+
+def _shares(probability: np.ndarray, layer: int) -> np.ndarray:
+    """Probabilities (len(ELEMENTS),) of what the first or second atom of a column is: the lightest first."""
+    shares = np.zeros(len(ELEMENTS))
+    for value, (_, elements) in zip(probability, CLASSES, strict=True):
+        number = elements[layer] if layer < len(elements) else 0
+        shares[ELEMENTS.index(number)] += value
+    return shares

@@ -1,0 +1,74 @@
+"""Beam and scan of a micro-scan, and the fine grid on which its atoms are sought."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from edgetem_nodes.physics.optics import Probe
+
+PIXEL = 0.35e-10
+"""Distance [m] of two points of the fine grid: it samples what 30 mrad at 80 kV transfers, 2 alpha / lambda."""
+MARGIN = 2.2e-10
+"""How far [m] the fine grid reaches beyond the outermost probes."""
+SOURCE_SIZE = 0.5e-10
+"""Full width at half maximum [m] of the source's image that is assumed, where none is stated."""
+
+
+@dataclass(frozen=True)
+class MicroScan:
+    """A square of probe positions about the site, under one beam. SI units.
+
+    Attributes
+    ----------
+    probe : the illumination as far as it is known.
+    points : probes along each axis; step : their distance [m].
+    outer_angle : radius up to which the camera sees the whole circle [rad].
+    electrons : in one pattern.
+
+    Raises
+    ------
+    ValueError : fewer than 2 points, a step or a number of electrons that is not positive.
+    """
+
+    probe: Probe
+    points: int
+    step: float
+    outer_angle: float
+    electrons: float
+
+    def __post_init__(self) -> None:
+        if self.points < 2:
+            raise ValueError(f"a micro-scan of {self.points} x {self.points} patterns is none: it needs 2 or more an axis")
+        for name in ("step", "outer_angle", "electrons"):
+            if not (getattr(self, name) > 0 and math.isfinite(getattr(self, name))):
+                raise ValueError(f"{name} {getattr(self, name):g} of a micro-scan is not positive")
+
+    @property
+    def span(self) -> float:
+        """From the first probe to the last along an axis [m]."""
+        return (self.points - 1) * self.step
+
+    def line(self) -> np.ndarray:
+        """Coordinate (points,) of the probes along an axis [m]; 0 is the site."""
+        return (np.arange(self.points) - (self.points - 1) / 2) * self.step
+
+    def positions(self) -> np.ndarray:
+        """Probe positions (points * points, 2), (y, x), row by row [m]."""
+        y, x = np.meshgrid(self.line(), self.line(), indexing="ij")
+        return np.stack([y.ravel(), x.ravel()], axis=-1)
+
+    def grid(self) -> np.ndarray:
+        """Coordinate (m,) of the fine grid's points along an axis [m]; 0 is the site."""
+        count = math.ceil((self.span + 2 * MARGIN) / PIXEL - 1e-9)
+        return (np.arange(count) - (count - 1) / 2) * PIXEL
+
+    def with_electrons(self, electrons: float) -> MicroScan:
+        """The same with another dose."""
+        return replace(self, electrons=electrons)
+
+    def with_defocus(self, defocus: float) -> MicroScan:
+        """The same with another defocus [m]."""
+        return replace(self, probe=self.probe.refocused(defocus))

@@ -1,0 +1,156 @@
+"""Phase and dark-field images of a micro-scan on a fine grid, with what is known of them where.
+
+For a weak phase the signal of a segment is linear in the phase: behind a point of phase integral F [rad m^2] at u from the
+probe's centre it changes by -(2 F / L^2) Im(psi(u) psi_k*(u)), where psi is the probe, psi_k that part of it which goes
+through the segment, and L the edge of the window (first Born approximation; Rose, Ultramicroscopy 2, 251, 1977). The image
+is the posterior mean of independent atoms on every point of the grid (a Gaussian process), so it needs no periodicity, takes
+probes farther apart than the image's resolution, and fades where no probe has been. The evidence of the same model tells the
+defocus.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from edgetem_nodes.featurizer.micro_scan.conditions import PIXEL, SOURCE_SIZE, MicroScan
+from edgetem_nodes.featurizer.micro_scan.reduction import BRIGHT, DARK_EDGE, sampled_detectors
+from edgetem_nodes.physics.electrons import interaction_constant
+from edgetem_nodes.physics.optics import FWHM
+from edgetem_nodes.physics.scattering_factors import annular_cross_section, potential_spectrum
+
+REFERENCE = 16
+"""Atomic number of the atom that is the unit of both images."""
+_DENSITY = 0.4e20
+"""Atoms [1/m^2] that the prior expects."""
+_SCALE = PIXEL * math.sqrt(_DENSITY)
+_UNEXPLAINED = 0.5
+"""What part of the signal's variance the linear model leaves unexplained: strong phases, aberrations, misplaced probes."""
+_DARK_FLOOR = 0.02
+"""The same over the mean of the dark field."""
+_OFFSET = 0.05
+"""By how much a segment's constant may be wrong, over its signal: misaligned detectors."""
+_DISPLACEMENT = 0.07e-10
+_SAMPLING = 0.27e-10
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Point-spread functions on offsets: (channels, n, m, n, m) float32, probe y, grid y, probe x, grid x."""
+
+    bright: torch.Tensor
+    dark: torch.Tensor
+    vacuum: np.ndarray
+
+
+def point_spread(scan: MicroScan) -> Spread:
+    """How an atom of the reference element at every point of the grid changes every signal, and the signals without it."""
+    probe, grid, line = scan.probe, scan.grid(), scan.line()
+    offsets = (grid[None, :] - line[:, None]).ravel()
+    length = max(20e-10, 2 * np.abs(offsets).max() + 2e-10)
+    step = probe.wavelength / length
+    reach = probe.reach(step, 0.4 * step)
+    aperture = probe.aperture(step, 0.4 * step)
+    samples = max(4 * reach + 4, math.ceil(length / _SAMPLING))
+    samples += samples % 2
+    masks = sampled_detectors(step, reach, probe.semi_convergence_angle, scan.outer_angle)[:BRIGHT]
+    order = np.arange(-reach, reach + 1) % samples
+    spectra = np.zeros((BRIGHT + 1, samples, samples), complex)
+    spectra[:, order[:, None], order] = np.concatenate([masks * aperture, aperture[None]])
+    waves = np.fft.ifft2(spectra) * samples ** 2
+    whole = waves[-1]
+    bright = -2 / length ** 2 * np.imag(whole * np.conj(waves[:-1]))
+    dark = np.abs(whole) ** 2 / length ** 2
+    frequency = np.fft.fftfreq(samples, length / samples)
+    radius = np.hypot(frequency[:, None], frequency[None, :])
+    source = (probe.source_size or SOURCE_SIZE) / FWHM
+    blur = np.exp(-2 * (np.pi * radius) ** 2 * (source ** 2 + _DISPLACEMENT ** 2))
+    phase = interaction_constant(probe.high_tension) * potential_spectrum(REFERENCE, radius)
+    cross_section = annular_cross_section(REFERENCE, probe.high_tension, DARK_EDGE * probe.semi_convergence_angle,
+                                          scan.outer_angle)
+    transforms = np.concatenate([np.fft.fft2(bright) * blur * phase, (np.fft.fft2(dark) * blur * cross_section)[None]])
+    kept = np.abs(frequency) <= 2.05 * probe.semi_convergence_angle / probe.wavelength + 1 / length
+    waves_at = torch.from_numpy(np.exp(2j * np.pi * np.outer(offsets, frequency[kept])).astype(np.complex64))
+    chosen = torch.from_numpy((transforms / samples ** 2)[:, kept][:, :, kept].astype(np.complex64))
+    values = (waves_at @ chosen @ waves_at.T).real.reshape(-1, scan.points, len(grid), scan.points, len(grid))
+    return Spread(values[:-1], values[-1], (masks * np.abs(aperture) ** 2).sum(axis=(1, 2)))
+
+
+def _columns(values: torch.Tensor) -> torch.Tensor:
+    """(..., n, m, n, m) as a matrix (... n n, m m)."""
+    channels = values.reshape(-1, *values.shape[-4:]).permute(0, 1, 3, 2, 4)
+    return channels.reshape(-1, values.shape[-1] ** 2).contiguous()
+
+
+class LinearImaging:
+    """Images of micro-scans under one beam, for one ratio of noise to signal; see the module's description."""
+
+    def __init__(self, spread: Spread, ratio: float) -> None:
+        """Prepare; `ratio` is the variance of noise over that of the prior, both of signals in units of counting noise."""
+        self.size = spread.bright.shape[-1]
+        points = spread.bright.shape[1]
+        vacuum = spread.vacuum.astype(np.float32)
+        self._whiten = torch.from_numpy(np.repeat(1 / np.sqrt(vacuum), points ** 2))
+        prior = _columns(spread.bright) * self._whiten[:, None] * _SCALE
+        covariance = prior @ prior.T
+        offset = torch.from_numpy(_OFFSET ** 2 * vacuum)
+        for channel in range(BRIGHT):
+            part = slice(channel * points ** 2, (channel + 1) * points ** 2)
+            covariance[part, part] += offset[channel]
+        covariance.diagonal().add_(ratio)
+        self._factor = torch.linalg.cholesky(covariance)
+        solved = torch.linalg.solve_triangular(self._factor, prior, upper=False)
+        self._projector = torch.linalg.solve_triangular(self._factor.T, solved, upper=True).T.contiguous()
+        self.known = (solved ** 2).sum(dim=0).clamp(0, 1).reshape(self.size, self.size)
+        """Part of the prior's variance that the data takes away, (m, m)."""
+        self._log_determinant = 2 * float(torch.log(self._factor.diagonal()).sum())
+
+    def image(self, data: torch.Tensor) -> torch.Tensor:
+        """Phase image (m, m), in standard deviations of the prior, of whitened signals (values,)."""
+        return (self._projector @ data).reshape(self.size, self.size)
+
+    def evidence(self, data: torch.Tensor) -> float:
+        """Log evidence of whitened signals (values,), but for a constant, with the prior's scale at its likeliest."""
+        residual = torch.linalg.solve_triangular(self._factor, data[:, None], upper=False)
+        return -0.5 * len(data) * math.log(float((residual ** 2).sum())) - 0.5 * self._log_determinant
+
+
+def whitened(spread: Spread, signals: torch.Tensor) -> torch.Tensor:
+    """What bright-field signals (channels, n, n) differ from those without specimen, in counting noise of one electron."""
+    bright = signals[:BRIGHT] / signals[:BRIGHT].sum(dim=0).mean()
+    vacuum = torch.from_numpy((spread.vacuum / spread.vacuum.sum()).astype(np.float32))[:, None, None]
+    return ((bright - vacuum) / vacuum.sqrt()).flatten()
+
+
+def noise_ratio(spread: Spread, data: torch.Tensor, electrons: float) -> float:
+    """Variance of noise over that of the prior, of whitened signals, rounded to a power of four: what `LinearImaging` takes."""
+    by_channel = data.reshape(BRIGHT, -1)
+    variance = float(((by_channel - by_channel.mean(dim=1, keepdim=True)) ** 2).mean())
+    points = by_channel.shape[1]
+    noise = (1 - 1 / points) / electrons
+    signal = max(variance - noise, 0.02 * noise)
+    power = float((spread.bright ** 2).sum(dim=(2, 4)).mean(dim=(1, 2)).div(torch.from_numpy(spread.vacuum)).mean()) * _SCALE ** 2
+    return 4.0 ** round(math.log(noise / signal * power + _UNEXPLAINED * power, 4))
+
+
+def dark_field(spread: Spread, signals: torch.Tensor, electrons: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Dark-field image and what part of it is known, both (m, m), of signals (channels, n, n)."""
+    atoms, size = _columns(spread.dark) * math.sqrt(_DENSITY) * PIXEL, spread.dark.shape[-1]
+    values = signals[BRIGHT].flatten()
+    mean = max(float(values.mean()), 0.5 / electrons / len(values))
+    noise = mean / electrons + (_DARK_FLOOR * mean) ** 2
+    covariance = atoms @ atoms.T / noise + (2 * mean) ** 2 / noise
+    covariance.diagonal().add_(1.0)
+    factor = torch.linalg.cholesky(covariance)
+    solved = torch.linalg.solve_triangular(factor, atoms / math.sqrt(noise), upper=False)
+    data = torch.linalg.solve_triangular(factor, (values[:, None] - mean) / math.sqrt(noise), upper=False)
+    return (solved.T @ data).reshape(size, size), (solved ** 2).sum(dim=0).clamp(0, 1).reshape(size, size)
+
+
+def information(spread: Spread, electrons: float) -> np.ndarray:
+    """Fisher information (m, m) on the amplitude of a reference atom alone, from the bright field's counting noise."""
+    atom = (spread.bright ** 2).sum(dim=(1, 3)) / torch.from_numpy(spread.vacuum.astype(np.float32))[:, None, None]
+    return (atom.sum(dim=0) * electrons).numpy()
