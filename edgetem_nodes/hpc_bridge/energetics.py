@@ -1,20 +1,33 @@
-"""What is computed for a structure: its energy, the same sheet without strain, the excess energy and its error."""
+"""What is computed for a structure: its energy, what it is compared with, the excess energy and its error."""
 
 from __future__ import annotations
 
 import math
-import warnings
+import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
-from edgetem_nodes.hpc_bridge import engines, sheets
+from edgetem_nodes.hpc_bridge import elasticity, engines, reservoirs, sheets
 from edgetem_nodes.hpc_bridge.parameters import Calculation
+from edgetem_nodes.hpc_bridge.reference import Reference, Step
+from edgetem_nodes.hpc_bridge.restraint import Restraint
 from edgetem_nodes.hpc_bridge.structures import Structure, to_atoms
 
-SMALLEST_STEP = 2e-3
-"""Strain step of the finite difference behind the second-order error."""
+BUILT_IN = 0.5
+"""Probability from which a defect is in the cell."""
+SEED = 20260101
+"""Of the errors that are drawn."""
+
+
+@dataclass(frozen=True)
+class Level:
+    """An engine with its settings."""
+
+    engine: engines.Engine
+    calculation: Calculation
 
 
 @dataclass(frozen=True)
@@ -22,7 +35,7 @@ class Plan:
     """One calculation as it goes to a worker.
 
     Attributes: `height` of the cell along z [m] that a sheet and its reference share; `match` None: no reference, and
-    `without` says why.
+    `without` says why; `potentials` of the atoms that the structure has too many or too few.
     """
 
     structure: Structure
@@ -32,6 +45,23 @@ class Plan:
     height: float
     match: sheets.Match | None
     without: str
+    potentials: tuple[reservoirs.Potential, ...] = ()
+
+    @property
+    def final(self) -> Level:
+        """What the energies come from."""
+        engine = engines.engine(self.engine)
+        if not engine.forces or self.calculation.relax_with:
+            return Level(engine, replace(self.calculation, relax=False, relax_with=""))
+        return Level(engine, self.calculation)
+
+    @property
+    def relaxing(self) -> Level:
+        """What relaxes, and gives stress: the same, or a cheaper method."""
+        method = self.calculation.relax_with
+        if not method and engines.engine(self.engine).forces:
+            return self.final
+        return Level(engines.engine("tblite"), replace(self.calculation, method=method or engines.RELAXING, relax_with=""))
 
     @property
     def reference_key(self) -> tuple:
@@ -39,32 +69,33 @@ class Plan:
         return (self.match.sheet.name, self.match.lattice, tuple(self.match.supercell.ravel().tolist()),
                 round(self.height * 1e12), self.engine, self.calculation)
 
-
-@dataclass(frozen=True)
-class Reference:
-    """The engine's own sheet without stress: energy of the whole supercell [J], cell (3, 3) [m], `thickness` [m],
-    `lattice` constant [m] (mean), residual in-plane `stress` [N/m] (largest component), steps taken."""
-
-    energy: float
-    cell: np.ndarray
-    thickness: float
-    lattice: float
-    stress: float
-    steps: int
+    def reservoir_key(self, reservoir: reservoirs.Reservoir) -> tuple:
+        """Equal for structures that share the energy of a reservoir."""
+        size = (self.match.cells, round(self.height * 1e12)) if reservoir.kind == "sheet" else ()
+        return (reservoir.kind, reservoir.name, *size, self.engine, self.calculation)
 
 
 @dataclass(frozen=True)
 class Result:
-    """Energies [J], forces (atoms, 3) [N], largest force [N], convergence, steps; NaN where there is no reference."""
+    """Energies [J] as Energetics.msg names them, forces (atoms, 3) [N] of the relaxing engine alone, largest force [N] with the
+    restraint's pull, convergence, steps, and what else is to be said of it; NaN where there is no reference."""
 
     energy: float
     reference_energy: float
     excess_energy: float
     standard_error: float
+    cell_area: float
+    strain_variance_energy: float
+    position_variance_energy: float
+    restraint_energy: float
+    restraint_chi_square: float
+    defect_energy: float
+    cell_size_error: float
     forces: np.ndarray
     max_force: float
     converged: bool
     steps: int
+    notes: dict[str, Any]
 
 
 def plan(structure: Structure, engine: str, calculation: Calculation, lattice: float, vacuum: float) -> Plan:
@@ -75,61 +106,28 @@ def plan(structure: Structure, engine: str, calculation: Calculation, lattice: f
     lattice : constant of the unstrained sheet [m]; 0: the literature value.
     vacuum : on either side of a sheet that is not periodic along z [m].
     """
-    match, without = None, "not asked for"
+    match, without, potentials = None, "not asked for", ()
     if calculation.reference:
         match, without = sheets.match(structure, lattice)
     if engine == "emt":
         match, without = None, "emt knows no sheet"
+    if match is not None:
+        potentials, missing = reservoirs.potentials(match, calculation.environment)
+        if missing:
+            match, without = None, missing
     height = 0.0
     if match is not None:
         height = structure.cell[2, 2] if structure.periodic[2] else match.sheet.thickness + 2 * vacuum
-    return Plan(structure, engine, calculation, vacuum, float(height), match, without)
+    return Plan(structure, engine, calculation, vacuum, float(height), match, without, potentials)
 
 
-def compute_reference(work: Plan, step: Callable[[int, float, float], None] = lambda *_: None,
-                      canceled: Callable[[], bool] = lambda: False) -> Reference:
-    """Relax the sheet without strain, atoms and in-plane cell, in the plan's supercell.
-
-    Sampling at Gamma only makes the stress-free cell depend a little on the supercell (0.1 % for graphene), and summing
-    over repeated sheets makes it depend on the height; so each supercell has a reference of its own.
-
-    Raises
-    ------
-    EngineError, Canceled : as `engines.calculate`.
-    """
-    from ase.filters import FrechetCellFilter
-    from ase.optimize import BFGS
-
-    engine = engines.engine(work.engine)
-    sheet = work.match.sheet
-    guess = sheet.guess.get(work.calculation.method, (sheet.lattice, sheet.thickness))
-    start = sheets.build(sheet, *guess, work.match.supercell, work.height)
-    atoms = engines.attach(to_atoms(start, work.vacuum), engine, work.calculation)
-    optimizer = BFGS(FrechetCellFilter(atoms, mask=[1, 1, 0, 0, 0, 1]), logfile=None)
-    converged = False
-    # The filter's matrix logarithm warns of errors of 1e-13.
-    warnings.filterwarnings("ignore", "logm result may be inaccurate", RuntimeWarning)
-    try:
-        limit = min(work.calculation.max_force_ev_per_angstrom, 0.02)
-        for converged in optimizer.irun(fmax=limit, steps=max(100, work.calculation.max_steps)):
-            forces = np.linalg.norm(atoms.get_forces(), axis=1).max()
-            step(optimizer.nsteps, atoms.get_potential_energy() * engines.ELECTRONVOLT, forces * engines.EV_PER_ANGSTROM)
-            if canceled():
-                raise engines.Canceled
-    except (RuntimeError, ValueError) as error:
-        raise engines.EngineError(f"the reference ({work.match.sheet.name}) could not be computed: {error}") from error
-    if not converged:
-        raise engines.EngineError(f"the reference ({work.match.sheet.name}) has not converged in {optimizer.nsteps} steps")
-    result = engines.outcome(atoms, True, optimizer.nsteps)
-    cell = atoms.cell.array * 1e-10
-    scale = math.sqrt(abs(np.linalg.det(cell[:2, :2]) / np.linalg.det(start.cell[:2, :2])))
-    return Reference(result.energy, cell, float(np.ptp(result.positions[:, 2])), guess[0] * scale,
-                     float(np.abs(result.stress[:2, :2]).max() * cell[2, 2]), result.steps)
-
-
-def compute(work: Plan, reference: Reference | None, step: Callable[[int, float, float], None] = lambda *_: None,
-            canceled: Callable[[], bool] = lambda: False) -> Result:
+def compute(work: Plan, reference: Reference | None, energies: dict[str, float] | None = None,
+            step: Step = lambda *_: None, canceled: Callable[[], bool] = lambda: False) -> Result:
     """Energy of the structure, and its excess over the reference where there is one.
+
+    Parameters
+    ----------
+    energies : of the reservoirs that the plan's potentials need, by name, a formula unit [J].
 
     Raises
     ------
@@ -138,68 +136,155 @@ def compute(work: Plan, reference: Reference | None, step: Callable[[int, float,
     structure = work.structure
     if reference is not None:
         structure = sheets.carry_over(structure, work.match, reference.cell, reference.thickness)
-    engine = engines.engine(work.engine)
-    atoms = to_atoms(structure, work.vacuum)
-    result = engines.calculate(atoms, engine, work.calculation, structure.charge, step, canceled)
-    energy_of_reference = excess = error = math.nan
-    if reference is not None:
-        energy_of_reference = reference.energy * work.match.share
-        excess = result.energy - energy_of_reference
-        if len(structure.standard_errors) and not canceled():
-            error = standard_error(atoms, work.structure)
-    return Result(result.energy, energy_of_reference, excess, error, result.forces,
-                  float(np.linalg.norm(result.forces, axis=1).max()), result.converged, result.steps)
+    atoms, relaxing = to_atoms(structure, work.vacuum), work.relaxing
+    restraint = _restraint(atoms, structure, relaxing.calculation)
+    result = engines.calculate(atoms, relaxing.engine, relaxing.calculation, structure.charge, step, canceled)
+    max_force = float(np.linalg.norm(atoms.get_forces(), axis=1).max()) * engines.EV_PER_ANGSTROM
+    slope = _gradient(atoms)
+    notes, held, chi_square, left = {}, 0.0, math.nan, 0.0
+    if restraint is not None:
+        held = restraint.adjust_potential_energy(atoms) * engines.ELECTRONVOLT
+        chi_square = restraint.chi_square(atoms)
+        left, notes = _left_by_errors(atoms, restraint, work, structure.charge, canceled)
+    energy = result.energy
+    if work.final != relaxing:
+        energy = engines.energy(atoms, work.final.engine, work.final.calculation, structure.charge)
+    compared = _compare(work, reference, energies or {}, structure, slope, canceled)
+    if not math.isnan(compared.reference_energy):
+        excess = energy - compared.reference_energy - left - np.nan_to_num(compared.bias)
+        defects = excess - compared.perfect_strain + np.nan_to_num(compared.bias) if work.match.surplus else 0.0
+    else:
+        excess = defects = math.nan
+    error = _standard_error(compared, left, restraint, relaxing.calculation.noise_draws, defects, structure)
+    area = abs(float(np.linalg.det(work.structure.cell[:2, :2]))) if any(structure.periodic) else math.nan
+    return Result(energy, compared.reference_energy, excess, error, area, compared.bias, left, held, chi_square, defects,
+                  compared.repetition, result.forces, max_force, result.converged, result.steps, notes)
 
 
-def strain_errors(structure: Structure) -> np.ndarray:
-    """Standard errors (3,) of the strains xx, yy, xy that the positions' standard errors amount to.
+def _restraint(atoms: Any, structure: Structure, calculation: Calculation) -> Restraint | None:
+    """The restraint to places that were measured one by one, set on the atoms; None: there are none, or it is switched off."""
+    if not (calculation.restraint and calculation.relax and len(structure.covariances)):
+        return None
+    found = Restraint(atoms.positions[:, :2], structure.covariances * 1e20, calculation.restraint_temperature_k)
+    if not found.coordinates:
+        return None
+    atoms.set_constraint(found)
+    return found
 
-    Taken as those of one homogeneous deformation about the middle of the cell, because a structure from one diffraction
-    pattern has no other freedom: the variance of an atom's x at (x, y) from the middle is then a x^2 + 2 c x y + b y^2, with
-    a and b the variances of the deformation's components xx and xy; fitted by least squares. Errors of single columns that
-    are independent of one another are overestimated. Components are taken as uncorrelated.
+
+def _left_by_errors(atoms: Any, restraint: Restraint, work: Plan, charge: int,
+                    canceled: Callable[[], bool]) -> tuple[float, dict[str, float]]:
+    """Energy [J] that errors of the positions leave on average in the restrained atoms, and notes on the atoms without restraint.
+
+    From the relaxed atoms without restraint errors are drawn and relaxed as the measured ones were; one draw over some 60
+    coordinates is an average over as many modes.
     """
-    offsets = structure.positions[:, :2] - structure.cell[:2, :2].sum(0) / 2
-    scale = np.abs(offsets).max()
-    x, y = (offsets / scale).T
-    forms = np.stack([x * x, 2 * x * y, y * y], 1)
-    variances = np.linalg.lstsq(forms, structure.standard_errors[:, :2] ** 2, rcond=None)[0] / scale ** 2
-    (xx, xy), (yx, yy) = np.maximum(variances[[0, 2]].T, 0.0)
-    return np.sqrt([xx, yy, (xy + yx) / 4])
+    # the same structure gives the same energy again, and two structures independent errors of the draws
+    level, generator = work.relaxing, np.random.default_rng([SEED, zlib.crc32(restraint.measured.tobytes())])
+    calculation = replace(level.calculation, max_steps=2 * level.calculation.max_steps)
+    free = atoms.copy()
+    free.set_constraint()
+    lowest = engines.calculate(free, level.engine, calculation, charge, canceled=canceled)
+    found = []
+    for _ in range(level.calculation.noise_draws):
+        drawn = free.copy()
+        drawn.set_constraint(restraint.drawn(free.positions, generator))
+        found.append(engines.calculate(drawn, level.engine, calculation, charge, canceled=canceled).energy - lowest.energy)
+    return float(np.mean(found)), {"unrestrained_energy_ev": lowest.energy / engines.ELECTRONVOLT,
+                                   "unrestrained_chi_square": restraint.chi_square(free)}
 
 
-def standard_error(atoms: object, structure: Structure) -> float:
-    """Standard error of the energy [J] from the uncertainty of the strain (Gaussian, components independent).
+@dataclass(frozen=True)
+class Comparison:
+    """Of a structure with its reference: `reference_energy` [J] with all chemical potentials, `perfect_strain` energy [J] of the
+    perfect sheet equally strained, gradient and curvature of the energy with strain [J], covariance of the strain, `bias` that
+    it adds [J], error of a defect by its `repetition` [J]; NaN and None where there is none."""
 
-    Along x and y to second order, because the first vanishes where there is no strain:
-    variance = sum of (g e)^2 + (k e^2)^2 / 2, with the strain error e, the gradient g = volume * stress at the relaxed
-    atoms, and the curvature k from the gradient at a small further strain with the atoms carried along, which overestimates
-    k by some 10 % where the sheet has inner freedom. Shear enters to first order. The atoms' calculator is used up.
+    reference_energy: float = math.nan
+    perfect_strain: float = 0.0
+    slope: np.ndarray | None = None
+    stiffness: np.ndarray | None = None
+    covariance: np.ndarray | None = None
+    bias: float = math.nan
+    repetition: float = math.nan
+
+
+def _compare(work: Plan, reference: Reference | None, energies: dict[str, float], structure: Structure, slope: np.ndarray,
+             canceled: Callable[[], bool]) -> Comparison:
+    if reference is None:
+        return Comparison()
+    area = abs(float(np.linalg.det(reference.cell[:2, :2])))
+    stiffness = elasticity.curvature(reference.c11, reference.c12, area)
+    covariance = elasticity.strain_covariance(work.structure)
+    bias = math.nan if covariance is None else elasticity.variance_energy(stiffness, covariance)
+    perfect, repetition = 0.0, 0.0
+    if work.match.surplus and not canceled():
+        perfect, gradient = _perfect_strained(work, reference, canceled)
+        repetition = elasticity.repetition_error(slope, gradient, stiffness)
+    whole = reference.energy + reservoirs.energy_of_surplus(work.match, work.potentials, reference.energy, energies)
+    return Comparison(whole, perfect, slope, stiffness, covariance, bias, repetition)
+
+
+def _perfect_strained(work: Plan, reference: Reference, canceled: Callable[[], bool]) -> tuple[float, np.ndarray]:
+    """Strain energy [J] and gradient (3,) of the perfect sheet in the structure's cell."""
+    whole = sheets.build(work.match.sheet, reference.lattice, reference.thickness, work.match.supercell, work.height)
+    cell = whole.cell.copy()
+    cell[:2, :2] = reference.cell[:2, :2] @ work.match.deformation.T
+    fractions = whole.positions[:, :2] @ np.linalg.inv(whole.cell[:2, :2])
+    positions = np.concatenate([fractions @ cell[:2, :2], whole.positions[:, 2:]], axis=1)
+    atoms = to_atoms(replace(whole, positions=positions, cell=cell), work.vacuum)
+    level = work.relaxing
+    found = engines.calculate(atoms, level.engine, level.calculation, canceled=canceled)
+    slope, energy = _gradient(atoms), found.energy
+    if work.final != level:
+        energy = engines.energy(atoms, work.final.engine, work.final.calculation)
+    return energy - reference.energy, slope
+
+
+def _gradient(atoms: Any) -> np.ndarray:
+    """Derivative (3,) of the energy with strain [J]; NaN where the atoms are not periodic."""
+    if not atoms.pbc.all():
+        return np.full(3, math.nan)
+    return elasticity.gradient(atoms.get_stress(voigt=False), atoms.get_volume()) * engines.ELECTRONVOLT
+
+
+def _standard_error(compared: Comparison, left: float, restraint: Restraint | None, draws: int, defects: float,
+                    structure: Structure) -> float:
+    """Standard error [J] from strain, positions and uncertain defects; NaN without reference or where nothing is known.
+
+    What errors of positions leave is a sum over modes of squares, so it scatters by sqrt(2 / coordinates) of itself, once for the
+    structure and once for the draws. A defect is there or not: p (1 - p) times the square of the mean energy of those built in.
     """
-    errors = strain_errors(structure)
-    volume, stress = atoms.get_volume(), atoms.get_stress(voigt=False)
-    variance = (2 * volume * stress[0, 1] * errors[2]) ** 2
-    for axis, error in enumerate(errors[:2]):
-        size = max(float(error), SMALLEST_STEP)
-        further = atoms.copy()
-        stretch = np.eye(3)
-        stretch[axis, axis] += size
-        further.set_cell(atoms.cell.array @ stretch, scale_atoms=True)
-        further.calc = atoms.calc
-        gradient = volume * stress[axis, axis]
-        curvature = (further.get_volume() * further.get_stress(voigt=False)[axis, axis] - gradient) / size
-        variance += (gradient * error) ** 2 + (curvature * error ** 2) ** 2 / 2
-    return math.sqrt(variance) * engines.ELECTRONVOLT
+    if math.isnan(compared.reference_energy) or compared.covariance is None and restraint is None:
+        return math.nan
+    variance = 0.0
+    if compared.covariance is not None:
+        variance += elasticity.standard_error(compared.slope, compared.stiffness, compared.covariance) ** 2
+    if restraint is not None:
+        variance += left ** 2 * 2 / restraint.coordinates * (1 + 1 / draws)
+    likely = structure.defect_probabilities
+    built = np.count_nonzero(likely >= BUILT_IN)
+    if built:
+        variance += float((likely * (1 - likely)).sum()) * (defects / built) ** 2
+    return math.sqrt(variance)
 
 
 def describe(work: Plan, reference: Reference | None) -> tuple[str, dict]:
     """The reference in words, and what the settings JSON says of the carried-over strain."""
     if reference is None:
         return "", {"without_reference": work.without}
-    match = work.match
-    part = "" if match.share == 1 else f", times {match.share:.6g} for the atoms present"
+    match, final, relaxing = work.match, work.final, work.relaxing
+    level = f"{work.engine} {final.calculation.method}"
     words = (f"{match.sheet.name} without stress, supercell {match.supercell.tolist()}, "
-             f"a = {reference.lattice * 1e9:.5f} nm in {work.engine} {work.calculation.method}{part}")
+             f"a = {reference.lattice * 1e9:.5f} nm in {relaxing.engine.name} {relaxing.calculation.method}")
+    if work.potentials:
+        words += "; " + ", ".join(f"{count:+d} {potential.words}" for (_, count), potential
+                                  in zip(match.surplus, work.potentials, strict=True))
+        if len(match.sheet.formula) > 1:
+            words += f" ({work.calculation.environment})"
+    if final != relaxing:
+        words += f"; energies {level} at geometries of {relaxing.engine.name} {relaxing.calculation.method}"
+    words += "; neutral cells, closed shells"
     return words, {"sheet": match.sheet.name, "supercell": match.supercell.tolist(), "strain": match.strain.tolist(),
                    "unstrained_nm": match.lattice * 1e9, "engine_nm": reference.lattice * 1e9,
-                   "height_nm": work.height * 1e9}
+                   "height_nm": work.height * 1e9, "c11_n_per_m": reference.c11, "c12_n_per_m": reference.c12}

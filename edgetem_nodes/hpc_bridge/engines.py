@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,10 @@ EV_PER_ANGSTROM = ELECTRONVOLT * 1e10
 """[N]."""
 EV_PER_ANGSTROM3 = ELECTRONVOLT * 1e30
 """[Pa]."""
+
+
+RELAXING = "GFN1-xTB"
+"""Method of tblite that relaxes for engines that have no forces."""
 
 
 class SettingsError(ValueError):
@@ -35,12 +39,15 @@ class Canceled(Exception):
 
 @dataclass(frozen=True)
 class Engine:
-    """An engine: the elements it knows, its methods, and the ASE calculator (settings, charge) that it runs."""
+    """An engine: the elements it knows, its methods, the ASE calculator (settings, charge) that it runs, whether that has forces
+    and stress, and the package that it needs."""
 
     name: str
     elements: frozenset[int]
     methods: tuple[str, ...]
     calculator: Callable[[Calculation, int], Any]
+    forces: bool = True
+    package: str = ""
 
 
 def _tblite(settings: Calculation, charge: int) -> Any:
@@ -130,6 +137,18 @@ def settings_json(calculation: Calculation, **more: Any) -> str:
     return json.dumps({**values, **more})
 
 
+def energy(atoms: Any, engine_: Engine, calculation: Calculation, charge: int = 0) -> float:
+    """Energy [J] of the atoms as they stand; they keep their calculator.
+
+    Raises
+    ------
+    EngineError : as `calculate`.
+    """
+    still = atoms.copy()
+    still.set_constraint()
+    return calculate(still, engine_, replace(calculation, relax=False), charge).energy
+
+
 def attach(atoms: Any, engine_: Engine, calculation: Calculation, charge: int = 0) -> Any:
     """The atoms with the engine's calculator attached; returns them."""
     atoms.calc = engine_.calculator(calculation, charge)
@@ -140,6 +159,8 @@ def calculate(atoms: Any, engine_: Engine, calculation: Calculation, charge: int
               step: Callable[[int, float, float], None] = lambda *_: None,
               canceled: Callable[[], bool] = lambda: False) -> Outcome:
     """Single point, or relaxation of the positions in the given cell (BFGS). The atoms are moved in place.
+
+    ASE constraints on the atoms, a restraint among them, act on the relaxation; energies and forces are the engine's alone.
 
     Parameters
     ----------
@@ -182,8 +203,8 @@ def outcome(atoms: Any, converged: bool, steps: int) -> Outcome:
     stress = np.full((3, 3), math.nan)
     if atoms.pbc.all():
         stress = atoms.get_stress(voigt=False) * EV_PER_ANGSTROM3
-    return Outcome(float(atoms.get_potential_energy()) * ELECTRONVOLT, atoms.get_forces() * EV_PER_ANGSTROM,
-                   atoms.positions * 1e-10, stress, converged, steps)
+    return Outcome(float(atoms.get_potential_energy(apply_constraint=False)) * ELECTRONVOLT,
+                   atoms.get_forces(apply_constraint=False) * EV_PER_ANGSTROM, atoms.positions * 1e-10, stress, converged, steps)
 
 
 def _report(atoms: Any, number: int, step: Callable[[int, float, float], None]) -> None:

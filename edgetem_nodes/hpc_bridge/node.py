@@ -16,9 +16,10 @@ from rclpy.task import Future
 
 from edgetem_nodes.graph import messages, quality_of_service
 from edgetem_nodes.graph.node import GraphNode
-from edgetem_nodes.hpc_bridge import energetics, engines, local, structures
+from edgetem_nodes.hpc_bridge import energetics, engines, local, reservoirs, structures
 from edgetem_nodes.hpc_bridge.cluster import Cluster, ClusterLost, Job
 from edgetem_nodes.hpc_bridge.parameters import Parameters
+from edgetem_nodes.hpc_bridge.reference import Reference, compute_reference, compute_reservoir
 
 Codes = ComputeEnergetics.Result
 
@@ -92,15 +93,15 @@ class HpcBridgeNode(GraphNode):
         self._goals.add(goal)
         try:
             work = self._plan(handle.request, message)
-            reference = None
-            if work.match is not None:
-                reference = (await self._shared(goal, self._reference(work)))[0]
+            reference, energies = await self._compared(goal, work)
             message.reference, more = energetics.describe(work, reference)
             message.settings = engines.settings_json(work.calculation, **more)
-            goal.job = self._submit(energetics.compute, work, reference, step=self._step(goal))
+            goal.job = self._submit(energetics.compute, work, reference, energies, step=self._step(goal))
             if handle.is_cancel_requested:
                 self._cluster.cancel(goal.job)
-            self._fill(message, *(await self._outcome(goal.job)))
+            result, wall_time, worker = await self._outcome(goal.job)
+            self._fill(message, result, wall_time, worker)
+            message.settings = engines.settings_json(work.calculation, **more, **result.notes)
         except Exception as error:  # noqa: BLE001  (whatever a job raises belongs to its goal, not to the node)
             message.error_code, message.error_msg = _code(error), str(error) or "canceled"
         finally:
@@ -126,16 +127,28 @@ class HpcBridgeNode(GraphNode):
         sent = request.structure
         structure = structures.structure(messages.numbers(sent.atomic_numbers, dtype="u1"), messages.numbers(sent.positions),
                                          messages.numbers(sent.cell), sent.periodic, sent.charge,
-                                         messages.numbers(sent.position_standard_errors))
+                                         messages.numbers(sent.position_standard_errors),
+                                         messages.numbers(sent.position_covariances),
+                                         messages.numbers(sent.deformation_covariance),
+                                         messages.numbers(sent.defect_probabilities))
         structures.check(structure, engine.elements, limits.atoms, limits.distance_pm * 1e-12)
         sheet = self.parameters.sheet
         return energetics.plan(structure, name, calculation, sheet.lattice_constant_nm * 1e-9, sheet.vacuum_nm * 1e-9)
 
-    def _reference(self, work: energetics.Plan) -> Job:
-        """The job that computes this plan's reference: one for all that share it, a failed one is tried again."""
-        job = self._references.get(work.reference_key)
+    async def _compared(self, goal: Goal, work: energetics.Plan) -> tuple[Reference | None, dict[str, float]]:
+        """The plan's reference and the energies of its reservoirs, computed on several workers at once."""
+        if work.match is None:
+            return None, {}
+        jobs = {name: self._once(work.reservoir_key(reservoir), compute_reservoir, work, reservoir)
+                for name, reservoir in reservoirs.needed(work.potentials).items()}
+        reference = (await self._shared(goal, self._once(work.reference_key, compute_reference, work)))[0]
+        return reference, {name: (await self._shared(goal, job))[0] for name, job in jobs.items()}
+
+    def _once(self, key: tuple, function: Any, *arguments: Any) -> Job:
+        """The job of this key: one for all that share it, a failed one is tried again."""
+        job = self._references.get(key)
         if job is None or (job.future.done() and job.future.exception() is not None):
-            job = self._references[work.reference_key] = self._submit(energetics.compute_reference, work)
+            job = self._references[key] = self._submit(function, *arguments)
         return job
 
     def _submit(self, function: Any, *arguments: Any, step: Any = None) -> Job:
@@ -196,10 +209,14 @@ class HpcBridgeNode(GraphNode):
 
     @staticmethod
     def _fill(message: Energetics, result: energetics.Result, wall_time: float, worker: str) -> None:
-        message.energy, message.reference_energy = result.energy, result.reference_energy
-        message.excess_energy, message.standard_error = result.excess_energy, result.standard_error
-        message.forces, message.max_force = messages.number_array(result.forces), result.max_force
-        message.converged, message.steps = result.converged, result.steps
+        for name in ("energy", "reference_energy", "excess_energy", "standard_error", "cell_area", "strain_variance_energy",
+                     "position_variance_energy", "restraint_energy", "restraint_chi_square", "defect_energy",
+                     "cell_size_error", "max_force", "converged", "steps"):
+            setattr(message, name, getattr(result, name))
+        message.excess_energy_density = result.excess_energy / result.cell_area
+        message.excess_energy_density_standard_error = result.standard_error / result.cell_area
+        message.excess_energy_per_atom = result.excess_energy / len(result.forces)
+        message.forces = messages.number_array(result.forces)
         message.wall_time, message.worker = wall_time, worker
         if not result.converged:
             message.error_code = Codes.NOT_CONVERGED

@@ -11,8 +11,10 @@ from edgetem_nodes.graph.configuration import group, parameter
 class Calculation:
     """How one structure is computed; a goal may override any of these by a JSON object with the same keys."""
 
-    method: str = parameter("GFN1-xTB", "Hamiltonian of the engine tblite; the engine emt has only EMT and takes no notice",
-                            choices=("GFN1-xTB", "GFN2-xTB", "EMT"))
+    method: str = parameter("GFN1-xTB", "Hamiltonian of the engine tblite; an engine of a single method takes no notice",
+                            choices=("GFN1-xTB", "GFN2-xTB", "EMT", "PBE"))
+    relax_with: str = parameter("", "method of tblite that relaxes atoms, cells and reservoirs where `method` then computes a "
+                                "single point; empty: `method` relaxes them itself", choices=("", "GFN1-xTB", "GFN2-xTB"))
     relax: bool = parameter(True, "relax the atoms in the given cell; false: a single point")
     max_force_ev_per_angstrom: float = parameter(0.03, "a relaxation has converged when no atom feels more",
                                                  unit="eV/Å", minimum=1e-4, maximum=10.0)
@@ -21,6 +23,13 @@ class Calculation:
                                                 minimum=0.0, maximum=20000.0)
     accuracy: float = parameter(1.0, "of the self-consistent cycle (tblite); smaller is tighter", minimum=1e-4,
                                 maximum=100.0)
+    restraint: bool = parameter(True, "hold atoms that were measured one by one to their places as far as their errors allow")
+    restraint_temperature_k: float = parameter(300.0, "a distortion counts against the measured places as much as kT of energy",
+                                               unit="K", minimum=1.0, maximum=1e5)
+    noise_draws: int = parameter(1, "times that errors of positions are drawn and relaxed to find the energy that they leave",
+                                 minimum=1, maximum=100)
+    environment: str = parameter("anion-rich", "what a compound exchanges atoms with: its anion's element (anion-rich) or its "
+                                 "cation's (cation-rich)", choices=("anion-rich", "cation-rich"))
     reference: bool = parameter(True, "also compute the same sheet without strain, so that an excess energy comes out; the "
                                 "strain is then carried over to the engine's own lattice constant")
 
@@ -67,8 +76,9 @@ class LocalCluster:
 class Parameters:
     """All parameters of the hpc_bridge."""
 
-    engine: str = parameter("tblite", "what computes: tblite (tight binding, hydrogen to radon) or emt (effective medium "
-                            "theory, fcc metals)", choices=("tblite", "emt"))
+    engine: str = parameter("tblite", "what computes: tblite (tight binding, hydrogen to radon), emt (effective medium theory, "
+                            "fcc metals), or where installed pyscf or gpaw (density functional theory)",
+                            choices=("tblite", "emt", "pyscf", "gpaw"))
     calculation: Calculation = group(Calculation)
     sheet: Sheet = group(Sheet)
     limits: Limits = group(Limits)

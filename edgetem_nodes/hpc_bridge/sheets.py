@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -14,28 +14,47 @@ LARGEST_STRAIN = 0.15
 """Principal strain above which a structure is no longer taken for a strained sheet."""
 
 
+LARGEST_SHARE = 0.25
+"""Atoms of elements foreign to a sheet, of all atoms, above which a structure is no longer taken for it."""
+
+
 @dataclass(frozen=True)
 class Sheet:
     """A hexagonal sheet.
 
-    Attributes: `formula`, atoms a unit cell by atomic number; `lattice`, literature lattice constant [m]; `thickness`,
-    distance of its outermost planes [m]; `touching`, fractional k points at which its bands touch; `guess`, by method,
-    lattice constant and thickness [m] near which a search for the engine's own begins.
+    Attributes: `formula`, atoms a unit cell by atomic number, of a compound the cation first; `lattice`, literature lattice
+    constant [m]; `thickness`, distance of its outermost planes [m], 0: a flat honeycomb, else the trigonal prisms of 2H;
+    `touching`, fractional k points at which its bands touch; `guess`, by method, lattice constant and thickness [m] near which
+    a search for the engine's own begins.
     """
 
     name: str
     formula: tuple[tuple[int, int], ...]
     lattice: float
-    thickness: float
-    touching: tuple[tuple[float, float], ...]
-    guess: dict[str, tuple[float, float]]
+    thickness: float = 0.0
+    touching: tuple[tuple[float, float], ...] = ()
+    guess: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+    @property
+    def atoms(self) -> int:
+        """Atoms a unit cell."""
+        return sum(each for _, each in self.formula)
+
+
+def _prisms(metal: int, chalcogen: int, name: str, lattice: float, thickness: float, **more: object) -> Sheet:
+    """A 2H sheet; lengths in Angstrom."""
+    return Sheet(name, ((metal, 1), (chalcogen, 2)), lattice * 1e-10, thickness * 1e-10, **more)
 
 
 SHEETS = (
     Sheet("graphene", ((6, 2),), GRAPHENE_LATTICE, 0.0, ((1 / 3, 1 / 3), (-1 / 3, -1 / 3)),
           {"GFN1-xTB": (2.456e-10, 0.0), "GFN2-xTB": (2.449e-10, 0.0)}),
+    Sheet("h-BN", ((5, 1), (7, 1)), 2.504e-10),
     Sheet("MoS2", ((42, 1), (16, 2)), MOS2_LATTICE, MOS2_THICKNESS, (),
           {"GFN1-xTB": (3.277e-10, 3.134e-10), "GFN2-xTB": (3.095e-10, 3.242e-10)}),
+    _prisms(74, 16, "WS2", 3.153, 3.14),
+    _prisms(42, 34, "MoSe2", 3.288, 3.34),
+    _prisms(74, 34, "WSe2", 3.282, 3.34),
 )
 """The lattice vectors meet at 120 deg, as in ASE's builders; the K points of graphene are +-(1/3, 1/3)."""
 
@@ -46,7 +65,8 @@ class Match:
 
     Attributes: `sheet`; `lattice` constant without strain [m]; `supercell` (2, 2) integers, rows are the cell vectors in
     unit vectors; `deformation` (2, 2), x' = deformation @ x, from the unstrained lattice to the structure; `cells`, unit
-    cells of the supercell; `share`, atoms of the structure over atoms of the perfect supercell (1 but for defects).
+    cells of the supercell; `surplus`, atoms by atomic number that the structure has above the perfect supercell, negative where
+    they are missing; empty but for defects.
     """
 
     sheet: Sheet
@@ -54,7 +74,7 @@ class Match:
     supercell: np.ndarray
     deformation: np.ndarray
     cells: int
-    share: float
+    surplus: tuple[tuple[int, int], ...]
 
     @property
     def strain(self) -> np.ndarray:
@@ -70,8 +90,7 @@ def unit_vectors(lattice: float) -> np.ndarray:
 def match(candidate: Structure, lattice: float = 0.0) -> tuple[Match | None, str]:
     """The structure as a strained sheet, or None and why not.
 
-    A sheet with point defects has a reference only where it is of one element: a missing or an extra atom then goes to
-    the perfect sheet of that element. For a compound it would need a reservoir, which is not known.
+    A quarter of its atoms may be foreign, and some missing: `surplus` counts them.
 
     Parameters
     ----------
@@ -84,16 +103,13 @@ def match(candidate: Structure, lattice: float = 0.0) -> tuple[Match | None, str
     if np.abs(candidate.cell[:2, 2]).max() > 1e-3 * np.abs(candidate.cell[:2, :2]).max():
         return None, "the sheet is not in the x-y plane"
     counts = Counter(candidate.atomic_numbers.tolist())
-    for sheet in SHEETS:
-        if set(counts) == {number for number, _ in sheet.formula}:
-            break
-    else:
+    fitting = [sheet for sheet in SHEETS if set(dict(sheet.formula)) <= set(counts)]
+    sheet = min(fitting, key=lambda each: _foreign(each, counts), default=None)
+    if sheet is None or _foreign(sheet, counts) > LARGEST_SHARE * len(candidate.atomic_numbers):
         return None, "no known sheet has these elements: " + ", ".join(s.name for s in SHEETS)
     lattice = lattice or sheet.lattice
     cells = {counts[number] / each for number, each in sheet.formula}
-    perfect = len(cells) == 1 and float(min(cells)).is_integer()
-    if not perfect and len(sheet.formula) > 1:
-        return None, f"{sheet.name} of another composition: the energy of the missing or extra atoms is not defined"
+    perfect = len(cells) == 1 and float(min(cells)).is_integer() and not _foreign(sheet, counts)
     found = _supercell(candidate.cell[:2, :2], unit_vectors(lattice), int(min(cells)) if perfect else None)
     if found is None:
         return None, (f"the cell is no supercell of {sheet.name} (a = {lattice * 1e9:.4g} nm) within "
@@ -103,8 +119,15 @@ def match(candidate: Structure, lattice: float = 0.0) -> tuple[Match | None, str
         return None, (f"a {sheet.name} supercell {supercell.tolist()} folds the points where its bands touch onto Gamma, "
                       "the only point sampled: strain energies would be wrong several times over; use 4 x 4 or 5 x 5")
     area = round(abs(np.linalg.det(supercell)))
+    surplus = Counter(counts)
+    surplus.subtract({number: each * area for number, each in sheet.formula})
     return Match(sheet, lattice, supercell, deformation, area,
-                 len(candidate.atomic_numbers) / (area * sum(each for _, each in sheet.formula))), ""
+                 tuple(sorted((number, count) for number, count in surplus.items() if count))), ""
+
+
+def _foreign(sheet: Sheet, counts: Counter) -> int:
+    """Atoms of elements that are not the sheet's."""
+    return sum(number for element, number in counts.items() if element not in dict(sheet.formula))
 
 
 def _supercell(cell: np.ndarray, vectors: np.ndarray, cells: int | None) -> tuple[np.ndarray, np.ndarray] | None:
@@ -137,10 +160,12 @@ def build(sheet: Sheet, lattice: float, thickness: float, supercell: np.ndarray,
     from ase.build import graphene, make_supercell, mx2
 
     constant, thickness = lattice * 1e10, thickness * 1e10
-    if sheet.name == "graphene":
-        atoms = graphene(a=constant, vacuum=10.0)
+    if sheet.thickness:
+        atoms = mx2("MoS2", kind="2H", a=constant, thickness=thickness, vacuum=10.0)
+        atoms.numbers[:] = [sheet.formula[0][0], sheet.formula[1][0], sheet.formula[1][0]]
     else:
-        atoms = mx2(sheet.name, kind="2H", a=constant, thickness=thickness, vacuum=10.0)
+        atoms = graphene(a=constant, vacuum=10.0)
+        atoms.numbers[:] = [sheet.formula[0][0], sheet.formula[-1][0]]
     matrix = np.eye(3, dtype=int)
     matrix[:2, :2] = supercell
     if np.linalg.det(supercell) < 0:
@@ -172,5 +197,6 @@ def carry_over(candidate: Structure, found: Match, reference_cell: np.ndarray, t
     heights = candidate.positions[:, 2] - (candidate.positions[:, 2].min() + candidate.positions[:, 2].max()) / 2
     scale = thickness / found.sheet.thickness if found.sheet.thickness else 1.0
     positions[:, 2] = heights * scale + reference_cell[2, 2] / 2
-    return Structure(candidate.atomic_numbers, positions, cell, (True, True, True), candidate.charge,
-                     candidate.standard_errors)
+    change = np.linalg.solve(candidate.cell[:2, :2], cell[:2, :2]).T
+    return replace(candidate, positions=positions, cell=cell, periodic=(True, True, True),
+                   covariances=change @ candidate.covariances @ change.T)

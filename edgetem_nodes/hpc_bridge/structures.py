@@ -26,7 +26,10 @@ class Structure:
 
     Attributes: `atomic_numbers` (atoms,) int; `positions` (atoms, 3), (x, y, z) [m]; `cell` (3, 3), rows are lattice
     vectors [m], a row that is not periodic may be zero; `periodic` of each row; `charge` [e];
-    `standard_errors` (atoms, 3) of the positions [m], or (0, 3) where they are not known.
+    `standard_errors` (atoms, 3) of the positions [m], or (0, 3) where they are not known; `covariances` (atoms, 2, 2) of x and y
+    [m^2] of atoms that were measured one by one, NaN of one that was not, or (0, 2, 2); `deformation_covariance` (4, 4) of L
+    (xx, xy, yx, yy), where the true cell is 1 + L times this one, or (0, 0); `defect_probabilities` (defects,): those of 0.5 and
+    more are built in.
     """
 
     atomic_numbers: np.ndarray
@@ -35,10 +38,14 @@ class Structure:
     periodic: tuple[bool, bool, bool] = (False, False, False)
     charge: int = 0
     standard_errors: np.ndarray = field(default_factory=lambda: np.empty((0, 3)))
+    covariances: np.ndarray = field(default_factory=lambda: np.empty((0, 2, 2)))
+    deformation_covariance: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
+    defect_probabilities: np.ndarray = field(default_factory=lambda: np.empty(0))
 
 
 def structure(atomic_numbers: Any, positions: Any, cell: Any, periodic: Any, charge: int = 0,
-              standard_errors: Any = ()) -> Structure:
+              standard_errors: Any = (), covariances: Any = (), deformation_covariance: Any = (),
+              defect_probabilities: Any = ()) -> Structure:
     """A structure from flat arrays, as a message holds them.
 
     Raises
@@ -55,10 +62,18 @@ def structure(atomic_numbers: Any, positions: Any, cell: Any, periodic: Any, cha
     if len(errors) not in (0, len(flat)):
         raise StructureError(f"position_standard_errors holds {len(errors)} numbers; it is empty or holds {len(flat)}, "
                              "as the positions")
+    apart = np.array(covariances, np.float64).reshape(-1)
+    if len(apart) not in (0, 4 * len(numbers)):
+        raise StructureError(f"position_covariances holds {len(apart)} numbers; it is empty or holds {4 * len(numbers)}, "
+                             "2 x 2 an atom")
+    whole = np.array(deformation_covariance, np.float64).reshape(-1)
+    if len(whole) not in (0, 16):
+        raise StructureError(f"deformation_covariance holds {len(whole)} numbers; it is empty or holds 16")
     if len(vectors) != 9:
         raise StructureError(f"the cell holds {len(vectors)} numbers; it is three lattice vectors, 9 numbers")
     return Structure(numbers, flat.reshape(-1, 3), vectors.reshape(3, 3), tuple(bool(p) for p in periodic), int(charge),
-                     errors.reshape(-1, 3))
+                     errors.reshape(-1, 3), apart.reshape(-1, 2, 2), whole.reshape(4, 4) if len(whole) else np.empty((0, 0)),
+                     np.array(defect_probabilities, np.float64).reshape(-1))
 
 
 def check(candidate: Structure, elements: frozenset[int], largest: int, shortest_distance: float) -> None:
@@ -87,6 +102,7 @@ def check(candidate: Structure, elements: frozenset[int], largest: int, shortest
         if not np.isfinite(values).all():
             place = np.argwhere(~np.isfinite(values))[0]
             raise StructureError(f"{name}[{place[0]}, {place[1]}] is {values[tuple(place)]}; every number must be finite")
+    _check_covariances(candidate)
     if (candidate.standard_errors < 0).any():
         raise StructureError(f"a position's standard error is {candidate.standard_errors.min():g} m; none can be negative")
     if abs(candidate.charge) > count:
@@ -101,6 +117,24 @@ def check(candidate: Structure, elements: frozenset[int], largest: int, shortest
         other = f"atom {second}" if first != second else "its own periodic image"
         raise StructureError(f"atom {first} and {other} are {distance * 1e12:.3g} pm apart; the shortest distance allowed "
                              f"is {shortest_distance * 1e12:g} pm (positions are in metres)")
+
+
+def _check_covariances(candidate: Structure) -> None:
+    """Refuse what is no covariance: an atom's is finite and positive definite, or NaN."""
+    measured = ~np.isnan(candidate.covariances).all(axis=(1, 2))
+    for index in np.flatnonzero(measured):
+        covariance = candidate.covariances[index]
+        if not np.isfinite(covariance).all() or np.linalg.eigvalsh((covariance + covariance.T) / 2).min() <= 0:
+            raise StructureError(f"position_covariances of atom {index} is {covariance.tolist()} m^2; it must be finite and "
+                                 "positive definite, or all NaN for an atom that was not measured")
+    whole, wrong = candidate.deformation_covariance, False
+    if len(whole):
+        wrong = not np.isfinite(whole).all() or np.linalg.eigvalsh((whole + whole.T) / 2).min() < -1e-9 * max(np.trace(whole), 0)
+    if wrong:
+        raise StructureError(f"deformation_covariance is {whole.tolist()}; it must be finite and without negative eigenvalues")
+    odd = candidate.defect_probabilities[~((candidate.defect_probabilities >= 0) & (candidate.defect_probabilities <= 1))]
+    if len(odd):
+        raise StructureError(f"the probability of a defect is {odd[0]:g}; it must be between 0 and 1")
 
 
 def _check_cell(candidate: Structure) -> None:

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from sheet_structures import strained
 
-from edgetem_nodes.hpc_bridge import energetics
+from edgetem_nodes.hpc_bridge import elasticity, energetics
 from edgetem_nodes.hpc_bridge.parameters import Calculation
+from edgetem_nodes.hpc_bridge.reference import compute_reference
 
 EV = 1.602176634e-19
 VACUUM = 1e-9
@@ -21,7 +22,7 @@ def plan(structure, calculation=None):
 
 @pytest.fixture(scope="module")
 def graphene():
-    return energetics.compute_reference(plan(strained()))
+    return compute_reference(plan(strained()))
 
 
 def area(reference):
@@ -55,7 +56,7 @@ def test_molybdenum_disulfide_is_as_stiff_as_in_the_literature():
     """GFN2: in-plane stiffness 120-130 N/m from density functionals (e.g. Yue et al., Phys. Lett. A 376, 1166, 2012),
     180 +- 60 measured (Bertolazzi et al., ACS Nano 5, 9703, 2011)."""
     calculation = Calculation(method="GFN2-xTB")
-    reference = energetics.compute_reference(plan(strained("MoS2", 3), calculation))
+    reference = compute_reference(plan(strained("MoS2", 3), calculation))
     along, across = stiffness(3, "MoS2", calculation, reference)
     assert 110 < (along**2 - across**2) / along < 180
     assert reference.lattice == pytest.approx(3.16e-10, rel=0.03)
@@ -93,7 +94,7 @@ def test_the_standard_error_agrees_with_a_monte_carlo_over_strain(graphene, stra
 
 
 def test_position_errors_of_a_strain_give_that_strain_back():
-    errors = energetics.strain_errors(strained(strain_error=0.006))
+    errors = elasticity.strain_errors(strained(strain_error=0.006))
     np.testing.assert_allclose(errors, [0.006, 0.006, 0.0], atol=1e-8)
 
 

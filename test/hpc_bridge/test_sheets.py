@@ -23,7 +23,7 @@ def test_strain_is_recovered_at_any_rotation(xx, yy, xy, rotation, which):
     assert why == ""
     stretch = np.array([[1 + xx, xy], [xy, 1 + yy]])
     expected = (stretch @ stretch - np.eye(2)) / 2
-    assert found.cells == which[1] ** 2 and found.share == 1
+    assert found.cells == which[1] ** 2 and found.surplus == ()
     assert np.linalg.eigvalsh(found.strain) == pytest.approx(np.linalg.eigvalsh(expected), abs=1e-9)
 
 
@@ -57,11 +57,21 @@ def test_carrying_over_scales_the_lattice_and_keeps_the_strain():
     assert np.ptp(carried.positions[:, 2]) == pytest.approx(3.1e-10)
 
 
-def test_a_vacancy_in_an_elemental_sheet_keeps_a_reference_and_one_in_a_compound_does_not():
-    def without_one(structure):
-        return dataclasses.replace(structure, atomic_numbers=structure.atomic_numbers[1:], positions=structure.positions[1:])
-    assert sheets.match(without_one(strained("graphene", 4)))[0].share == 31 / 32
-    assert "composition" in sheets.match(without_one(strained("MoS2", 3)))[1]
+def without(structure, *atoms):
+    kept = np.setdiff1d(np.arange(len(structure.positions)), atoms)
+    return dataclasses.replace(structure, atomic_numbers=structure.atomic_numbers[kept], positions=structure.positions[kept])
+
+
+def test_missing_and_foreign_atoms_are_counted():
+    assert sheets.match(without(strained("graphene", 4), 0))[0].surplus == ((6, -1),)
+    sulphide = strained("MoS2", 3, (0.02, 0.0, 0.0))
+    assert sheets.match(without(sulphide, 1))[0].surplus == ((16, -1),)
+    doped = dataclasses.replace(sulphide, atomic_numbers=np.where(np.arange(27) == 0, 23, sulphide.atomic_numbers))
+    found, why = sheets.match(without(doped, 4))
+    assert (found.sheet.name, found.cells, why) == ("MoS2", 9, "")
+    assert found.surplus == ((16, -1), (23, 1), (42, -1))
+    alloy = dataclasses.replace(sulphide, atomic_numbers=np.where(sulphide.atomic_numbers == 42, 74, 16))
+    assert sheets.match(alloy)[0].sheet.name == "WS2"
 
 
 @pytest.mark.parametrize(("structure", "message"), [

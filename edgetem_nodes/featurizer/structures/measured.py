@@ -42,7 +42,7 @@ class MeasuredStructure:
     material : name; empty: not known.
     covariances : (atoms, 2, 2) of x and y [m^2] of atoms that were measured one by one, NaN for one that was not; (0, 2, 2):
         none was.
-    deformation_covariance : (4, 4) of (xx, xy, yx, yy) of the deformation from the unstrained lattice; (0, 0): not known.
+    deformation_covariance : (4, 4) of (xx, xy, yx, yy) of L, where the true cell is 1 + L times this one; (0, 0): not known.
     footprint_area : [m^2] of the specimen that was seen; 0: not known.
     defects : built in and possible ones.
     charge : [e] of the cell.
@@ -60,3 +60,10 @@ class MeasuredStructure:
     footprint_area: float = 0.0
     defects: tuple[Defect, ...] = ()
     charge: int = 0
+
+
+def relative_covariance(deformation: np.ndarray, covariance: np.ndarray) -> np.ndarray:
+    """Covariance (4, 4) of L = dF F^-1 (xx, xy, yx, yy) from that of F flattened (yy, yx, xy, xx): free of how F is turned."""
+    plane, flipped = deformation[::-1, ::-1], covariance[::-1, ::-1]
+    slope = np.einsum("ia,bk->ikab", np.eye(2), np.linalg.inv(plane)).reshape(4, 4)
+    return slope @ flipped @ slope.T

@@ -10,7 +10,7 @@ import numpy as np
 
 from edgetem_nodes.featurizer.lattice import lattice_constant
 from edgetem_nodes.featurizer.parameters import Lattice, Structure
-from edgetem_nodes.featurizer.structures.measured import ANGSTROM, MeasuredStructure, NotIdentifiable
+from edgetem_nodes.featurizer.structures.measured import ANGSTROM, MeasuredStructure, NotIdentifiable, relative_covariance
 from edgetem_nodes.physics.specimens.sheet import MOS2_THICKNESS
 
 
@@ -56,7 +56,8 @@ def strained_sheet(deformation: np.ndarray, covariance: np.ndarray, lattice: Lat
               f"exx {exx:+.3f} %, eyy {eyy:+.3f} %, exy {exy:+.3f} % from nanobeam diffraction, standard error up to "
               f"{error:.2g} %; heights are those of the unstrained sheet")
     return MeasuredStructure(np.asarray(sheet.numbers), sheet.positions * ANGSTROM, errors * ANGSTROM, cell * ANGSTROM,
-                             (True, True, False), source, lattice.material, deformation_covariance=covariance[::-1, ::-1])
+                             (True, True, False), source, lattice.material,
+                             deformation_covariance=relative_covariance(deformation, covariance))
 
 
 def _reference(lattice: Lattice, settings: Structure) -> object:
