@@ -7,12 +7,15 @@ by more than they say: widen them), and an experiment trapped in one place (expl
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from scipy.stats import chi2
 
+from edgetem_nodes.planner.fidelity import Correction, CorrectedPosterior, root_mean_square
 from edgetem_nodes.planner.observations import Observations
+from edgetem_nodes.planner.scatter import ROUNDS, scatter
 from edgetem_nodes.planner.surrogates import Surrogate, TrainedSurrogate
 from edgetem_nodes.planner.surrogates.posterior import InflatedPosterior, Posterior
 
@@ -40,28 +43,72 @@ class Belief:
     ----------
     trained : the surrogate. inflation : factor of its posterior variances.
     watchdogs : failures that were noticed and what was done about each, for people.
+    errors : (rows,) standard errors of the first output that it was learned with: their real scatter counted, where it does.
+    correction : of the first output to the better of two levels; None: there is one level, or nothing of the better yet.
+    places : (candidates, 2) positions that the correction depends on; None without.
     """
 
     trained: TrainedSurrogate
     inflation: float
     watchdogs: tuple[str, ...]
+    errors: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    correction: Correction | None = None
+    places: np.ndarray | None = None
 
     def posterior(self, setting: int = 0, output: int = 0) -> Posterior:
-        """Of one output over all candidates, measured with one setting."""
+        """Of one output over all candidates, measured with one setting; of two levels the one that readings are of."""
         posterior = self.trained.predict(setting, output)
         return posterior if self.inflation == 1.0 else InflatedPosterior(posterior, self.inflation)
 
+    def mapped(self, setting: int = 0) -> Posterior:
+        """Of what the map is of: the first output, at the better level where one is known."""
+        posterior = self.posterior(setting)
+        return posterior if self.correction is None else self.correction.applied(posterior, self.places)
 
-def believe(surrogate: Surrogate, rows: Observations, seed: int) -> Belief:
-    """Learn from valid rows; look for a collapsed embedding and for overconfidence, and meet them."""
+    @property
+    def correction_share(self) -> float:
+        """Of the map's mean variance that is the correction's: no further site of the low level lowers it. NaN without one."""
+        mapped = self.mapped()
+        if not isinstance(mapped, CorrectedPosterior):
+            return float("nan")
+        return float(mapped.correction_variance.mean() / mapped.variance.mean())
+
+    @property
+    def description(self) -> str:
+        """JSON: the surrogate's, and the correction between levels."""
+        if self.correction is None:
+            return self.trained.description
+        return json.dumps({**json.loads(self.trained.description), "correction": self.correction.description()})
+
+
+def believe(surrogate: Surrogate, rows: Observations, seed: int, levels: int = 1,
+            places: np.ndarray | None = None, scatters: bool = False) -> Belief:
+    """Learn from valid rows; look for a collapsed embedding and for overconfidence, and meet them.
+
+    Parameters
+    ----------
+    levels : 2: the last output is the first one at a better level, known at a few rows.
+    places : (candidates, 2) positions in units of the field's longer side, for two levels.
+    scatters : whether readings of the first output scatter the more the larger it is, as energies of single defects do.
+    """
+    learned = slice(0, rows.outputs - levels + 1)
+
     def learn(plain: bool) -> TrainedSurrogate:
-        return surrogate.learn(rows.candidates, rows.values, rows.standard_errors, seed, rows.settings, plain)
+        return surrogate.learn(rows.candidates, rows.values[:, learned], rows.standard_errors[:, learned], seed, rows.settings,
+                               plain)
+
+    own = rows.standard_errors
 
     trained, watchdogs = learn(plain=False), []
     if len(rows) >= FEWEST_JUDGED and trained.deep and trained.extent < COLLAPSED_EXTENT:
         watchdogs.append(f"collapsed embedding: the model spreads the whole field over {trained.extent:.2g} length scales; "
                          "this decision is made without the network")
         trained = learn(plain=True)
+    for _ in range(ROUNDS if scatters else 0):
+        rows, factor = _scattered(trained, rows, own)
+        if not factor:
+            break
+        trained = learn(plain=not trained.deep)
     if len(rows) >= FEWEST_TO_DIFFER and not np.ptp(rows.values[:, 0]) > 0:
         watchdogs.append(f"constant data: all {len(rows)} readings are {rows.values[0, 0]:.6g}, and no place can be told from "
                          "another; look at the scalarizer")
@@ -70,7 +117,34 @@ def believe(surrogate: Surrogate, rows: Observations, seed: int) -> Belief:
     if inflation > 1.0:
         watchdogs.append(f"overconfident: the latest predictions missed by {np.sqrt(inflation):.3g} times what they "
                          f"allowed for; variances are multiplied by {inflation:.3g}")
-    return Belief(trained, inflation, tuple(watchdogs))
+    correction = _correction(rows, places) if levels == 2 else None
+    return Belief(trained, inflation, tuple(watchdogs), rows.standard_errors[:, 0], correction, places)
+
+
+def _scattered(trained: TrainedSurrogate, rows: Observations, own: np.ndarray) -> tuple[Observations, float]:
+    """The rows with standard errors that count their real scatter as well, and by which factor it grows with the scalar.
+
+    Parameters
+    ----------
+    own : (rows, outputs) standard errors as they were told.
+    """
+    known = trained.leave_one_out()
+    expected = trained.predict().mean[rows.candidates]
+    latest = slice(len(rows) - len(known), len(rows))
+    expected[latest] = rows.values[latest, 0] - known
+    variances, factor = scatter(expected, rows.values[:, 0] - expected, own[:, 0])
+    errors = own.copy()
+    errors[:, 0] = np.sqrt(np.square(np.nan_to_num(own[:, 0])) + variances)
+    return replace(rows, standard_errors=errors), factor
+
+
+def _correction(rows: Observations, places: np.ndarray) -> Correction | None:
+    """Between the two levels of the first output; None where nothing of the better one is known."""
+    both = np.isfinite(rows.values[:, -1])
+    if not both.any():
+        return None
+    return Correction(rows.values[both, 0], rows.values[both, -1], places[rows.candidates[both]],
+                      root_mean_square(rows.values[:, 0]))
 
 
 def _judged(rows: Observations, most: int = JUDGED) -> Observations:

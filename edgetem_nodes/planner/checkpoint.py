@@ -10,16 +10,18 @@ import numpy as np
 
 from edgetem_nodes.physics.scan import ScanField
 from edgetem_nodes.planner.observations import ExperimentError, Observations
-from edgetem_nodes.planner.parameters import Actions, Discovery, Energetics, Model, Parameters
+from edgetem_nodes.planner.parameters import Actions, Discovery, Energetics, HighFidelity, MicroScan, Model, Parameters
 from edgetem_nodes.planner.regions import Region
 
 if TYPE_CHECKING:
     from edgetem_nodes.planner.experiment import ActiveExperiment
 
-STATE_VERSION = 2
+STATE_VERSION = 3
 BUDGET_KEYS = ("output", "point_budget", "dose_budget", "time_budget_s", "target_standard_deviation", "predictability_target",
-               "convergence_target", "convergence_batches", "stop_when", "measurement_timeout_s", "energetics")
+               "convergence_target", "convergence_batches", "stop_when", "measurement_timeout_s")
 """Parameters that may differ between a checkpoint and the experiment that goes on from it."""
+ENERGETICS_KEYS = ("points", "timeout_s")
+"""The same of the group `energetics`; all of them where energies are not what is mapped."""
 _ROWS = "rows_"
 
 
@@ -45,7 +47,7 @@ def experiment_of(kind: type[ActiveExperiment], state: dict[str, np.ndarray],
         saved = record["parameters"]
         parameters = _parameters(saved) if parameters is None else parameters
         now = asdict(parameters)
-        differing = [key for key in now if key not in (*BUDGET_KEYS, "seed") and now[key] != saved.get(key)]
+        differing = [key for key in now if key not in (*BUDGET_KEYS, "seed") and not _same(key, now[key], saved.get(key))]
         if differing:
             key = differing[0]
             raise ExperimentError(f"the checkpoint was made with {key} = {saved.get(key)!r}, the configuration says "
@@ -65,5 +67,17 @@ def experiment_of(kind: type[ActiveExperiment], state: dict[str, np.ndarray],
 
 
 def _parameters(saved: dict) -> Parameters:
-    groups = {"model": Model, "energetics": Energetics, "actions": Actions, "discovery": Discovery}
-    return Parameters(**{**saved, **{name: kind(**saved[name]) for name, kind in groups.items()}})
+    groups = {"model": Model, "actions": Actions, "discovery": Discovery, "micro_scan": MicroScan}
+    energies = saved["energetics"]
+    energetics = Energetics(**{**energies, "high_fidelity": HighFidelity(**energies["high_fidelity"])})
+    return Parameters(**{**saved, **{name: kind(**saved[name]) for name, kind in groups.items()}, "energetics": energetics})
+
+
+def _same(key: str, now: object, saved: object) -> bool:
+    """Whether a parameter may stand so in an experiment that goes on."""
+    if key != "energetics" or not isinstance(saved, dict):
+        return now == saved
+    if not now["mapped"] and not saved.get("mapped"):
+        return True  # computed at the end, no decision depends on them
+    return {k: v for k, v in now.items() if k not in ENERGETICS_KEYS} == \
+        {k: v for k, v in saved.items() if k not in ENERGETICS_KEYS}

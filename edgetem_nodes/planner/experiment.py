@@ -27,6 +27,8 @@ from edgetem_nodes.planner.regions import allowed_by
 if TYPE_CHECKING:
     from edgetem_nodes.planner.belief import Belief
     from edgetem_nodes.planner.surrogates import Surrogate
+    from edgetem_nodes.planner.surrogates.posterior import Posterior
+
 
 class ActiveExperiment(MeasuredField):
     """Ask/tell core of the planner.
@@ -67,7 +69,8 @@ class ActiveExperiment(MeasuredField):
         if budget.target_standard_deviation > 0 and self.observations.valid.any():
             # What the operator forbade cannot become certain, and is not asked to.
             within = allowed_by(self.regions, self._allowed, self.field)
-            deviation = float(self.predict()[1].ravel()[within].max()) if within.any() else 0.0
+            known = self.levels == 1 or self._belief().correction is not None
+            deviation = float("nan") if not known else float(self.predict()[1].ravel()[within].max()) if within.any() else 0.0
         changes = self._changes
         if budget.convergence > 0 and self._has_news:
             changes = (*changes, self._map_change())
@@ -163,7 +166,7 @@ class ActiveExperiment(MeasuredField):
             reason += f"; the model keeps its prior hyperparameters ({belief.trained.training_failure})"
         predicted = choice.posterior if self.actions.features.shape[1] else reference
         return Proposal(chosen, self.field.positions(chosen), "+".join(dict.fromkeys(batch.functions)), batch.values, reason,
-                        belief.trained.description, before, batch.acquisition.reshape(self.field.shape), choice.setting,
+                        belief.description, before, batch.acquisition.reshape(self.field.shape), choice.setting,
                         self.actions.settings[choice.setting], predicted.mean[chosen], predicted.standard_deviation[chosen],
                         choice.watchdogs)
 
@@ -190,9 +193,15 @@ class ActiveExperiment(MeasuredField):
     def predict(self, output: int = 0, setting: int = 0) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation of a latent scalar over the field, two (rows, columns) arrays [scalar].
 
-        Does not change what `ask` will choose.
+        Output 0 is what is mapped: at the better of two levels, once one of its energies is known, and averaged over a disc,
+        where the parameters say so. Does not change what `ask` will choose.
         """
-        posterior = self._belief().posterior(setting, output)
+        posterior = self._belief().posterior(setting, output) if output else self._mapped_posterior(setting)
+        return posterior.mean.reshape(self.field.shape), posterior.standard_deviation.reshape(self.field.shape)
+
+    def predict_low(self) -> tuple[np.ndarray, np.ndarray]:
+        """The same of what readings are of, not averaged: of two levels of energies the low one."""
+        posterior = self._belief().posterior()
         return posterior.mean.reshape(self.field.shape), posterior.standard_deviation.reshape(self.field.shape)
 
     def predict_measurement(self) -> tuple[np.ndarray, np.ndarray]:
@@ -201,13 +210,16 @@ class ActiveExperiment(MeasuredField):
         To the latent scalar's uncertainty comes what the model could not explain, and counting statistics as they were at
         the most similar positions: nothing of the reading itself.
         """
-        mean, deviation = self.predict()
-        rows, errors = self.observations.only_valid(), self.observations.only_valid().standard_errors[:, 0]
+        mean, deviation = self.predict_low()
+        rows, errors = self.observations.only_valid(), self._belief().errors
         errors = errors * np.sqrt([self.actions.relative_dose(int(setting)) for setting in rows.settings])
         known = np.isfinite(errors) & (errors > 0)
         everywhere = np.arange(mean.size)
         counting = self._make_surrogate().counting_variance(everywhere, rows.candidates[known], errors[known])
         return mean, np.sqrt(np.square(deviation) + self.unexplained_variance + counting.reshape(mean.shape))
+
+    def _mapped_posterior(self, setting: int) -> Posterior:
+        return self._belief().mapped(setting)
 
     @property
     def unexplained_variance(self) -> float:
@@ -216,7 +228,28 @@ class ActiveExperiment(MeasuredField):
 
     def model_description(self) -> str:
         """JSON of the present model; empty where nothing valid was measured."""
-        return self._belief().trained.description if self.observations.valid.any() else ""
+        return self._belief().description if self.observations.valid.any() else ""
+
+    def deepen(self, ends: bool = False) -> np.ndarray:
+        """Rows whose energy is to be computed at the better level now, (sites,) int64; see `fidelity`.
+
+        Parameters
+        ----------
+        ends : whether the experiment ends without having reached its target: what is left of the allowance is then used.
+        """
+        rows, allowance = self.observations, self.parameters.energetics.high_fidelity.points
+        if self.levels < 2 or not rows.valid.any():
+            return np.zeros(0, np.int64)
+        from edgetem_nodes.planner.fidelity import due, root_mean_square, telling_sites
+
+        belief, valid = self._belief(), np.flatnonzero(rows.valid)
+        computed = int(np.isfinite(rows.values[:, -1]).sum())
+        count = due(allowance, computed, len(self._deepened), belief.correction_share, ends)
+        # A site that was measured twice has one structure worth a long computation, and one that failed is not tried again.
+        asked = np.isin(rows.candidates[valid], rows.candidates[self.deepened])
+        chosen = telling_sites(rows.values[valid, 0], self._coordinates[rows.candidates[valid]], asked, count,
+                               (belief.posterior().mean, self._coordinates), root_mean_square(rows.values[valid, 0]))
+        return valid[chosen]
 
     def most_telling(self, separation: float = 0.05) -> np.ndarray:
         """Measured candidates by predicted value, largest first: where a closer look pays.
@@ -253,7 +286,8 @@ class ActiveExperiment(MeasuredField):
             # Torch is imported late: configuration, checks and the bring-up of other nodes do without.
             from edgetem_nodes.planner.belief import believe
 
-            self._learned = believe(self._make_surrogate(), self.observations.only_valid(), self._model_seed())
+            self._learned = believe(self._make_surrogate(), self.observations.only_valid(), self._model_seed(), self.levels,
+                                    self._coordinates, self.parameters.energetics.mapped)
         return self._learned
 
     def _make_surrogate(self) -> Surrogate:
@@ -271,7 +305,7 @@ class ActiveExperiment(MeasuredField):
     def progress(self) -> dict[str, object]:
         """What a checkpoint keeps as JSON, besides what others can see."""
         return {"visits": list(self._visits), "batch": self._batch, "setting": self._setting, "mapped": self._mapped,
-                "retold": self._retold, "visiting": self._visiting}
+                "retold": self._retold, "visiting": self._visiting, "deepened": list(self._deepened)}
 
     def arrays(self) -> dict[str, np.ndarray]:
         """What a checkpoint keeps as arrays, besides survey and observations."""
@@ -284,6 +318,7 @@ class ActiveExperiment(MeasuredField):
         self._generator.bit_generator.state = progress["generator"]
         self._visits, self._batch, self._setting = tuple(progress["visits"]), progress["batch"], progress["setting"]
         self._mapped, self._retold, self._visiting = progress["mapped"], bool(progress["retold"]), progress["visiting"]
+        self._deepened = tuple(int(row) for row in progress["deepened"])
         self._pending, self._barred = (np.asarray(arrays[name], np.int64) for name in ("pending", "barred"))
         self._expected, self._last_map = (np.array(arrays[name], np.float64) for name in ("expected", "last_map"))
         self._changes = tuple(float(change) for change in arrays["changes"])

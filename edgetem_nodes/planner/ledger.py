@@ -14,11 +14,12 @@ Told = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 @dataclass(frozen=True)
 class Reading:
-    """One row: scalars and standard errors, the first one mapped, and whether it is valid."""
+    """One row: scalars and standard errors, the first one mapped, whether it is valid, and why it is not."""
 
     values: tuple[float, ...]
     standard_errors: tuple[float, ...]
     valid: bool
+    failure: str = ""
 
 
 @dataclass(frozen=True)
@@ -53,11 +54,15 @@ class Pending:
     first_latency : [s] from the decision's publication to the receipt of the first block, source time taken off; NaN before.
     reference_dose : [electrons] of the images taken for the acquisition beside its positions.
     problem : why its rows cannot be used; empty: they can.
+    outputs : columns that are taken besides the first, where they are not the experiment's; None: they are.
+    units : of the columns that are taken.
     """
 
     acquisition_id: uuid.UUID
     count: int
     published_ns: int
+    outputs: tuple[str, ...] | None = None
+    units: tuple[str, ...] = ()
     rows: dict[int, Reading] = field(default_factory=dict)
     scalar: Scalar = Scalar()
     beam_time: float = 0.0
@@ -76,7 +81,7 @@ class Pending:
         return [index for index in range(self.count) if index not in self.rows]
 
     def add(self, indices: np.ndarray, values: np.ndarray, standard_errors: np.ndarray, valid: np.ndarray,
-            received_ns: int, source_duration: float) -> None:
+            received_ns: int, source_duration: float, failures: Sequence[str] = ()) -> None:
         """Take rows in. A repeated index replaces the earlier row, one beyond the count is ignored.
 
         Parameters
@@ -84,12 +89,14 @@ class Pending:
         indices, valid : (rows,). values, standard_errors : (rows, outputs).
         received_ns : monotonic clock when the block arrived at the featurizer.
         source_duration : [s] that the source spent on the block.
+        failures : (rows,) why each is not valid; not known by default.
         """
         if not self.rows and len(indices) and received_ns:
             self.first_latency = (received_ns - self.published_ns) / 1e9 - source_duration
-        for index, value, error, good in zip(indices, values, standard_errors, valid, strict=True):
+        reasons = failures if len(failures) == len(indices) else [""] * len(indices)
+        for index, value, error, good, reason in zip(indices, values, standard_errors, valid, reasons, strict=True):
             if 0 <= int(index) < self.count:
-                self.rows[int(index)] = Reading(tuple(map(float, value)), tuple(map(float, error)), bool(good))
+                self.rows[int(index)] = Reading(tuple(map(float, value)), tuple(map(float, error)), bool(good), str(reason))
 
     def sorted(self) -> Told:
         """All rows in order of index; they must be there."""

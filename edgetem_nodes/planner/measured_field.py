@@ -51,12 +51,14 @@ class MeasuredField:
         if model.use_survey and not model.use_position and not self._descriptors.shape[1] and not np.ptp(self._components) > 0:
             raise ExperimentError("the survey has no contrast and the position is not used: nothing tells one place from "
                                   "another; set model.use_position")
-        self.observations = Observations.none(1 + len(parameters.outputs))
+        self.levels = 2 if parameters.energetics.mapped and parameters.energetics.high_fidelity.points else 1
+        self.observations = Observations.none(len(parameters.outputs) + self.levels)
         self.regions: tuple[Region, ...] = ()
         self._visits: tuple[str, ...] = ()
         self._visiting = ""
         self._barred = np.zeros(0, np.int64)
         self._batch, self._setting, self._retold = 0, 0, False
+        self._deepened: tuple[int, ...] = ()
         self._pending = np.zeros(0, np.int64)
         self._expected = np.full((field.shape[0] * field.shape[1], 2), np.nan)
         self._forget_maps()
@@ -126,7 +128,8 @@ class MeasuredField:
         Parameters
         ----------
         positions : (rows, 2) (y, x) [m], or (rows,) grid indices as in `Proposal.candidates`.
-        values, standard_errors : (rows,) or (rows, outputs) [scalar].
+        values, standard_errors : (rows,) or (rows, outputs) [scalar]. The energy of the better level, where there is one,
+            is told later (`tell_high`).
         valid : (rows,) bool, False for a marked failure. A row whose first value is not finite, or beyond LARGEST_VALUE,
             is one, too.
         setting : index of the setting they were measured with, as in `Proposal.setting_index`.
@@ -159,6 +162,34 @@ class MeasuredField:
         self._pending = self._pending[~np.isin(self._pending, candidates)]
         self._batch, self._setting, self._visiting = self._batch + 1, setting, ""
         self._expected[:] = np.nan
+        self._learned = None
+
+    @property
+    def deepened(self) -> np.ndarray:
+        """(sites,) int64 rows, in the order asked, whose energy was asked for at the better level."""
+        return np.array(self._deepened, np.int64)
+
+    def tell_high(self, rows: np.ndarray, values: np.ndarray, standard_errors: np.ndarray) -> None:
+        """Add energies of the better level to rows that were told.
+
+        Parameters
+        ----------
+        rows : (sites,) numbers of the rows. values, standard_errors : (sites,) [scalar]; NaN where the computation failed.
+
+        Raises
+        ------
+        ExperimentError : the experiment has one level, or a row is not one of its valid ones.
+        """
+        rows = np.asarray(rows, np.int64)
+        if self.levels < 2:
+            raise ExperimentError("the experiment has one level of energies: set energetics.mapped and "
+                                  "energetics.high_fidelity.points")
+        if len(rows) and not (0 <= rows.min() and rows.max() < len(self.observations) and self.observations.valid[rows].all()):
+            raise ExperimentError(f"rows {rows.tolist()} are not all valid ones of the {len(self.observations)} told")
+        told, errors = (array.copy() for array in (self.observations.values, self.observations.standard_errors))
+        told[rows, -1], errors[rows, -1] = _known(np.asarray(values, float)), _bounded(np.asarray(standard_errors, float))
+        self.observations = replace(self.observations, values=told, standard_errors=errors)
+        self._deepened += tuple(int(row) for row in rows)
         self._learned = None
 
     def retell(self, values: np.ndarray, standard_errors: np.ndarray, valid: np.ndarray) -> None:
@@ -208,6 +239,8 @@ class MeasuredField:
     def _columns(self, values: np.ndarray) -> np.ndarray:
         values = np.array(values, np.float64)
         values = values[:, None] if values.ndim == 1 else values
+        if self.levels == 2 and values.ndim == 2 and values.shape[1] == self.observations.outputs - 1:
+            values = np.column_stack([values, np.full(len(values), np.nan)])
         if values.ndim != 2 or values.shape[1] != self.observations.outputs:
             raise ExperimentError(f"values of shape {values.shape} do not fit an experiment of {self.observations.outputs} "
                                   "outputs: one column each")

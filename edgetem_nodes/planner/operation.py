@@ -110,7 +110,9 @@ def _ask_approval(progress: Progress, _request: Request) -> str:
     return "from now on every batch waits for approval"
 
 
-def _change_scalarizer(_progress: Progress, request: Request) -> str:
+def _change_scalarizer(progress: Progress, request: Request) -> str:
+    if progress.experiment.parameters.energetics.mapped:
+        raise Refused("INVALID_SETTINGS", "energies are mapped (energetics.mapped), which another scalarizer does not give anew")
     settings = request.get("settings")
     if not isinstance(settings, dict):
         raise Refused("INVALID_SETTINGS", f"settings {settings!r} are not a JSON object of parameters")

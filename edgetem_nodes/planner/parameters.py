@@ -72,13 +72,42 @@ class Discovery:
 
 
 @dataclass(frozen=True)
-class Energetics:
-    """Energies of the most telling positions, at the end of the experiment."""
+class HighFidelity:
+    """A better engine at a few sites of an energy map, which corrects the engine that computes all of them."""
 
-    points: int = parameter(0, "Structures to compute; 0: none", minimum=0, maximum=1000)
+    points: int = parameter(0, "Sites that are computed with it, at most; 0: none, the map is that of the one level", minimum=0,
+                            maximum=1000)
+    engine: str = parameter("", "Engine of the hpc_bridge; empty: its configured one")
+    settings: str = parameter("", "JSON object that overrides the engine's settings; empty: none")
+
+
+@dataclass(frozen=True)
+class Energetics:
+    """Energies of the most telling positions at the end of the experiment, or of every site: then they are the map."""
+
+    points: int = parameter(0, "Structures to compute at the end; 0: none", minimum=0, maximum=1000)
+    mapped: bool = parameter(False, "Whether the map is of the excess energy density: it is computed for the structure at "
+                                    "each site, in every turn, and takes the place of the measurements' first column")
     engine: str = parameter("", "Engine of the hpc_bridge; empty: its configured one")
     settings: str = parameter("", "JSON object that overrides the engine's settings; empty: none")
     timeout_s: float = parameter(300.0, "Longest wait for the next step of a computation", unit="s", minimum=1.0)
+    averaging_nm: float = parameter(0.0, "Radius of the disc over which the energy map is averaged; 0: the map is of the "
+                                         "expected energy density at each position", unit="nm", minimum=0.0, maximum=1e6)
+    high_fidelity: HighFidelity = group(HighFidelity)
+
+
+@dataclass(frozen=True)
+class MicroScan:
+    """A second acquisition at each site of an energy map: a square of focused-probe patterns, which shows single atoms."""
+
+    enabled: bool = parameter(False, "Whether it is taken; the optics of the nanobeam to which the microscope goes back must "
+                                     "stand under actions")
+    semi_convergence_mrad: float = parameter(25.0, "Semi-convergence angle", unit="mrad", minimum=0.01, maximum=200.0)
+    defocus_nm: float = parameter(0.0, "Defocus; positive is underfocus", unit="nm", minimum=-1e6, maximum=1e6)
+    probe_current_pA: float = parameter(0.0, "Probe current; 0: left as it is", unit="pA", minimum=0.0, maximum=1e6)
+    camera_length_mm: float = parameter(0.0, "Camera length; 0: left as it is", unit="mm", minimum=0.0, maximum=1e5)
+    dwell_ms: float = parameter(0.0, "Dwell time of a site, all its probes together; 0: the instrument's", unit="ms",
+                                minimum=0.0, maximum=1e6)
 
 
 @dataclass(frozen=True)
@@ -144,3 +173,4 @@ class Parameters:
     discovery: Discovery = group(Discovery)
     model: Model = group(Model)
     energetics: Energetics = group(Energetics)
+    micro_scan: MicroScan = group(MicroScan)

@@ -26,7 +26,10 @@ class Progress:
     decisions : made and measured so far; the number of the next one.
     dose, survey_dose : [electrons]; beam_time : [s] of acquisition time.
     rows : acquisition and index of every measurement, in the order in which they were told.
-    scalar : what is mapped, once something was measured.
+    micro_scans : the same of the micro-scan at each, of an energy map; the identifier all zero: there was none.
+    scalar : what is mapped, once something was measured. units : of the further outputs.
+    deepening : whether energies of the better level were due when the checkpoint was written.
+    note : what became of the energies of the latest batch, for the reason of the next decision; empty: it was said.
     scalarizer, scalarizer_settings : name, and JSON of all settings that differ from the configuration, once the operator
         has changed them; empty: as configured.
     paused : by the operator. approve_batches : whether each batch waits for approval.
@@ -42,7 +45,11 @@ class Progress:
     survey_dose: float = 0.0
     beam_time: float = 0.0
     rows: list[tuple[uuid.UUID, int]] = field(default_factory=list)
+    micro_scans: list[tuple[uuid.UUID, int]] = field(default_factory=list)
     scalar: Scalar = Scalar()
+    units: tuple[str, ...] = ()
+    deepening: bool = False
+    note: str = ""
     scalarizer: str = ""
     scalarizer_settings: str = ""
     paused: bool = False
@@ -69,6 +76,8 @@ class Progress:
         record = {"experiment_id": str(self.experiment_id), "decisions": self.decisions, "dose": self.dose,
                   "survey_dose": self.survey_dose, "beam_time": self.beam_time,
                   "rows": [[str(acquisition), index] for acquisition, index in self.rows],
+                  "micro_scans": [[str(acquisition), index] for acquisition, index in self.micro_scans],
+                  "units": list(self.units), "note": self.note, "deepening": self.deepening,
                   "scalar": [self.scalar.name, self.scalar.unit, self.scalar.version],
                   "scalarizer": self.scalarizer, "scalarizer_settings": self.scalarizer_settings,
                   "paused": self.paused, "approve_batches": self.approve_batches}
@@ -93,10 +102,15 @@ class Progress:
             record = json.loads(str(state.pop("progress")))
             return cls(uuid.UUID(record["experiment_id"]), ActiveExperiment.load_state(state, parameters),
                        record["decisions"], record["dose"], record["survey_dose"], record["beam_time"],
-                       [(uuid.UUID(acquisition), int(index)) for acquisition, index in record["rows"]],
-                       Scalar(*record["scalar"]), record["scalarizer"], record["scalarizer_settings"],
+                       _identified(record["rows"]), _identified(record["micro_scans"]),
+                       Scalar(*record["scalar"]), tuple(record["units"]), record["deepening"], record["note"], record["scalarizer"], record["scalarizer_settings"],
                        record["paused"], record["approve_batches"])
         except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, BadZipFile) as error:
             if isinstance(error, ExperimentError):
                 raise
             raise ExperimentError(f"checkpoint {path} cannot be used: {error}") from None
+
+
+def _identified(entries: list) -> list[tuple[uuid.UUID, int]]:
+    """Acquisition and index of each of the record's entries."""
+    return [(uuid.UUID(acquisition), int(index)) for acquisition, index in entries]

@@ -15,6 +15,9 @@ ALL_TARGETS = "all_targets"
 FIELD_EXHAUSTED = "field_exhausted"
 OPERATOR = "operator"
 
+TARGETS = (UNCERTAINTY_TARGET, PREDICTABILITY_TARGET, CONVERGENCE, ALL_TARGETS)
+"""Reasons that say the experiment has reached what it was for."""
+
 REASONS = {
     POINT_BUDGET: "the point budget is spent",
     DOSE_BUDGET: "the dose budget allows no further position",

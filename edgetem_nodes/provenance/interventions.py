@@ -15,7 +15,7 @@ from edgetem_nodes.provenance.metadata import BagError
 from edgetem_nodes.provenance.reading import read_raw
 from edgetem_nodes.provenance.topics import FLUSHED_BY
 
-OPERATOR, PROPOSE, STOP = "operator", "propose", "stop"
+OPERATOR, PROPOSE, STOP, ENERGETICS = "operator", "propose", "stop", "energetics"
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,9 @@ class Interventions:
     def after(self, index: int) -> list[Step]:
         """What is asked for once a decision stands, before its measurements come: operator's decisions, or the approval."""
         steps, number = [], index + 1
+        # Energies of the better level belong to the turn: what was asked for meanwhile is carried out after them.
+        while number in self.steps and self.steps[number].action == ENERGETICS:
+            number += 1
         while number in self.steps and self.steps[number].action == OPERATOR:
             steps.append(self.steps[number])
             number += 1

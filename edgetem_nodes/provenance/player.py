@@ -18,6 +18,7 @@ from edgetem.action import Acquire, ComputeEnergetics, RunExperiment
 from edgetem.msg import (AcquisitionEnd, AtomicStructure, Decision, Energetics, Experiment, Measurements, MicroscopeState,
                          Overview, ProbePath)
 from edgetem.srv import AcquireOverview, GetStructure, MoveStage, SetOptics, SetScalarizer
+from edgetem_nodes.graph.identifiers import micro_scan_id
 from edgetem_nodes.graph.messages import from_uuid, positions_array, to_uuid
 from edgetem_nodes.graph.node import GraphNode
 from edgetem_nodes.graph.operating import SERVICES, message_of
@@ -128,7 +129,7 @@ class PlayerNode(GraphNode):
         acquisition_id, result = to_uuid(goal.request.acquisition_id), Acquire.Result()
         run = self._recording.acquisition(acquisition_id)
         index = self._decision_index(acquisition_id)
-        name = f"acquisition {acquisition_id}" if index is None else f"decision {index}"
+        name = self._name(acquisition_id, index)
         if self._interventions.stopped_in(index):
             return await self._stopped(goal, run)
         refusal = self._refusal(run, goal.request, name)
@@ -139,7 +140,8 @@ class PlayerNode(GraphNode):
             return result
         self._published["probe_path"].publish(run.path.data)
         # With its last measurement the planner goes on to the next decision: what the operator asked for must be there.
-        await self._intervene(self._interventions.after(index))
+        if index is not None:
+            await self._intervene(self._interventions.after(index))
         self._served.append(acquisition_id)
         for recorded in run.measurements:
             self._published["measurements"].publish(recorded.data)
@@ -187,7 +189,16 @@ class PlayerNode(GraphNode):
             return f"the recording ends in the middle of the acquisition of {name}"
         return ""
 
+    def _name(self, acquisition_id: uuid.UUID, index: int | None) -> str:
+        """What an acquisition is called: by its decision, or by that of the sites at which it is the micro-scan."""
+        if index is not None:
+            return f"decision {index}"
+        of = next((served for served in self._served if micro_scan_id(served) == acquisition_id), None)
+        return f"acquisition {acquisition_id}" if of is None else f"the micro-scan of decision {self._decision_index(of)}"
+
     def _decision_index(self, acquisition_id: uuid.UUID) -> int | None:
+        if any(micro_scan_id(served) == acquisition_id for served in self._served):
+            return None
         experiment_id = self._recording.experiment.experiment_id
         return next((index for index in range(100_000) if uuid.uuid5(experiment_id, str(index)) == acquisition_id), None)
 

@@ -17,6 +17,7 @@ TOPICS = {
     "measurements": ("edgetem/msg/Measurements", "EVENTS"),
     "structure": ("edgetem/msg/AtomicStructure", "EVENTS"),
     "energetics": ("edgetem/msg/Energetics", "EVENTS"),
+    "site_energies": ("edgetem/msg/Measurements", "EVENTS"),
     "live_image": ("sensor_msgs/msg/Image", "PREVIEW"),
     "experiment": ("edgetem/msg/Experiment", "STATE"),
     "decision": ("edgetem/msg/Decision", "EVENTS"),

@@ -28,6 +28,10 @@ from edgetem_nodes.planner.node import PlannerNode
 
 SURVEY, TRUTH, ERROR = particles(side=16, hidden=8.0)
 FIELD = ScanField((-8e-9, -8e-9), (1e-9, 1e-9), TRUTH.shape)
+EV_PER_NM2 = 0.1602176634
+"""[J/m^2]."""
+SCALE, OFFSET = 0.8, 0.5
+"""Of the better level of energies; the offset in eV/nm^2."""
 PERIOD, ELECTRONS, SURVEY_DOSE = 1.5e-3, 1000.0, 5000.0
 LIMIT = 30.0
 """[s] after which a test that waits for an event fails."""
@@ -64,9 +68,21 @@ class Laboratory:
         self.failing: set[int] = set()
         self.refuse_overview = self.refuse_acquisition = 0
         self.structure_error = self.energy_error = 0
+        self.no_structure: set[int] = set()
+        """Candidates without a structure; without a valid micro-scan; whose energy does not converge, or never comes."""
+        self.no_scan: set[int] = set()
+        self.no_energy: set[int] = set()
+        self.no_answer: set[int] = set()
+        self.hold_energies = self.hold_structures = False
+        self.most_goals = 10**6
+        """Goals at a time beyond which the hpc_bridge refuses more."""
+        self.goals, self.asked, self.scanned, self.detectors = [], [], {}, []
+        """Goals of compute_energetics, requests of get_structure, candidates of each micro-scan, detectors acquired with."""
+        self.running = 0
         self.acquired: list[tuple[uuid.UUID, np.ndarray]] = []
         self.overviews, self.canceled, self.energies = 0, 0, 0
         self.decisions, self.maps, self.experiments, self.feedback = [], [], [], []
+        self.site_energies = []
         values = {**SETTINGS, **settings}
         self.planner = PlannerNode(parameter_overrides=[Parameter(k, value=v) for k, v in values.items()])
         self.node = rclpy.create_node("laboratory")
@@ -83,7 +99,9 @@ class Laboratory:
             self.node.create_service(MoveStage, "move_stage", self._move_stage, callback_group=group),
             self.node.create_service(SetScalarizer, "set_scalarizer", self._set_scalarizer, callback_group=group),
             ActionServer(self.node, Acquire, "acquire", self._acquire, callback_group=group, cancel_callback=self._cancel),
-            ActionServer(self.node, ComputeEnergetics, "compute_energetics", self._energetics, callback_group=group),
+            ActionServer(self.node, ComputeEnergetics, "compute_energetics", self._energetics, callback_group=group,
+                         cancel_callback=lambda _: CancelResponse.ACCEPT),
+            self.node.create_subscription(Measurements, "site_energies", self.site_energies.append, EVENTS),
             self.node.create_subscription(Decision, "decision", self.decisions.append, EVENTS),
             self.node.create_subscription(ExperimentMap, "experiment_map", self.maps.append, STATE),
             self.node.create_subscription(Experiment, "experiment", self.experiments.append, STATE)]
@@ -176,6 +194,7 @@ class Laboratory:
         candidates = FIELD.candidates(positions_array(request.positions))
         number = len(self.acquired)
         self.acquired.append((to_uuid(request.acquisition_id), candidates))
+        self.detectors.append(request.detector)
         self.dwell_times.append(request.dwell_time)
         if self.refuse_acquisition:
             result.error_code, result.error_msg = self.refuse_acquisition, "a consumer went silent: compressor"
@@ -194,8 +213,9 @@ class Laboratory:
         if self.shuffle:
             order = order[::-1]
         if not self.withhold_rows:
+            publish = self._publish_scan if request.detector else self._publish
             for part in np.array_split(order, 3):
-                self._publish(request.acquisition_id, part, candidates[part])
+                publish(request.acquisition_id, part, candidates[part])
         result.frames_delivered, result.dose = len(candidates), self.electrons(request.dwell_time) * len(candidates)
         goal.succeed()
         return result
@@ -209,6 +229,14 @@ class Laboratory:
             standard_errors=number_array(np.stack([ERROR.ravel()[candidates]] * 2, axis=1)), valid=valid,
             failures=["" if v else "saturated" for v in valid], scalarizer="strain", scalarizer_version=self.version,
             received_ns=time.monotonic_ns(), source_duration=0.0))
+
+    def _publish_scan(self, acquisition_id, indices, candidates):
+        valid = [int(c) not in self.no_scan for c in candidates]
+        self._rows.publish(Measurements(
+            acquisition_id=acquisition_id, indices=indices.tolist(), positions=number_array(FIELD.positions(candidates)),
+            names=["defects"], units=["1"], values=[1.0] * len(candidates), standard_errors=[0.1] * len(candidates),
+            valid=valid, failures=["" if v else "no lattice" for v in valid], scalarizer="cbed",
+            scalarizer_version=self.version, received_ns=time.monotonic_ns(), source_duration=0.0))
 
     def _cancel(self, _goal):
         self.canceled += 1
@@ -238,17 +266,55 @@ class Laboratory:
         response.names, response.units = ["strain", "counts"], ["%", "1"]
         return response
 
-    def _structure(self, request, response):
+    async def _structure(self, request, response):
+        self.asked.append(request)
+        while self.hold_structures:
+            await self._moment()
+        acquisitions = dict(self.acquired)
+        candidate = int(acquisitions[to_uuid(request.acquisition_id)][request.index])
+        if to_uuid(request.micro_scan_id).int:
+            assert acquisitions[to_uuid(request.micro_scan_id)][request.micro_scan_index] == candidate
+        if candidate in self.no_structure:
+            response.error_code, response.error_msg = response.NOT_IDENTIFIABLE, "no lattice"
+            return response
+        response.structure.label = str(candidate)
         response.error_code, response.error_msg = self.structure_error, "no lattice" if self.structure_error else ""
         response.structure.acquisition_id, response.structure.index = request.acquisition_id, request.index
         return response
 
-    def _energetics(self, goal):
-        result = ComputeEnergetics.Result()
+    async def _energetics(self, goal):
+        result, request = ComputeEnergetics.Result(), goal.request
         result.error_code, result.error_msg = self.energy_error, "no convergence" if self.energy_error else ""
+        if self.running >= self.most_goals:
+            result.error_code, result.error_msg = result.QUEUE_FULL, "too many"
+            goal.abort()
+            return result
+        self.running += 1
+        self.goals.append(request)
+        candidate = int(request.structure.label or -1)
+        while self.hold_energies or candidate in self.no_answer:
+            await self._moment()
+            if goal.is_cancel_requested:
+                self.running -= 1
+                result.error_code = result.CANCELED
+                goal.canceled()
+                return result
+        await self._moment()
+        self.running -= 1
+        if candidate in self.no_energy:
+            result.error_code, result.error_msg = result.NOT_CONVERGED, "no convergence"
         self.energies += 1
-        goal.abort() if self.energy_error else goal.succeed()
+        if candidate >= 0:
+            self._fill(result.energetics, request.engine, candidate)
+        goal.abort() if result.error_code else goal.succeed()
         return result
+
+    def _fill(self, energetics, engine, candidate):
+        """The truth is the excess energy density [eV/nm^2] of the low level; the better one scales and shifts it."""
+        truth = self.truth.ravel()[candidate]
+        density = SCALE * truth + OFFSET if engine == "better" else truth
+        energetics.excess_energy_density = density * EV_PER_NM2
+        energetics.excess_energy_density_standard_error = ERROR.ravel()[candidate] * EV_PER_NM2
 
     async def _moment(self):
         """Let the executor do something else once."""

@@ -20,10 +20,12 @@ from edgetem_nodes.graph.operating import as_text
 from edgetem_nodes.physics.scan import ScanField
 from edgetem_nodes.planner import stopping
 from edgetem_nodes.planner.affordability import affordable_batch, affordable_with
+from edgetem_nodes.planner.energy_map import NIL, check
 from edgetem_nodes.planner.experiment import ActiveExperiment, ExperimentError
 from edgetem_nodes.planner.ledger import Pending
 from edgetem_nodes.planner.node.announcing import Announcer, decision_of, describe
 from edgetem_nodes.planner.node.energies import EnergeticsClient
+from edgetem_nodes.planner.node.energy_mapping import EnergyMapper, noted
 from edgetem_nodes.planner.node.inbox import Inbox
 from edgetem_nodes.planner.node.instrument import InstrumentClient
 from edgetem_nodes.planner.node.operator_services import OperatorServices
@@ -53,6 +55,7 @@ class Conductor:
         self.instrument = InstrumentClient(node, waiting, self.inbox, group)
         self._scalarizer = ScalarizerClient(node, waiting, self.inbox, group)
         self._energetics = EnergeticsClient(node, waiting, group)
+        self._mapper = EnergyMapper(node, waiting, self.inbox, self.instrument, self._energetics)
         self.announcer = Announcer(node)
         self._services = OperatorServices(node, self.operation, self._scalarizer.ready, group)
         self._goal: ServerGoalHandle | None = None
@@ -85,18 +88,31 @@ class Conductor:
             try:
                 reason = self._loop(progress, budget, result)
                 self._save(progress)
-                result.energies, energies = self._energetics.compute(progress, self.announcer)
+                energies = self._last_energies(progress, reason, result)
             except Stopped:
                 reason = stopping.OPERATOR
                 self._abandon()
             result.discovery = progress.experiment.discovery()
-            text = stopping.REASONS[reason] + energies + (f"; {result.discovery}" if result.discovery else "")
+            text = stopping.REASONS[reason] + noted(progress) + energies + (f"; {result.discovery}" if result.discovery else "")
             self._publish(progress, decision_of(progress, Decision.STOP, reason=text, stop_reason=reason))
             result.stop_reason = reason
         finally:
             self._abandon()
             result.decisions, result.points = progress.decisions, progress.experiment.points
             result.dose, result.beam_time = progress.dose, progress.beam_time
+
+    def _last_energies(self, progress: Progress, reason: str, result: RunExperiment.Result) -> str:
+        """Energies that come last: of the most telling positions, or what is left of the better level; a clause on them."""
+        if not self._parameters.energetics.mapped:
+            result.energies, clause = self._energetics.compute(progress, self.announcer)
+            return clause
+        try:
+            ends = reason not in stopping.TARGETS
+            result.energies += self._mapper.deepen(progress, self.announcer, lambda d: self._announce(progress, d), ends)
+        except Failed as failure:
+            self._node.warn(str(failure))
+            return f"; {failure}"
+        return ""
 
     def _budget(self, progress: Progress, request: RunExperiment.Goal) -> stopping.Budget:
         """The configured budget, with what the goal says in its place."""
@@ -107,6 +123,10 @@ class Conductor:
 
     def _begin(self, request: RunExperiment.Goal) -> Progress:
         """A new experiment with its overview, or the one that a checkpoint describes."""
+        try:
+            check(self._parameters)
+        except ValueError as error:
+            raise Failed("INVALID_CONFIG", str(error)) from None
         if request.checkpoint:
             try:
                 progress = Progress.load(Path(request.checkpoint), self._parameters)
@@ -139,6 +159,8 @@ class Conductor:
 
     def _loop(self, progress: Progress, budget: stopping.Budget, result: RunExperiment.Result) -> str:
         """Decide and measure until a stop rule holds; returns it."""
+        if progress.deepening:
+            self._deepen(progress, result)
         while True:
             self._attend(progress)
             reason = progress.experiment.stop_reason(progress.spent, budget)
@@ -185,6 +207,7 @@ class Conductor:
             experiment.withdraw()
             return stopping.affordable(budget, progress.spent)[1]
         describe(decision, proposal)
+        decision.reason += noted(progress)
         decision.model_duration = time.monotonic() - began
         if progress.approve_batches:
             approval = self._approval(progress, decision, proposal)
@@ -222,7 +245,10 @@ class Conductor:
         pending.published_ns = self._publish(progress, decision, proposal)
         self.instrument.command(proposal.setting, before)
         progress.commanded = proposal.setting_index
-        outcome = self.instrument.measure(proposal, pending)
+        if self._parameters.energetics.mapped:
+            self._map(progress, proposal, pending, result)
+            return
+        outcome = self.instrument.measure(proposal.positions, proposal.setting, pending)
         progress.dose += outcome.dose
         progress.beam_time += pending.beam_time
         if np.isfinite(pending.first_latency):
@@ -230,15 +256,40 @@ class Conductor:
         each = (outcome.dose - pending.reference_dose) / pending.count
         experiment.tell(proposal.candidates, *pending.sorted(), setting=proposal.setting_index, doses=each)
         progress.rows += [(pending.acquisition_id, index) for index in range(pending.count)]
-        progress.scalar = pending.scalar
+        progress.micro_scans += [(NIL, 0)] * pending.count
+        progress.scalar, progress.units = pending.scalar, pending.units[1:]
+
+    def _map(self, progress: Progress, proposal: Proposal, pending: Pending, result: RunExperiment.Result) -> None:
+        """The same where energies are mapped; then those of the better level that are due."""
+        measured = self._mapper.measure(progress, proposal, pending)
+        progress.dose += measured.dose
+        progress.beam_time += measured.beam_time
+        if np.isfinite(pending.first_latency):
+            result.first_block_latencies.append(pending.first_latency)
+        progress.experiment.tell(proposal.candidates, *measured.told, setting=proposal.setting_index, doses=measured.doses)
+        progress.rows += [(pending.acquisition_id, index) for index in range(pending.count)]
+        self._mapper.learn(progress, measured, pending.scalar, pending.units, proposal.positions, self.announcer)
+        result.energies += sum(not site.step for site in measured.sites)
+        self._deepen(progress, result)
+
+    def _deepen(self, progress: Progress, result: RunExperiment.Result) -> None:
+        """Energies of the better level that are due. A restart in the midst of them need not measure the batch again."""
+        progress.deepening = True
+        self._save(progress)
+        result.energies += self._mapper.deepen(progress, self.announcer, lambda d: self._publish(progress, d))
+        progress.deepening = False
 
     def _publish(self, progress: Progress, decision: Decision, proposal: Proposal | None = None) -> int:
         """Publish a decision under the next number, and take requests from then on; monotonic clock [ns] of publication."""
         if decision.action != Decision.STOP:
             self.operation.open(progress)
+        published_ns = self._announce(progress, decision, proposal)
+        if decision.action in (Decision.PROPOSE, Decision.OPERATOR):
+            self._goal.publish_feedback(RunExperiment.Feedback(decision=decision, rate=self._rate()))
+        return published_ns
+
+    def _announce(self, progress: Progress, decision: Decision, proposal: Proposal | None = None) -> int:
         self._services.last = decision
         published_ns = self.announcer.publish(progress, decision, proposal)
         progress.decisions += 1
-        if decision.action in (Decision.PROPOSE, Decision.OPERATOR):
-            self._goal.publish_feedback(RunExperiment.Feedback(decision=decision, rate=self._rate()))
         return published_ns

@@ -1,9 +1,10 @@
-"""Energies of the most telling positions, at the end of an experiment: structures from the featurizer to the hpc_bridge."""
+"""Energies: the clients of featurizer and hpc_bridge, and the most telling positions at the end of an experiment."""
 
 from __future__ import annotations
 
 from rclpy.action import ActionClient
 from rclpy.callback_groups import CallbackGroup
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 
 from edgetem.action import ComputeEnergetics
 from edgetem.msg import Decision
@@ -11,8 +12,14 @@ from edgetem.srv import GetStructure
 from edgetem_nodes.graph.messages import from_uuid, number_array
 from edgetem_nodes.graph.node import GraphNode, Peer
 from edgetem_nodes.planner.node.announcing import Announcer, decision_of
+from edgetem_nodes.planner.node.computing import Computation
 from edgetem_nodes.planner.progress import Progress
 from edgetem_nodes.planner.waiting import Call, Failed, Waiting
+
+
+_MANY = QoSProfile(reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.VOLATILE,
+                   history=HistoryPolicy.KEEP_LAST, depth=1000)
+"""Answers of a batch may come all at once."""
 
 
 class EnergeticsClient:
@@ -21,7 +28,8 @@ class EnergeticsClient:
     def __init__(self, node: GraphNode, waiting: Waiting, group: CallbackGroup) -> None:
         self._node, self._waiting, self._parameters = node, waiting, node.parameters.energetics
         self._structure = node.create_client(GetStructure, "get_structure", callback_group=group)
-        self._energetics = ActionClient(node, ComputeEnergetics, "compute_energetics", callback_group=group)
+        self._energetics = ActionClient(node, ComputeEnergetics, "compute_energetics", callback_group=group,
+                                        goal_service_qos_profile=_MANY, result_service_qos_profile=_MANY)
 
     def close(self) -> None:
         """Release what the node made."""
@@ -30,10 +38,14 @@ class EnergeticsClient:
 
     def peers(self) -> list[Peer]:
         """What must be found where energies are asked for."""
-        if not self._parameters.points:
+        if not (self._parameters.points or self._parameters.mapped):
             return []
         return [("featurizer (service get_structure)", self._structure.service_is_ready),
                 ("hpc_bridge (action compute_energetics)", self._energetics.server_is_ready)]
+
+    def computation(self, engine: str, settings: str) -> Computation:
+        """A batch of energies to be computed with an engine and settings of it; empty: the configured ones."""
+        return Computation(self._waiting, self._structure, self._energetics, engine, settings, self._parameters.timeout_s)
 
     def compute(self, progress: Progress, announcer: Announcer) -> tuple[int, str]:
         """Energies of the most telling positions: how many, and a clause on it for people. Failures end nothing."""

@@ -47,7 +47,7 @@ class Inbox:
             pending, recomputed, acquisition_id = self.pending, self.recomputed, to_uuid(message.acquisition_id)
             if pending is not None and acquisition_id == pending.acquisition_id:
                 rows = self._rows(message, pending)
-                pending.add(*rows, message.received_ns, message.source_duration)
+                pending.add(*rows, message.received_ns, message.source_duration, message.failures)
             elif recomputed is not None and message.scalarizer_version > recomputed.after:
                 recomputed.add(acquisition_id, *self._rows(message, recomputed))
             else:
@@ -56,12 +56,16 @@ class Inbox:
 
     def _rows(self, message: Measurements, into: Pending | Recomputed) -> tuple[Any, ...]:
         """Indices, values, standard errors and validity of what is learned; what they are goes into `into`."""
-        shape = len(message.indices), len(message.names)
+        shape, outputs = (len(message.indices), len(message.names)), self._outputs
+        if isinstance(into, Pending) and into.outputs is not None:
+            outputs = into.outputs
         into.scalar = Scalar(message.names[0], message.units[0], message.scalarizer_version)
         try:
-            taken = columns(message.names, self._outputs)
+            taken = columns(message.names, outputs)
         except ValueError as error:
-            into.problem, taken = str(error), [0] * (1 + len(self._outputs))
+            into.problem, taken = str(error), [0] * (1 + len(outputs))
+        if isinstance(into, Pending):
+            into.units = tuple(message.units[column] for column in taken)
         return (numbers(message.indices, dtype=np.uint64), numbers(message.values, shape)[:, taken],
                 numbers(message.standard_errors, shape)[:, taken], np.asarray(message.valid, bool))
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import uuid
-from typing import Any
+from typing import Any, Protocol
 
+import numpy as np
 from rclpy.action import ActionClient
 from rclpy.callback_groups import CallbackGroup
 
@@ -15,13 +16,23 @@ from edgetem_nodes.graph.column import fill
 from edgetem_nodes.graph.messages import from_uuid, number_array
 from edgetem_nodes.graph.node import GraphNode, Peer
 from edgetem_nodes.planner.actions import ActionSpace, Setting
+from edgetem_nodes.planner.energy_map import micro_scan_setting
 from edgetem_nodes.planner.ledger import Pending
 from edgetem_nodes.planner.node.inbox import Inbox
-from edgetem_nodes.planner.proposal import Proposal
 from edgetem_nodes.planner.waiting import ANSWER_TIMEOUT, Call, Failed, Waiting
 
 OVERVIEW_PATIENCE = 4.0
 """Of an overview, over that of any other answer: it scans, or computes, the whole field and gives no sign of life before."""
+
+
+class Meanwhile(Protocol):
+    """Something to be done while an acquisition goes on."""
+
+    def ready(self) -> bool:
+        """Whether there is something to do now; the caller holds the condition `waiting.changed`."""
+
+    def advance(self) -> None:
+        """Do it, without waiting for anything."""
 
 
 class InstrumentClient:
@@ -29,7 +40,9 @@ class InstrumentClient:
 
     def __init__(self, node: GraphNode, waiting: Waiting, inbox: Inbox, group: CallbackGroup) -> None:
         self._node, self._waiting, self._inbox = node, waiting, inbox
-        settings = ActionSpace(node.parameters.actions).settings
+        settings = [*ActionSpace(node.parameters.actions).settings]
+        if node.parameters.micro_scan.enabled:
+            settings.append(micro_scan_setting(node.parameters.micro_scan))
         self._has_optics, self._has_stage = any(s.optics for s in settings), any(s.stage for s in settings)
         self._overview = node.create_client(AcquireOverview, "acquire_overview", callback_group=group)
         self._optics = node.create_client(SetOptics, "set_optics", callback_group=group)
@@ -69,31 +82,46 @@ class InstrumentClient:
         Failed : the microscope refuses, or does not answer.
         """
         if setting.optics and (before is None or setting.optics != before.optics):
-            self._demand(self._optics, SetOptics.Request(optics=fill(Optics(), setting.optics)), setting)
+            self._demand(self._optics, self._request(setting), setting)
         if setting.stage and (before is None or setting.stage != before.stage):
             self._demand(self._stage, MoveStage.Request(pose=fill(StagePose(), setting.stage)), setting)
+
+    @staticmethod
+    def _request(setting: Setting) -> SetOptics.Request:
+        return SetOptics.Request(optics=fill(Optics(), setting.optics))
+
+    def wish(self, setting: Setting) -> None:
+        """Command the optics of a setting without waiting for an answer: for an experiment that is being ended."""
+        if self._optics.service_is_ready():
+            self._optics.call_async(self._request(setting))
 
     def _demand(self, client: Any, request: Any, setting: Setting) -> None:
         answer = self._waiting.ask(client, request, "SETTING_REFUSED", "microscope")
         if answer.error_code:
-            raise Failed("SETTING_REFUSED", f"the microscope refuses the setting '{setting}' of planner.actions, error "
-                                            f"{answer.error_code}: {answer.error_msg}")
+            raise Failed("SETTING_REFUSED", f"the microscope refuses the setting '{setting}' of planner.actions or "
+                                            f"planner.micro_scan, error {answer.error_code}: {answer.error_msg}")
 
-    def measure(self, proposal: Proposal, pending: Pending) -> Acquire.Result:
-        """Acquire the proposed positions and wait until each has a row, valid or marked as failed."""
-        goal = Acquire.Goal(acquisition_id=from_uuid(pending.acquisition_id), positions=number_array(proposal.positions),
-                            dwell_time=float(proposal.setting.dwell_time))
+    def measure(self, positions: np.ndarray, setting: Setting, pending: Pending, detector: str = "",
+                meanwhile: Meanwhile | None = None) -> Acquire.Result:
+        """Acquire positions (count, 2) [m] and wait until each has a row, valid or marked as failed.
+
+        Parameters
+        ----------
+        detector : empty: the configured one. meanwhile : what is done with rows while others are still to come.
+        """
+        goal = Acquire.Goal(acquisition_id=from_uuid(pending.acquisition_id), positions=number_array(positions),
+                            dwell_time=float(setting.dwell_time), detector=detector)
         sent = self.acquire.send_goal_async(goal)
         try:
-            return self._measured(self._waiting.call(sent), pending)
+            return self._measured(self._waiting.call(sent), pending, meanwhile)
         except BaseException:
             # Also where the microscope's answer is still on its way: no acquisition outlives the wish for it.
-            sent.add_done_callback(_cancel)
+            sent.add_done_callback(cancel)
             raise
         finally:
             self._inbox.expect()
 
-    def _measured(self, handle: Call, pending: Pending) -> Acquire.Result:
+    def _measured(self, handle: Call, pending: Pending, meanwhile: Meanwhile | None) -> Acquire.Result:
         """The result of an acquisition, once every position has a row."""
         silence = self._node.parameters.measurement_timeout_s
         self._waiting.until(lambda: handle.done, silence)
@@ -107,7 +135,15 @@ class InstrumentClient:
         def done() -> bool:
             return bool(pending.problem) or finished.done and (
                 pending.complete and pending.beam_time > 0 or finished.result().result.error_code != Acquire.Result.NONE)
-        self._waiting.until(done, silence, lambda: (len(pending.rows), pending.beam_time, finished.done))
+        def sign() -> tuple[int, float, bool]:
+            return len(pending.rows), pending.beam_time, finished.done
+
+        def ready() -> bool:
+            return meanwhile is not None and meanwhile.ready()
+        self._waiting.until(lambda: done() or ready(), silence, sign)
+        while ready():
+            meanwhile.advance()
+            self._waiting.until(lambda: done() or ready(), silence, sign)
         if pending.problem:
             raise Failed("MEASUREMENTS_MISSING", pending.problem)
         if not finished.done:
@@ -126,7 +162,7 @@ class InstrumentClient:
         return outcome
 
 
-def _cancel(sent: Any) -> None:
+def cancel(sent: Any) -> None:
     """Call an acquisition off, if the microscope took it; one that has ended is not touched by it."""
     handle = sent.result()
     if handle is not None and handle.accepted:

@@ -85,15 +85,28 @@ class TrainedSurrogate:
         Leave-one-out predictions: Rasmussen and Williams (2006), equation 5.12. Of an ensemble the first member's.
         """
         kernel = self._members[0].kernel
-        mine = (self._rows.outputs == 0).nonzero()[:, 0][-self._settings.exact_points:]
-        rows = Rows(*(t[mine] for t in (self._rows.inputs, self._rows.outputs, self._rows.values, self._rows.noise)))
-        matrix = signal_covariance(kernel, rows)
-        matrix.diagonal().add_(rows.noise + kernel.noise[0])
-        inverse = torch.cholesky_inverse(robust_cholesky(matrix)[0])
+        rows, inverse = self._inverse()
+        mine = range(len(rows.values))
         error = (inverse @ (rows.values - kernel.mean[0])).abs() / inverse.diagonal().sqrt()
         everywhere = self._inputs.everywhere(0).to(rows.inputs.device)
         place = kernel.place(torch.cat([rows.inputs, everywhere]))
         return kernel.correlation(place[:len(mine)], place).cpu().numpy(), error.cpu().numpy()
+
+    def leave_one_out(self) -> np.ndarray:
+        """Of the first output, (rows,) [scalar]: each of the latest `exact_points` measurements less what all others of them
+        predict. Rasmussen and Williams (2006), equation 5.12. Of an ensemble the first member's."""
+        rows, inverse = self._inverse()
+        residual = inverse @ (rows.values - self._members[0].kernel.mean[0]) / inverse.diagonal()
+        return self._scales[0].spread * residual.cpu().numpy()
+
+    def _inverse(self) -> tuple[Rows, torch.Tensor]:
+        """The latest `exact_points` rows of the first output, and the inverse of their covariance, noise included."""
+        kernel = self._members[0].kernel
+        mine = (self._rows.outputs == 0).nonzero()[:, 0][-self._settings.exact_points:]
+        rows = Rows(*(t[mine] for t in (self._rows.inputs, self._rows.outputs, self._rows.values, self._rows.noise)))
+        matrix = signal_covariance(kernel, rows)
+        matrix.diagonal().add_(rows.noise + kernel.noise[0])
+        return rows, torch.cholesky_inverse(robust_cholesky(matrix)[0])
 
     @property
     def extent(self) -> float:
