@@ -1,0 +1,85 @@
+"""What the disks of a pattern look like inside, in the axes of its own lattice: input of the pattern network.
+
+Axes are turned so that the first reduced reciprocal vector lies along x: the network need not learn that a pattern turns with
+the specimen. Intensities are parts of the counts of the pattern, as roots, so that dose does not matter but through noise.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from edgetem_nodes.featurizer.cbed.networks import CONTEXT, INSIDE_INPUTS
+from edgetem_nodes.featurizer.cbed.sampling import INNER_CELLS, box, sample_inside, summed_area
+
+MOST = 24
+"""Most disks that the pattern network sees."""
+
+
+@njit(cache=True, nogil=True)
+def _one(frame, table, lattice, index, count, radius, nanometre, total, disks):
+    """Disks of a pattern, in place (MOST, INSIDE_INPUTS); returns cosine and sine of the lattice's angle, and their number."""
+    length = np.hypot(lattice[1], lattice[4])
+    cosine, sine = lattice[4] / length, lattice[1] / length
+    kept = 0
+    cells = INNER_CELLS**2
+    area = np.pi * radius**2
+    for n in range(count):
+        if kept == MOST:
+            break
+        h, k = index[n, 0], index[n, 1]
+        v, u = h * lattice[1] + k * lattice[2], h * lattice[4] + k * lattice[5]
+        y, x = lattice[0] + v, lattice[3] + u
+        row = disks[kept]
+        sample_inside(frame, y, x, cosine, sine, radius, row[:cells])
+        inside = box(table, y, x, 0.886 * radius)
+        about = (box(table, y, x, 1.45 * radius) - inside) / (1.45**2 / 0.886**2 - 1.0)
+        mean = 0.0
+        for m in range(cells):
+            mean += row[m] / cells
+            row[m] = np.sqrt(max(row[m], 0.0) * area / total) * 4.0
+        row[cells] = np.sqrt(max(inside, 0.0) / total) * 4.0
+        row[cells + 1] = np.sqrt(max(about, 0.0) / total) * 4.0
+        row[cells + 2] = np.log(max(inside, 0.0) + 1.0) / 4.0 - 1.0
+        gy, gx = (v * cosine - u * sine) * nanometre, (u * cosine + v * sine) * nanometre
+        row[cells + 3], row[cells + 4] = gy / 8.0, gx / 8.0
+        row[cells + 5] = (gy**2 + gx**2) / 64.0
+        row[cells + 6] = 1.0 if h == 0 and k == 0 else 0.0
+        kept += 1
+    return cosine, sine, kept
+
+
+@njit(cache=True, nogil=True)
+def inside_rows(frames, lattice, index, count, radii, nanometre, tension, angle, total, disks, present, context, axes):
+    """Inputs of the pattern network, in place; patterns without a lattice (NaN) get none.
+
+    Parameters
+    ----------
+    nanometre : (rows,) reciprocal nanometres of a pixel. tension : (rows,) [V]. angle : (rows,) semi-convergence [rad].
+    axes : (rows, 2) cosine and sine of the lattice's angle, from x towards y.
+    """
+    for row in range(len(frames)):
+        disks[row], present[row], context[row] = 0.0, 0.0, 0.0
+        axes[row, 0], axes[row, 1] = 1.0, 0.0
+        if not np.isfinite(lattice[row, 0]):
+            continue
+        axes[row, 0], axes[row, 1], kept = _one(frames[row], summed_area(frames[row]), lattice[row], index[row], count[row],
+                                                radii[row], nanometre[row], total[row] + 1.0, disks[row])
+        for n in range(kept):
+            present[row, n] = 1.0
+        one = context[row]
+        a = np.hypot(lattice[row, 1], lattice[row, 4]) * nanometre[row]
+        b = np.hypot(lattice[row, 2], lattice[row, 5]) * nanometre[row]
+        dot = (lattice[row, 1] * lattice[row, 2] + lattice[row, 4] * lattice[row, 5]) * nanometre[row]**2
+        one[0] = np.log10(total[row] + 1.0) / 2.0 - 2.0
+        one[1], one[2] = tension[row] / 2e5 - 0.8, angle[row] * 1e3 - 2.0
+        one[3], one[4], one[5] = (a - 4.5) / 1.5, (b - 4.5) / 1.5, dot / (a * b) * 2.0
+        one[6] = np.log(radii[row]) - 1.2
+        one[7] = nanometre[row] * radii[row] * 2.0 / a
+        one[8] = kept / MOST
+
+
+def allocated(rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Arrays for disks, presence, context and axes of so many patterns."""
+    return (np.zeros((rows, MOST, INSIDE_INPUTS), np.float32), np.zeros((rows, MOST), np.float32),
+            np.zeros((rows, CONTEXT), np.float32), np.zeros((rows, 2)))

@@ -1,0 +1,239 @@
+"""Lattices of patterns: peaks, the lattice they lie on, then what the disk network says of every disk, in two rounds.
+
+A pattern's lattice depends on that pattern alone, to the last bit: patterns are worked on in blocks of one size, filled up
+with zeros, so that no product of matrices is of another shape.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numba import njit
+
+from edgetem_nodes.featurizer.cbed.guided import guided_lattice, joint_significance, ordered_nodes
+from edgetem_nodes.featurizer.cbed.indexing import explained_share, find_lattice, reduce_basis
+from edgetem_nodes.featurizer.cbed.lattice_solution import INDEX_SCALE, moved, solve
+from edgetem_nodes.featurizer.cbed.networks import DISK_INPUTS, DiskNetwork
+from edgetem_nodes.featurizer.cbed.peaks import PEAKS, binning, find_peaks, score_map
+from edgetem_nodes.featurizer.cbed.sampling import DISKS, choose_disks, sample_lattice, summed_area
+
+BLOCK = 64
+"""Patterns in a block."""
+_ROUNDS = 2
+_PRIOR = 1 / 0.35**2
+"""Information on each number of the lattice about where it was looked for [1/radius^2]: the search is no worse."""
+_CLEAR = 7.0
+"""Standard errors of a peak that must lie on the lattice."""
+_ENOUGH, _FEWEST = 7.0, 3.5
+"""Peaks on a lattice that need no other evidence, and below which nothing but known lattices is believed."""
+_JOINT = 5.5
+"""Joint standard errors of a known lattice's disks: some 1e4 turns and stretches are tried."""
+
+
+@dataclass
+class Lattices:
+    """Of patterns, one a row; lengths in pixels of the frames.
+
+    Attributes
+    ----------
+    lattice : (rows, 6) centre, a*, b* of y, then of x; NaN where none was found.
+    covariance : (rows, 6, 6).
+    chi_square, freedom, worst : (rows,) of the disks' places about the lattice, its degrees of freedom, and the standard
+        errors by which the disk is off that fits worst.
+    share : (rows,) of the peaks' weight that the lattice explains; clear : (rows,) same of the clear peaks by number.
+    peaks, strongest : (rows,) number of peaks, and standard errors of the strongest.
+    joint : (rows,) standard errors by which the inner reflections stand out together.
+    index : (rows, DISKS, 2), count : (rows,) of the disks that were read.
+    total : (rows,) counts.
+    """
+
+    lattice: np.ndarray
+    covariance: np.ndarray
+    chi_square: np.ndarray
+    freedom: np.ndarray
+    worst: np.ndarray
+    share: np.ndarray
+    clear: np.ndarray
+    peaks: np.ndarray
+    strongest: np.ndarray
+    joint: np.ndarray
+    index: np.ndarray
+    count: np.ndarray
+    total: np.ndarray
+
+    @classmethod
+    def empty(cls, rows: int) -> Lattices:
+        """Nothing found yet."""
+        return cls(np.full((rows, 6), np.nan), np.full((rows, 6, 6), np.nan), np.full(rows, np.nan), np.zeros(rows),
+                   np.full(rows, np.nan), np.zeros(rows), np.zeros(rows), np.zeros(rows, np.int64), np.zeros(rows), np.zeros(rows),
+                   np.zeros((rows, DISKS, 2), np.int64), np.zeros(rows, np.int64), np.zeros(rows))
+
+
+@njit(cache=True, nogil=True)
+def _search(frames, usable, radii, nominal, references, lattice, share, clear, peaks, strongest, joint, total):
+    places, weights, candidate, guided = np.zeros((PEAKS, 2)), np.zeros(PEAKS), np.zeros(6), np.zeros(6)
+    nodes, basis = np.zeros((60, 2)), np.zeros((2, 2))
+    for row in range(len(frames)):
+        if not usable[row]:
+            continue
+        total[row] = frames[row].astype(np.float64).sum()
+        score, bin_ = score_map(frames[row], radii[row]), binning(radii[row])
+        count = find_peaks(score, radii[row], places, weights)
+        peaks[row] = count
+        if count == 0:
+            continue
+        strongest[row] = weights[0]
+        share[row] = find_lattice(places, weights, count, radii[row], nominal[row], candidate)
+        if share[row] > 0.0:
+            _to_small(candidate, bin_, guided)
+            basis[0, 0], basis[0, 1], basis[1, 0], basis[1, 1] = guided[1], guided[2], guided[4], guided[5]
+            joint[row] = joint_significance(score, guided[::3], basis, nodes, min(ordered_nodes(basis, nodes), 24))
+        if share[row] * count < _ENOUGH:
+            # the direct beam outshines everything where so few disks are seen
+            centre = (places[0] - (bin_ - 1) / 2) / bin_
+            value = guided_lattice(score, radii[row] / bin_, centre, references[row] / bin_, guided)
+            if value > max(1.15 * joint[row] + 1.0, _JOINT):
+                joint[row] = value
+                for n in range(6):
+                    candidate[n] = guided[n] * bin_ + ((bin_ - 1) / 2 if n % 3 == 0 else 0.0)
+                share[row] = max(explained_share(places, weights, count, candidate[::3], candidate[1::3], candidate[2::3],
+                                                 0.6 * radii[row] + 0.35)[0], 1e-3)
+            elif share[row] * count < _FEWEST:
+                share[row] = 0.0
+        if share[row] <= 0.0:
+            continue
+        lattice[row] = candidate
+        clear[row] = _clear_share(places, weights, count, radii[row], candidate)
+
+
+@njit(cache=True, nogil=True)
+def _to_small(lattice, bin_, out):
+    """A lattice in binned pixels."""
+    for n in range(6):
+        out[n] = (lattice[n] - ((bin_ - 1) / 2 if n % 3 == 0 else 0.0)) / bin_
+
+
+@njit(cache=True, nogil=True)
+def _clear_share(places, weights, count, radius, lattice):
+    """Part of the clear peaks that lie on a lattice, each counting once: a second lattice's are fewer electrons, not disks."""
+    obvious = 0
+    for n in range(count):
+        obvious += weights[n] > _CLEAR
+    if obvious == 0:
+        return 1.0
+    return explained_share(places, np.full(count, 1.0), obvious, lattice[::3], lattice[1::3], lattice[2::3],
+                           0.6 * radius + 0.35)[0]
+
+
+@njit(cache=True, nogil=True)
+def sample_rows(frames, lattice, radii, total, index, count, rows):
+    """Disks of the lattices (rows, 6), chosen and sampled, in place; lattices with NaN are left out."""
+    for row in range(len(frames)):
+        count[row] = 0
+        if not np.isfinite(lattice[row, 0]):
+            rows[row] = 0.0
+            continue
+        table = summed_area(frames[row])
+        count[row] = choose_disks(table, lattice[row], radii[row], DISKS, index[row])
+        sample_lattice(table, lattice[row], radii[row], total[row], index[row], count[row], rows[row])
+
+
+@njit(cache=True, nogil=True)
+def _solve_rows(index, count, offset, lower, radii, prior, lattice, covariance, chi_square, freedom, worst):
+    change = np.zeros(6)
+    for row in range(len(lattice)):
+        if not np.isfinite(lattice[row, 0]):
+            continue
+        square, free, worst[row] = solve(index[row], count[row], offset[row], lower[row], prior, change, covariance[row])
+        chi_square[row], freedom[row] = square / max(free, 1), free
+        moved(lattice[row], change, radii[row])
+        for i in range(6):
+            for j in range(6):
+                scale = radii[row]**2 * (1.0 if i % 3 == 0 else 1 / INDEX_SCALE) * (1.0 if j % 3 == 0 else 1 / INDEX_SCALE)
+                covariance[row, i, j] *= scale
+
+
+def in_blocks(network: torch.nn.Module, *inputs: np.ndarray, block: int = BLOCK) -> list[np.ndarray]:
+    """A network's outputs for rows of inputs, in blocks of one size, on one thread."""
+    rows = len(inputs[0])
+    parts: list[tuple] = []
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.no_grad():
+            for first in range(0, max(rows, 1), block):
+                given = []
+                for one in inputs:
+                    piece = np.zeros((block, *one.shape[1:]), np.float32)
+                    piece[:max(min(rows - first, block), 0)] = one[first:first + block]
+                    given.append(torch.from_numpy(piece))
+                parts.append(tuple(out[:min(rows - first, block)].numpy() for out in network(*given)))
+    finally:
+        torch.set_num_threads(threads)
+    return [np.concatenate(column) for column in zip(*parts, strict=True)]
+
+
+def find_lattices(network: DiskNetwork, frames: np.ndarray, radii: np.ndarray, nominal: np.ndarray, references: np.ndarray,
+                  usable: np.ndarray | None = None) -> Lattices:
+    """Lattices of patterns.
+
+    Parameters
+    ----------
+    frames : (rows, rows, columns) float32 counts.
+    radii : (rows,) of a disk [pixel]; nominal : (rows, 2) where the undeflected beam should be, to half a reciprocal vector.
+    references : (rows, n, 2, 2) known reciprocal lattices as columns [pixel], for patterns of few electrons.
+    usable : (rows,) bool; others are left out.
+    """
+    rows = len(frames)
+    result = Lattices.empty(rows)
+    radii, nominal = np.ascontiguousarray(radii, float), np.ascontiguousarray(nominal, float)
+    usable = np.ones(rows, bool) if usable is None else usable
+    for first in range(0, rows, BLOCK):
+        part = slice(first, min(first + BLOCK, rows))
+        found = Lattices(**{name: value[part] for name, value in vars(result).items()})
+        _block(network, frames[part], radii[part], nominal[part], references[part], usable[part], found)
+    return result
+
+
+def _block(network: DiskNetwork, frames: np.ndarray, radii: np.ndarray, nominal: np.ndarray, references: np.ndarray,
+           usable: np.ndarray, found: Lattices) -> None:
+    """One block's lattices, in place."""
+    _search(frames, usable, radii, nominal, references, found.lattice, found.share, found.clear, found.peaks, found.strongest,
+            found.joint, found.total)
+    rows = np.zeros((len(frames), DISKS, DISK_INPUTS), np.float32)
+    for _ in range(_ROUNDS):
+        sample_rows(frames, found.lattice, radii, found.total, found.index, found.count, rows)
+        offset, lower = in_blocks(network, rows)
+        _solve_rows(found.index, found.count, offset.astype(float), lower.astype(float), radii, _PRIOR, found.lattice,
+                    found.covariance, found.chi_square, found.freedom, found.worst)
+        lost = ~np.isfinite(found.lattice).all(axis=1)
+        found.lattice[lost] = np.nan
+
+
+@njit(cache=True, nogil=True)
+def reduce_rows(lattice, covariance, index, count):
+    """Reduce bases, in place, with covariances and the indices of disks: their solution may have changed which vectors are
+    shortest."""
+    a, b = np.zeros(2), np.zeros(2)
+    for row in range(len(lattice)):
+        if not np.isfinite(lattice[row, 0]):
+            continue
+        old = np.array([[lattice[row, 1], lattice[row, 2]], [lattice[row, 4], lattice[row, 5]]])
+        a[0], a[1], b[0], b[1] = old[0, 0], old[1, 0], old[0, 1], old[1, 1]
+        reduce_basis(a, b)
+        new = np.array([[a[0], b[0]], [a[1], b[1]]])
+        change = np.rint(np.linalg.inv(old) @ new)
+        turn = np.eye(6)
+        for block in range(2):
+            for i in range(2):
+                for j in range(2):
+                    turn[3 * block + 1 + i, 3 * block + 1 + j] = change[j, i]
+        back = np.rint(np.linalg.inv(change))
+        for n in range(count[row]):
+            h, k = index[row, n, 0], index[row, n, 1]
+            index[row, n, 0] = int(back[0, 0] * h + back[0, 1] * k)
+            index[row, n, 1] = int(back[1, 0] * h + back[1, 1] * k)
+        lattice[row] = turn @ lattice[row]
+        covariance[row] = turn @ covariance[row] @ turn.T

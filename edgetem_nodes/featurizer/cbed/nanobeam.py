@@ -1,0 +1,217 @@
+"""The nanobeam network: patterns with disks apart to phase, lattice, strain, rotation, tilt and thickness, with their errors."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from edgetem_nodes.featurizer.cbed.descriptors import UNKNOWN, Descriptors, footprint_radius
+from edgetem_nodes.featurizer.cbed.lattices import in_blocks
+from edgetem_nodes.featurizer.cbed.networks import DiskNetwork, PatternNetwork
+from edgetem_nodes.featurizer.cbed.phases import CHOICES, Phases, distinct, matches
+from edgetem_nodes.featurizer.cbed.posterior import (DETERMINED, TILT_SCALE, TWO_ANSWERS, TYPICAL_THICKNESS, log_probabilities,
+                                                     moments)
+from edgetem_nodes.featurizer.cbed.reading import Exposures, Reading, read_patterns
+from edgetem_nodes.featurizer.cbed.rejection import Judgement, Limits, judge, unusable
+from edgetem_nodes.featurizer.cbed.weights import SHIPPED, Weights, fill_module, read_weights
+from edgetem_nodes.featurizer.deformation import strain
+from edgetem_nodes.featurizer.features import CountingNoise
+from edgetem_nodes.featurizer.patterns.geometry import DetectorGeometry
+
+_CHUNK = 1024
+
+
+class Members(torch.nn.Module):
+    """An ensemble of pattern networks as one."""
+
+    def __init__(self, networks: list[PatternNetwork]) -> None:
+        super().__init__()
+        self.networks = torch.nn.ModuleList(networks)
+
+    def forward(self, disks: torch.Tensor, present: torch.Tensor, context: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Outputs of `PatternNetwork` with an axis of members after the rows."""
+        results = [network(disks, present, context) for network in self.networks]
+        return tuple(torch.stack(column, dim=1) for column in zip(*results, strict=True))
+
+
+class NanobeamNetwork:
+    """Reads nanobeam patterns. What it says of a pattern depends on that pattern alone, to the last bit."""
+
+    def __init__(self, weights: Weights) -> None:
+        """From weights; raises WeightsError where they do not fit."""
+        self.weights, settings = weights, weights.settings
+        arrays = weights.part("phases")
+        self.phases = Phases(tuple(settings["phases"]), arrays["lattices"], arrays["sheets"].astype(bool), arrays["spacings"],
+                             arrays["thicknesses"])
+        self.disk = fill_module(DiskNetwork(settings["disk_width"]), weights.part("disk"), "the disk network")
+        self.members = Members([
+            fill_module(PatternNetwork(len(self.phases.names) + 1, *settings["pattern_widths"]), weights.part(f"pattern{n}"),
+                        "the pattern network") for n in range(settings["members"])]).eval()
+        self.calibration = {name: value.astype(float) for name, value in weights.part("calibration").items()}
+        self.limits = Limits.of(self.calibration)
+        self.references = distinct(self.phases.reciprocal)
+
+    @classmethod
+    def load(cls, path: str | Path) -> NanobeamNetwork:
+        """From a file of weights; raises WeightsError where it is none of these networks."""
+        return cls(read_weights(Path(path), "nanobeam"))
+
+    @classmethod
+    def shipped(cls) -> NanobeamNetwork:
+        """The one that comes with the package."""
+        return _shipped()
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 (hex) of the weights."""
+        return self.weights.hash
+
+    def __call__(self, frames: np.ndarray, geometry: DetectorGeometry, high_tension: float, semi_convergence_angle: float,
+                 **options: object) -> Descriptors:
+        """Descriptors of patterns of one detector and beam.
+
+        Parameters
+        ----------
+        frames : (rows, rows, columns), counts of any real type.
+        geometry : its centre is right to half of the shortest reciprocal vector.
+        high_tension, semi_convergence_angle : [V], [rad].
+        options : those of `describe`.
+        """
+        return self.describe(frames, Exposures.of(len(frames), geometry, high_tension, semi_convergence_angle), **options)
+
+    def describe(self, frames: np.ndarray, exposures: Exposures, *, material: str = "", reference: np.ndarray | None = None,
+                 expected_rotation: float = 0.0, defocus: float = 0.0, noise: CountingNoise | None = None) -> Descriptors:
+        """Descriptors of patterns under conditions that may differ from one to the next.
+
+        Parameters
+        ----------
+        material : the phase, where it is known; empty: the likeliest one.
+        reference : (2, 2) rows a, b (y, x) [m] of the undeformed lattice, the first along x for a rotation of 0; None: the
+            phase's own. With it, strain is known for any material.
+        expected_rotation : of equivalent turns of the lattice the one nearest to this [rad].
+        defocus : [m], for the footprint.
+        noise : gain and saturation of the counts.
+
+        Raises
+        ------
+        ValueError : frames are not patterns, no such material, or a reference of no area.
+        """
+        frames, noise = np.asarray(frames), noise or CountingNoise()
+        if frames.ndim != 3 or min(frames.shape[1:]) < 16:
+            raise ValueError(f"frames of shape {frames.shape} are no patterns: (rows, rows, columns) with 16 pixels or more "
+                             "along each axis")
+        forced = self.phases.number(material) if material else None
+        given = None if reference is None else _lattice(reference)
+        parts = []
+        for first in range(0, max(len(frames), 1), _CHUNK):
+            part = slice(first, first + _CHUNK)
+            parts.append(self._chunk(frames[part], exposures.rows(part), forced, given, expected_rotation, defocus, noise))
+        return parts[0] if len(parts) == 1 else _joined(parts)
+
+    def _chunk(self, frames: np.ndarray, exposures: Exposures, forced: int | None, given: np.ndarray | None,
+               expected: float, defocus: float, noise: CountingNoise) -> Descriptors:
+        failures = unusable(frames, noise, self.limits)
+        usable = np.array([not failure for failure in failures], bool)
+        counts = np.where(usable[:, None, None], frames, 0).astype(np.float32) / np.float32(noise.counts_per_electron)
+        reading = read_patterns(self.disk, self.references, counts, exposures, usable)
+        logits, mixtures, hidden = in_blocks(self.members, reading.disks, reading.present, reading.context)
+        logits, mixtures, hidden = (np.moveaxis(one, 1, 0) for one in (logits, mixtures, hidden))
+        vectors, covariance = scan_vectors(reading, exposures, float(self.calibration["lattice_scale"]))
+        found = matches(self.phases, vectors, expected)
+        probability = log_probabilities(logits, float(self.calibration["temperature"]))
+        judged = judge(reading.lattices, exposures, probability, hidden, found, failures, self.calibration, self.limits, forced)
+        return self._descriptors(reading, exposures, vectors, covariance, found, judged, mixtures, given, expected, defocus)
+
+    def _descriptors(self, reading: Reading, exposures: Exposures, vectors: np.ndarray, covariance: np.ndarray, found: tuple,
+                     judged: Judgement, mixtures: np.ndarray, given: np.ndarray | None, expected: float,
+                     defocus: float) -> Descriptors:
+        rows = np.arange(len(vectors))
+        known, lost = judged.phase != UNKNOWN, judged.rejected
+        if given is None:
+            matrix = np.where((known & ~lost)[:, None, None], found[0][rows, judged.phase], np.nan)
+        else:
+            single = Phases(("",), given[None], np.zeros(1, bool), np.ones(1), np.ones((1, 2)))
+            own, stretch = matches(single, vectors, expected)
+            fits = (stretch[:, 0] < self.limits.stretch) & ~lost
+            matrix = np.where(fits[:, None, None], own[:, 0], np.nan)
+        vectors = np.where(lost[:, None, None], np.nan, vectors)
+        back = np.linalg.inv(np.nan_to_num(vectors) + np.isnan(vectors) * np.eye(2)) @ np.nan_to_num(matrix, nan=1.0)
+        scale = _kron(np.eye(2), np.swapaxes(back, 1, 2))
+        deformed = strain(matrix, scale @ np.nan_to_num(covariance) @ np.swapaxes(scale, 1, 2))
+        thickness, thickness_error, tilt, tilt_covariance = self._posteriors(reading, exposures, judged, mixtures)
+        errors = {name: np.sqrt(value) for name, value in deformed.variances.items()}
+        footprint = footprint_radius(exposures.wavelengths, exposures.semi_convergence_angle, thickness, defocus)
+        return Descriptors(
+            self.phases.names, judged.phase, judged.probability, vectors, np.where(lost[:, None, None], np.nan, covariance),
+            np.where(lost[:, None], np.nan, reading.lattices.lattice[:, [0, 3]]), deformed.deformation,
+            deformed.deformation_covariance, np.stack([deformed.exx, deformed.eyy, deformed.exy], axis=1),
+            np.stack([errors["exx"], errors["eyy"], errors["exy"]], axis=1), deformed.rotation, errors["rotation"],
+            errors["dilation"], thickness, thickness_error, tilt, tilt_covariance,
+            {"lattice": ~lost, "strain": np.isfinite(deformed.exx), "phase": known & ~lost,
+             "thickness": np.isfinite(thickness), "tilt": np.isfinite(tilt).all(axis=1)},
+            judged.score, lost, judged.reasons, np.where(lost, np.nan, footprint), reading.lattices.chi_square)
+
+    def _posteriors(self, reading: Reading, exposures: Exposures, judged: Judgement,
+                    mixtures: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Thickness and tilt with their errors, NaN where they are not identifiable."""
+        answer, phase = moments(mixtures), np.maximum(judged.phase, 0)
+        usable = (judged.phase != UNKNOWN) & ~judged.rejected
+        prior = self.calibration["prior_spread"][phase]
+        deviation = np.sqrt(np.einsum("nii->ni", answer.covariance))
+        sure = (deviation < DETERMINED * prior) & (answer.between < TWO_ANSWERS) & usable[:, None]
+        thickness = np.where(sure[:, 0], TYPICAL_THICKNESS * np.exp(answer.mean[:, 0]), np.nan)
+        thickness_error = thickness * deviation[:, 0] * self.calibration["thickness_scale"][phase]
+        cosine, sine = reading.axes.T
+        turn = exposures.to_scan @ np.stack([cosine, sine, -sine, cosine], axis=-1).reshape(-1, 2, 2)
+        both = sure[:, 1] & sure[:, 2]
+        tilt = TILT_SCALE * (turn @ answer.mean[:, 1:, None])[..., 0]
+        spread = TILT_SCALE**2 * turn @ answer.covariance[:, 1:, 1:] @ np.swapaxes(turn, 1, 2)
+        spread = spread * self.calibration["tilt_scale"][phase][:, None, None]**2
+        return (thickness, thickness_error, np.where(both[:, None], tilt, np.nan),
+                np.where(both[:, None, None], spread, np.nan))
+
+
+@lru_cache(maxsize=1)
+def _shipped() -> NanobeamNetwork:
+    return NanobeamNetwork.load(SHIPPED)
+
+
+def _lattice(reference: np.ndarray) -> np.ndarray:
+    lattice = np.asarray(reference, float)
+    if lattice.shape != (2, 2) or not np.isfinite(lattice).all() \
+            or abs(np.linalg.det(lattice)) < 0.1 * np.hypot(*lattice[0]) * np.hypot(*lattice[1]):
+        raise ValueError(f"reference {np.asarray(reference).tolist()} must be two rows a, b (y, x) that span an area")
+    return lattice
+
+
+def _kron(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Kronecker products (rows, 4, 4) of 2 x 2 matrices."""
+    return np.einsum("...ij,...kl->...ikjl", np.broadcast_to(left, right.shape), right).reshape(-1, 4, 4)
+
+
+def scan_vectors(reading: Reading, exposures: Exposures, error_scale: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """Reciprocal vectors (rows, 2, 2) as columns (y, x) in the scan's axes [1/m], and covariance (rows, 4, 4) row by row."""
+    order = [1, 2, 4, 5]
+    to_scan = exposures.to_scan @ exposures.to_angle / exposures.wavelengths[:, None, None]
+    scale = _kron(to_scan, np.broadcast_to(np.eye(2), to_scan.shape))
+    covariance = reading.lattices.covariance[:, order][:, :, order] * error_scale**2
+    vectors = to_scan @ reading.lattices.lattice[:, order].reshape(-1, 2, 2)
+    return vectors, scale @ covariance @ np.swapaxes(scale, 1, 2)
+
+
+def _joined(parts: list[Descriptors]) -> Descriptors:
+    fields = {}
+    for name, value in vars(parts[0]).items():
+        pieces = [getattr(part, name) for part in parts]
+        if name == "phases":
+            fields[name] = value
+        elif isinstance(value, dict):
+            fields[name] = {key: np.concatenate([piece[key] for piece in pieces]) for key in value}
+        elif isinstance(value, list):
+            fields[name] = [entry for piece in pieces for entry in piece]
+        else:
+            fields[name] = np.concatenate(pieces)
+    return Descriptors(**fields)

@@ -1,0 +1,124 @@
+"""Disks of a pattern without knowing its lattice: by how many standard errors the counts of a disk exceed those about it."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+PEAKS = 40
+"""Most peaks of a pattern."""
+FINEST = 2.6
+"""Radius of a disk [pixel] to which larger ones are binned for the search."""
+SIGNIFICANT = 4.5
+"""Standard errors by which a peak stands out: of some thousand places without a disk, one in a hundred patterns has one."""
+
+
+@njit(cache=True, nogil=True)
+def _binned(frame, bin_):
+    rows, columns = frame.shape[0] // bin_, frame.shape[1] // bin_
+    out = np.zeros((rows, columns))
+    for i in range(rows * bin_):
+        for j in range(columns * bin_):
+            out[i // bin_, j // bin_] += frame[i, j]
+    return out
+
+
+@njit(cache=True, nogil=True)
+def _runs(radius):
+    """Half lengths of the rows of a disk of pixels about its middle row."""
+    reach = int(np.floor(radius))
+    runs = np.empty(2 * reach + 1, np.int64)
+    for n in range(-reach, reach + 1):
+        runs[n + reach] = int(np.floor(np.sqrt(radius**2 - n**2)))
+    return runs
+
+
+@njit(cache=True, nogil=True)
+def significance(image, radius):
+    """By how many standard errors (rows, columns) the disk about each pixel holds more than the ring about it says."""
+    rows, columns = image.shape
+    sums = np.zeros((rows, columns + 1))
+    for i in range(rows):
+        total = 0.0
+        for j in range(columns):
+            total += image[i, j]
+            sums[i, j + 1] = total
+    inner, outer = _runs(radius), _runs(1.55 * radius + 0.5)
+    a, b = len(inner) // 2, len(outer) // 2
+    result = np.zeros((rows, columns))
+    for i in range(a, rows - a):
+        for j in range(a, columns - a):
+            inside, area, all_, whole = 0.0, 0, 0.0, 0
+            for n in range(-b, b + 1):
+                if i + n < 0 or i + n >= rows:
+                    continue
+                low, high = max(j - outer[n + b], 0), min(j + outer[n + b] + 1, columns)
+                all_ += sums[i + n, high] - sums[i + n, low]
+                whole += high - low
+                if -a <= n <= a:
+                    half = inner[n + a]
+                    inside += sums[i + n, j + half + 1] - sums[i + n, j - half]
+                    area += 2 * half + 1
+            ratio = area / max(whole - area, 1)
+            about = max(all_ - inside, 0.0)
+            result[i, j] = (inside - ratio * about) / np.sqrt(max(inside, 0.0) + ratio**2 * about + 1.0)
+    return result
+
+
+@njit(cache=True, nogil=True)
+def binning(radius):
+    """Pixels along an axis that are added up for the search."""
+    return max(1, int(radius / FINEST))
+
+
+@njit(cache=True, nogil=True)
+def score_map(frame, radius):
+    """`significance` of a frame in binned pixels."""
+    return significance(_binned(frame, binning(radius)), radius / binning(radius))
+
+
+@njit(cache=True, nogil=True)
+def find_peaks(score, radius, places, weights):
+    """Peaks of a score map, the strongest first, in place: (PEAKS, 2) [pixel of the frame] and their standard errors (PEAKS,);
+    their number. `radius` is in pixels of the frame."""
+    bin_ = binning(radius)
+    rows, columns = score.shape
+    found = np.empty((rows * columns, 3))
+    count = 0
+    for i in range(1, rows - 1):
+        for j in range(1, columns - 1):
+            value = score[i, j]
+            if value < SIGNIFICANT:
+                continue
+            top = True
+            for n in range(-1, 2):
+                for m in range(-1, 2):
+                    other = score[i + n, j + m]
+                    if other > value or (other == value and (n < 0 or (n == 0 and m < 0))):
+                        top = False
+            if top:
+                found[count, 0] = -value
+                found[count, 1] = i + _top(score[i - 1, j], value, score[i + 1, j])
+                found[count, 2] = j + _top(score[i, j - 1], value, score[i, j + 1])
+                count += 1
+    order = np.argsort(found[:count, 0], kind="mergesort")
+    kept = 0
+    for n in order:
+        if kept == len(places):
+            break
+        y, x = bin_ * found[n, 1] + (bin_ - 1) / 2, bin_ * found[n, 2] + (bin_ - 1) / 2
+        near = False
+        for m in range(kept):
+            if (places[m, 0] - y)**2 + (places[m, 1] - x)**2 < (1.7 * radius)**2:
+                near = True
+        if not near:
+            places[kept, 0], places[kept, 1], weights[kept] = y, x, -found[n, 0]
+            kept += 1
+    return kept
+
+
+@njit(cache=True, nogil=True)
+def _top(before, here, after):
+    """Where a parabola through three values has its top, from the middle one."""
+    curvature = before - 2 * here + after
+    return min(max(0.5 * (before - after) / curvature, -0.5), 0.5) if curvature < 0 else 0.0

@@ -1,0 +1,106 @@
+"""From patterns to what the pattern network sees, under the conditions of each pattern."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgetem_nodes.featurizer.cbed.insides import allocated, inside_rows
+from edgetem_nodes.featurizer.cbed.lattices import Lattices, find_lattices, reduce_rows
+from edgetem_nodes.featurizer.cbed.networks import DiskNetwork
+from edgetem_nodes.featurizer.patterns.geometry import DetectorGeometry
+from edgetem_nodes.physics.electrons import wavelength
+
+
+@dataclass(frozen=True)
+class Exposures:
+    """Conditions of patterns, one a row.
+
+    Attributes
+    ----------
+    to_angle : (rows, 2, 2) from pixels to angles [rad].
+    centre : (rows, 2) where the undeflected beam should be [pixel].
+    high_tension, semi_convergence_angle : (rows,) [V], [rad].
+    to_scan : (2, 2) from the detector's axes to the scan's.
+    """
+
+    to_angle: np.ndarray
+    centre: np.ndarray
+    high_tension: np.ndarray
+    semi_convergence_angle: np.ndarray
+    to_scan: np.ndarray
+
+    @classmethod
+    def of(cls, rows: int, geometry: DetectorGeometry, high_tension: float, semi_convergence_angle: float) -> Exposures:
+        """`rows` patterns of one detector and beam.
+
+        Raises
+        ------
+        ValueError : the angle or the high tension is not positive.
+        """
+        if not semi_convergence_angle > 0:
+            raise ValueError(f"a semi-convergence angle of {semi_convergence_angle} rad is not positive: state it")
+        if not high_tension > 0:
+            raise ValueError(f"a high tension of {high_tension} V is not positive: state it")
+        to_angle = geometry.pixel_angle * np.asarray(geometry.distortion, float)
+        return cls(np.tile(to_angle, (rows, 1, 1)), np.tile(np.asarray(geometry.center, float), (rows, 1)),
+                   np.full(rows, float(high_tension)), np.full(rows, float(semi_convergence_angle)), geometry.to_scan())
+
+    def rows(self, part: slice) -> Exposures:
+        """Of some of the patterns."""
+        return Exposures(self.to_angle[part], self.centre[part], self.high_tension[part], self.semi_convergence_angle[part],
+                         self.to_scan)
+
+    @property
+    def wavelengths(self) -> np.ndarray:
+        """(rows,) [m]."""
+        known = {value: wavelength(value) for value in np.unique(self.high_tension).tolist()}
+        return np.array([known[value] for value in self.high_tension.tolist()])
+
+    @property
+    def pixel_angles(self) -> np.ndarray:
+        """(rows,) [rad], the root of a pixel's solid angle."""
+        return np.sqrt(np.abs(np.linalg.det(self.to_angle)))
+
+    @property
+    def radii(self) -> np.ndarray:
+        """Of a disk (rows,) [pixel]."""
+        return self.semi_convergence_angle / self.pixel_angles
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Lattices of patterns and the insides of their disks; see `Lattices` and `PatternNetwork` for shapes.
+
+    Attributes
+    ----------
+    axes : (rows, 2) cosine and sine of the angle of the lattice on the detector.
+    """
+
+    lattices: Lattices
+    disks: np.ndarray
+    present: np.ndarray
+    context: np.ndarray
+    axes: np.ndarray
+
+
+def read_patterns(network: DiskNetwork, references: np.ndarray, frames: np.ndarray, exposures: Exposures,
+                  usable: np.ndarray | None = None) -> Reading:
+    """Find the lattices of patterns and look into their disks.
+
+    Parameters
+    ----------
+    references : (n, 2, 2) known reciprocal lattices as columns [1/m].
+    frames : (rows, rows, columns) float32 counts.
+    usable : (rows,) bool; None: all.
+    """
+    lengths, radii = exposures.wavelengths, exposures.radii
+    to_pixel = lengths[:, None, None] * np.linalg.inv(exposures.to_angle)
+    known = np.ascontiguousarray(np.einsum("nij,pjk->npik", to_pixel, references))
+    lattices = find_lattices(network, frames, radii, exposures.centre, known, usable)
+    reduce_rows(lattices.lattice, lattices.covariance, lattices.index, lattices.count)
+    disks, present, context, axes = allocated(len(frames))
+    inside_rows(frames, lattices.lattice, lattices.index, lattices.count, radii, exposures.pixel_angles / lengths * 1e-9,
+                exposures.high_tension, exposures.semi_convergence_angle, lattices.total, disks, present, context, axes)
+    return Reading(lattices, disks, present, context, axes)

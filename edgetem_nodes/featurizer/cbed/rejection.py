@@ -1,0 +1,140 @@
+"""Patterns that nothing is to be said of, and why; and materials that are none of those trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgetem_nodes.featurizer.cbed.descriptors import UNKNOWN
+from edgetem_nodes.featurizer.cbed.lattices import Lattices
+from edgetem_nodes.featurizer.cbed.phases import LARGEST_STRETCH
+from edgetem_nodes.featurizer.cbed.reading import Exposures
+from edgetem_nodes.featurizer.features import CountingNoise, mark
+
+_NO_LATTICE = 2.0
+"""Score where not even a lattice is found."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Beyond which a pattern is rejected, or its material counts as unknown.
+
+    Attributes
+    ----------
+    electrons : fewest in a pattern.
+    off_lattice : largest part of the clear disks that does not lie on the lattice.
+    chi_square : largest reduced, of the disks' places. misfit : standard errors by which the worst disk may be off.
+    error : largest standard error of the lattice, relative.
+    distance : largest distance of the pattern from those of its phase, of the last layer's features.
+    stretch : largest strain.
+    """
+
+    electrons: float = 200.0
+    off_lattice: float = 0.34
+    chi_square: float = 6.0
+    error: float = 0.05
+    distance: float = 3.0
+    stretch: float = LARGEST_STRETCH
+
+    @classmethod
+    def of(cls, calibration: dict[str, np.ndarray]) -> Limits:
+        """With those that training has measured."""
+        return cls(chi_square=float(calibration["chi_square_limit"]), distance=float(calibration["distance_limit"]))
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """One a row: phase (`UNKNOWN`: none), its probability, score, whether rejected, and reasons."""
+
+    phase: np.ndarray
+    probability: np.ndarray
+    score: np.ndarray
+    rejected: np.ndarray
+    reasons: list[str]
+
+
+def unusable(frames: np.ndarray, noise: CountingNoise, limits: Limits) -> list[str]:
+    """Why frames (rows, rows, columns) cannot be read at all; empty where they can."""
+    flat = frames.reshape(len(frames), -1)
+    failures = noise.failures(flat)
+    usable = np.array([not failure for failure in failures], bool)
+    electrons = np.where(usable[:, None], flat, 0).sum(axis=1, dtype=float) / noise.counts_per_electron
+    negative = np.where(usable[:, None], flat, 0).min(axis=1, initial=0) < -8 * noise.readout_noise - 1e-9
+    mark(failures, negative, "pixels are below zero by more than readout noise: subtract the right dark signal")
+    mark(failures, electrons <= 0, "the pattern is empty")
+    for row in np.flatnonzero(electrons < limits.electrons):
+        failures[row] = failures[row] or (f"{electrons[row]:.0f} electrons are fewer than the {limits.electrons:.0f} below which "
+                                          "nothing was trained: dwell longer")
+    return failures
+
+
+def feature_distances(hidden: np.ndarray, phase: np.ndarray, calibration: dict[str, np.ndarray]) -> np.ndarray:
+    """Root mean square Mahalanobis distance (rows,) of features (members, rows, n) from the mean of a phase's, per dimension."""
+    centres, whitening = calibration["feature_centres"], calibration["feature_whitening"]
+    total = np.zeros(hidden.shape[1])
+    for member, features in enumerate(hidden.astype(float)):
+        total += (((features - centres[member][phase]) @ whitening[member])**2).mean(axis=1)
+    return np.sqrt(total / len(hidden))
+
+
+def judge(lattices: Lattices, exposures: Exposures, log_probability: np.ndarray, hidden: np.ndarray, found: tuple,
+          failures: list[str], calibration: dict[str, np.ndarray], limits: Limits, forced: int | None) -> Judgement:
+    """Phase and rejection of patterns.
+
+    Parameters
+    ----------
+    log_probability : (rows, phases + 1), the last: none of them. hidden : (members, rows, features).
+    found : matrices and stretches of `phases.matches`.
+    failures : reasons known before. forced : the phase, where it is known.
+    """
+    reasons, rows = list(failures), np.arange(len(failures))
+    missing = ~np.isfinite(lattices.lattice).all(axis=1)
+    score = np.where(missing, _NO_LATTICE, 0.0)
+    mark(reasons, missing, "no lattice of disks stands out: amorphous, too few electrons, or disks that overlap")
+    off = 1.0 - lattices.clear
+    basis = np.where(missing[:, None], 1.0, lattices.lattice)[:, [1, 4]]
+    error = np.sqrt(np.maximum(np.einsum("nii->n", np.nan_to_num(lattices.covariance)[:, [1, 4]][:, :, [1, 4]]), 0)
+                    / np.maximum((basis**2).sum(axis=1), 1e-9))
+    chi_square = np.where(lattices.freedom >= 4, np.nan_to_num(lattices.chi_square), 0.0)
+    for value, limit, reason in (
+            (off, limits.off_lattice, "{:.0%} of the clear disks do not lie on the lattice, more than {:.0%}: several crystals"),
+            (chi_square, limits.chi_square, "the places of the disks have a reduced chi-square of {:.3g}, above {:.3g}: no single "
+                                            "lattice, or disks that overlap"),
+            (error, limits.error, "the lattice is known to {:.2%} only, not to {:.0%}: too few electrons in the disks")):
+        for row in np.flatnonzero((value > limit) & ~missing):
+            reasons[row] = reasons[row] or reason.format(value[row], limit)
+        score = np.where(missing, score, np.maximum(score, value / limit))
+    rejected = np.array([bool(reason) for reason in reasons], bool)
+    phase, probability, strangeness = _phase(log_probability, hidden, found[1], calibration, limits, forced)
+    score = np.where(missing, score, np.maximum(score, strangeness))
+    for row in np.flatnonzero((phase == UNKNOWN) & ~rejected):
+        reasons[row] = _why_unknown(found[1][row], limits, forced)
+    phase = np.where(rejected, UNKNOWN, phase)
+    return Judgement(phase, np.where(rejected, np.nan, probability), score, rejected, reasons)
+
+
+def _phase(log_probability: np.ndarray, hidden: np.ndarray, stretches: np.ndarray, calibration: dict[str, np.ndarray],
+           limits: Limits, forced: int | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Phase, its probability and how strange the pattern is for it, 1 being the limit."""
+    rows, known = np.arange(len(log_probability)), stretches <= limits.stretch
+    probability = np.exp(log_probability)
+    possible = np.where(known, probability[:, :-1], 0.0)
+    none = probability[:, -1] + (probability[:, :-1] - possible).sum(axis=1)
+    phase = np.argmax(possible, axis=1) if forced is None else np.full(len(rows), forced)
+    distance = feature_distances(hidden, phase, calibration) / limits.distance
+    chosen = possible[rows, phase]
+    strangeness = np.maximum(distance, 2 * none)
+    if forced is not None:
+        strangeness = np.where(known[:, forced], distance, _NO_LATTICE)
+    strangeness = np.where(known[rows, phase], strangeness, np.maximum(strangeness, 1.5))
+    unknown = strangeness > 1.0
+    return np.where(unknown, UNKNOWN, phase), np.where(unknown, 1.0 - chosen, chosen), strangeness
+
+
+def _why_unknown(stretches: np.ndarray, limits: Limits, forced: int | None) -> str:
+    if forced is not None and stretches[forced] > limits.stretch:
+        return f"the lattice is not that of the stated material, which would be strained by {stretches[forced]:.0%}"
+    if not (stretches <= limits.stretch).any():
+        return "the lattice is that of none of the trained materials: name the reference lattice, or train on the material"
+    return "the disks look like those of none of the trained materials: name the reference lattice, or train on the material"
