@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from edgetem_nodes.featurizer.micro_scan.parameters import MicroScanAtoms
 from edgetem_nodes.graph.configuration import group, parameter
 from edgetem_nodes.graph.instrument import Beam
 
@@ -141,14 +142,20 @@ class Descriptor:
 
 @dataclass
 class Structure:
-    """Atoms for a calculation, from the measured strain (scalarizers `lattice` and `strain_energy`)."""
+    """Atoms for a calculation, from the measured strain and, where there is one, a micro-scan at the same place."""
 
-    supercell: int = parameter(3, "unit cells along each lattice vector", minimum=1, maximum=20)
+    supercell: int = parameter(3, "unit cells along each lattice vector, where no micro-scan says how much was seen", minimum=1,
+                               maximum=20)
     vacuum_nm: float = parameter(1.0, "empty space above and below the sheet", unit="nm", minimum=0.1, maximum=10.0)
     largest_error_percent: float = parameter(2.0, "standard error of the strain above which the structure counts as not "
                                              "identifiable", unit="%", minimum=0.001, maximum=30.0)
     smallest_distance: float = parameter(0.75, "shortest distance between two atoms that is accepted, as a fraction of the "
                                          "bond length of the unstrained sheet", minimum=0.1, maximum=1.0)
+    largest_atoms: int = parameter(200, "most atoms of a cell", minimum=1, maximum=5000)
+    least_phase_probability: float = parameter(0.9, "probability of the phase below which the structure counts as not "
+                                               "identifiable", minimum=0.0, maximum=1.0)
+    uncertain_defects: int = parameter(1, "sites of a cell that may have a defect with a probability between 0.2 and 0.8; more "
+                                       "count as not identifiable", minimum=0, maximum=1000)
 
 
 @dataclass
@@ -206,6 +213,32 @@ class Orientation:
 
 
 @dataclass
+class Cbed:
+    """Crystal and specimen from single diffraction patterns by trained networks: nanobeam patterns, or micro-scans of focused
+    probes."""
+
+    component: str = parameter("dilation", "which quantity is the scalar of a nanobeam pattern",
+                               choices=("dilation", "exx", "eyy", "exy", "rotation", "thickness", "tilt_y", "tilt_x"))
+    weights: str = parameter("", "weights for nanobeam patterns that 'edgetem train cbed' wrote; empty: those that come with "
+                             "the package", path=True)
+    material: str = parameter("", "phase, one of those that the weights know, e.g. 'MoS2'; empty: found by the network")
+    reference_nm: list[float] = parameter([], "undeformed lattice, four numbers: first vector (y, x), second vector (y, x); with "
+                                          "it, strain of materials that were not trained is known; empty: the phase's", unit="nm")
+    lattice_constant_nm: float = parameter(0.0, "length of the undeformed lattice's first vector, its shape staying; 0: the "
+                                           "phase's", unit="nm", minimum=0.0, maximum=5.0)
+    rotation_deg: float = parameter(0.0, "orientation of the undeformed lattice: angle of its first vector from the x axis "
+                                    "towards the y axis", unit="deg", minimum=-180.0, maximum=180.0)
+    semi_convergence_mrad: float = parameter(0.0, "of the nanobeam, the radius of a disk; 0: instrument.semi_convergence_mrad",
+                                             unit="mrad", minimum=0.0, maximum=50.0)
+    defocus_nm: float = parameter(0.0, "of the nanobeam: widens the footprint", unit="nm", minimum=-1e4, maximum=1e4)
+    largest_error_percent: float = parameter(3.0, "standard error of a strain above which the pattern is a failed measurement",
+                                             unit="%", minimum=0.001, maximum=30.0)
+    smallest_probability: float = parameter(0.5, "of the phase, below which the pattern is a failed measurement", minimum=0.0,
+                                            maximum=1.0)
+    micro_scan: MicroScanAtoms = group(MicroScanAtoms)
+
+
+@dataclass
 class Geometry:
     """How the detector sees the scan."""
 
@@ -254,8 +287,8 @@ class Parameters:
 
     scalarizer: str = parameter("lattice", "what a frame becomes: eels_edge, eels_peak, eels_band_maximum, eels_band_ratio, "
                                 "eels_plasmon, eels_thickness, eds_window, total_counts, virtual_detector, center_of_mass, "
-                                "lattice, strain_energy, bragg_strain, orientation, descriptor, or one that an installed "
-                                "package adds")
+                                "lattice, strain_energy, bragg_strain, orientation, cbed, descriptor, or one that an "
+                                "installed package adds")
     label: str = parameter("", "name of the scalar on maps and in reports, e.g. 'Cu-L net'; empty: the scalarizer's own")
     settings: str = parameter("", "JSON object for a scalarizer that an installed package adds; empty: none")
     counts_per_electron: float = parameter(1.0, "detector counts that one electron or X-ray makes: sets the standard errors",
@@ -279,6 +312,7 @@ class Parameters:
     eels_thickness: EelsThickness = group(EelsThickness)
     bragg_strain: BraggStrain = group(BraggStrain)
     orientation: Orientation = group(Orientation)
+    cbed: Cbed = group(Cbed)
     geometry: Geometry = group(Geometry)
     corrections: CorrectionMaps = group(CorrectionMaps)
     counting: Counting = group(Counting)

@@ -20,9 +20,9 @@ RINGS = {"S8": (16, 2.05), "Se8": (34, 2.34)}
 """Crown molecules of eight atoms: atomic number, bond length [Angstrom]; their bond angle is about 108 degrees."""
 CRYSTALS = {"Si": ("diamond", 5.431)}
 """Elements by crystal structure and lattice constant [Angstrom]. No metals: at Gamma alone they would need hundreds of atoms."""
-FORMATION = {"MoS2": -276.1e3 / 6.02214076e23, "WS2": -259.4e3 / 6.02214076e23}
-"""Measured enthalpies of formation of the crystals a formula unit [J] (NIST-JANAF; WS2: O'Hare et al., J. Chem. Thermodyn. 16, 45,
-1984): how much lower the anion's chemical potentials are, together, where the compound is in equilibrium with its metal."""
+FORMATION = {"MoS2": -276.1e3 / 6.02214076e23}
+"""Measured enthalpies of formation of the crystals a formula unit [J] (NIST-JANAF): how much lower the anion's chemical potentials
+are, together, where the compound is in equilibrium with its metal."""
 ISOSTRUCTURAL = {22: ("TiS2", 3.36, 2.85), 23: ("VS2", 3.17, 2.98), 24: ("CrS2", 3.04, 2.94), 41: ("NbS2", 3.33, 3.13),
                  73: ("TaS2", 3.34, 3.13), 74: ("WS2", 3.153, 3.14), 75: ("ReS2", 3.06, 3.15)}
 """Disulphides that dopants on metal sites come from: name, lattice constant and thickness [Angstrom] where the search for the

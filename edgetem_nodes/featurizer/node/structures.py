@@ -11,7 +11,11 @@ from edgetem.srv import GetStructure
 
 from edgetem_nodes.featurizer import scalarizers
 from edgetem_nodes.featurizer.bookkeeping import Remembered
-from edgetem_nodes.featurizer.structures import MeasuredStructure, NotIdentifiable, strained_sheet
+from edgetem_nodes.featurizer.cbed.materials import MATERIALS, Material, trained_materials
+from edgetem_nodes.featurizer.micro_scan.descriptors import ELEMENTS
+from edgetem_nodes.featurizer.parameters import Structure
+from edgetem_nodes.featurizer.structures import (MeasuredStructure, NotIdentifiable, SheetAtoms, checks, defect_cell,
+                                                 deformed_cell, strained_sheet, undeformed, unit_cell)
 from edgetem_nodes.graph.messages import NIL, byte_array, from_uuid, number_array, to_stamp, to_uuid
 from edgetem_nodes.graph.quality_of_service import EVENTS
 
@@ -19,6 +23,8 @@ if TYPE_CHECKING:
     from edgetem_nodes.featurizer.node import FeaturizerNode
 
 Codes = GetStructure.Response
+LARGEST_DISTANCE = 2e-9
+"""[m] between a pattern and the micro-scan whose cells are one: they should be at the same place."""
 
 
 class Refused(Exception):
@@ -90,9 +96,47 @@ class StructureService:
                                                  f"come from {', '.join(scalarizers.STRUCTURAL)}")
 
     def _structure(self, measured: Remembered, micro_scan: Remembered | None) -> MeasuredStructure:
-        parameters = self._node.parameters
-        return strained_sheet(measured.details["deformation"], measured.details["deformation_covariance"],
-                              parameters.resolved_lattice(), parameters.structure)
+        parameters, told = self._node.parameters, measured.details
+        settings = parameters.structure
+        strain = told["deformation"], told["deformation_covariance"]
+        if "phase" not in told:
+            if micro_scan is None:
+                return strained_sheet(*strain, parameters.resolved_lattice(), settings)
+            sheet = undeformed(parameters.resolved_lattice(), settings, 1)
+            return defect_cell(sheet, *strain, sheet_atoms(measured, micro_scan), settings, parameters.lattice.material)
+        material = _material(told, settings)
+        if not material.sheet:
+            if micro_scan is not None:
+                raise NotIdentifiable(f"{material.name} is a crystal; micro-scans tell the atoms of sheets: ask without one")
+            return deformed_cell(unit_cell(material), *strain, settings, material.name)
+        if micro_scan is not None:
+            return defect_cell(unit_cell(material), *strain, sheet_atoms(measured, micro_scan), settings, material.name)
+        return deformed_cell(unit_cell(material), *strain, settings, material.name)
+
+
+def _material(details: dict, settings: Structure) -> Material:
+    """The phase of a nanobeam pattern. Raises NotIdentifiable where it is unknown or not probable enough."""
+    number = int(details["phase"])
+    if "material" in details:
+        name = str(details["material"])
+    else:
+        name = trained_materials()[number].name if number >= 0 else ""
+    if number < 0 or name not in MATERIALS:
+        raise NotIdentifiable("the phase is none of those that are known: there is no crystal to build a cell of")
+    checks.phase_known(name, float(details.get("phase_probability", 1.0)), settings)
+    return MATERIALS[name]
+
+
+def sheet_atoms(measured: Remembered, micro_scan: Remembered) -> SheetAtoms:
+    """What a micro-scan told of atoms. Raises NotIdentifiable where it was taken elsewhere than the pattern."""
+    told = micro_scan.details
+    apart = float(np.linalg.norm(measured.position - micro_scan.position))
+    if apart > LARGEST_DISTANCE:
+        raise NotIdentifiable(f"pattern and micro-scan were taken {apart * 1e9:.3g} nm apart; {LARGEST_DISTANCE * 1e9:g} nm is the "
+                              "limit: take both at the same place")
+    layer = told["layer"] if "layer" in told else np.zeros(len(told["atoms"]), int)
+    return SheetAtoms(told["atoms"], told["atom_covariance"], told["host"], layer, told["species_probability"], ELEMENTS,
+                      float(told["footprint"]))
 
 
 def structure_message(structure: MeasuredStructure, measured: Remembered) -> AtomicStructure:

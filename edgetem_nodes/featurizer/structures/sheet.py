@@ -10,7 +10,8 @@ import numpy as np
 
 from edgetem_nodes.featurizer.lattice import lattice_constant
 from edgetem_nodes.featurizer.parameters import Lattice, Structure
-from edgetem_nodes.featurizer.structures.measured import ANGSTROM, MeasuredStructure, NotIdentifiable, relative_covariance
+from edgetem_nodes.featurizer.structures import checks
+from edgetem_nodes.featurizer.structures.measured import ANGSTROM, MeasuredStructure, relative_covariance
 from edgetem_nodes.physics.specimens.sheet import MOS2_THICKNESS
 
 
@@ -28,14 +29,10 @@ def strained_sheet(deformation: np.ndarray, covariance: np.ndarray, lattice: Lat
     ------
     NotIdentifiable : the deformation is not known, its standard error is above the limit, or atoms come too close.
     """
-    if not (np.isfinite(deformation).all() and np.isfinite(covariance).all()):
-        raise NotIdentifiable("the measurement failed: it has no strain; measure the position again")
-    error = 100 * float(np.sqrt(np.diag(covariance).max()))
-    if error > settings.largest_error_percent:
-        raise NotIdentifiable(f"the standard error of the strain, {error:.3g} %, is above structure.largest_error_percent, "
-                              f"{settings.largest_error_percent:g} %: measure with more dose")
-    sheet = _reference(lattice, settings)
-    bond = _shortest_distance(sheet)
+    error = checks.known_deformation(deformation, covariance, settings)
+    sheet = undeformed(lattice, settings, settings.supercell)
+    checks.small_enough(len(sheet), settings)
+    bond = checks.shortest_distance(sheet)
     plane = deformation[::-1, ::-1]
     middle = sheet.cell.array[:2, :2].sum(axis=0) / 2
     errors = np.zeros((len(sheet), 3))
@@ -45,44 +42,32 @@ def strained_sheet(deformation: np.ndarray, covariance: np.ndarray, lattice: Lat
     cell = sheet.cell.array.copy()
     cell[:2, :2] = cell[:2, :2] @ plane.T
     sheet.set_cell(cell, scale_atoms=True)
-    shortest = _shortest_distance(sheet)
-    if shortest < settings.smallest_distance * bond:
-        raise NotIdentifiable(f"two atoms would be {shortest:.3g} Å apart, below structure.smallest_distance, "
-                              f"{settings.smallest_distance:g} of the {bond:.3g} Å of the unstrained sheet: the measured "
-                              "deformation is not that of this material")
+    checks.sound_distances(sheet, bond, settings)
     exx, eyy, exy = _strain(plane)
     count = settings.supercell
     source = (f"{lattice.material} {count} x {count} supercell, a0 = {lattice_constant(lattice) / ANGSTROM:.4g} Å, strain "
               f"exx {exx:+.3f} %, eyy {eyy:+.3f} %, exy {exy:+.3f} % from nanobeam diffraction, standard error up to "
-              f"{error:.2g} %; heights are those of the unstrained sheet")
+              f"{error:.2g} %; heights are those of the unstrained sheet; "
+              f"{checks.electrons(sheet.numbers)}")
     return MeasuredStructure(np.asarray(sheet.numbers), sheet.positions * ANGSTROM, errors * ANGSTROM, cell * ANGSTROM,
                              (True, True, False), source, lattice.material,
                              deformation_covariance=relative_covariance(deformation, covariance))
 
 
-def _reference(lattice: Lattice, settings: Structure) -> object:
+def undeformed(lattice: Lattice, settings: Structure, count: int) -> object:
     """The unstrained supercell as ASE Atoms [Å], turned to the lattice's orientation, vacuum along z."""
     from ase.build import graphene, mx2
 
     constant = lattice_constant(lattice) / ANGSTROM
-    size = (settings.supercell, settings.supercell, 1)
+    size = (count, count, 1)
     vacuum = settings.vacuum_nm * 10
     if lattice.material == "MoS2":
         sheet = mx2("MoS2", kind="2H", a=constant, thickness=MOS2_THICKNESS / ANGSTROM, size=size, vacuum=vacuum)
     else:
         sheet = graphene("C2", a=constant, size=size, vacuum=vacuum)
     sheet.rotate(lattice.rotation_deg, "z", rotate_cell=True)
+    sheet.pbc = (True, True, False)
     return sheet
-
-
-def _shortest_distance(sheet: object) -> float:
-    """Shortest distance [Å] between two atoms, periodic images included."""
-    from ase.neighborlist import neighbor_list
-
-    periodic = sheet.copy()
-    periodic.pbc = (True, True, False)
-    distances = neighbor_list("d", periodic, 4.0)
-    return float(distances.min()) if len(distances) else np.inf
 
 
 def _strain(plane: np.ndarray) -> tuple[float, float, float]:

@@ -1,0 +1,237 @@
+"""A periodic cell with the atoms and defects that a micro-scan, or an image, found on a sheet.
+
+The cell is a supercell of the measured lattice, of an area as near to that which was seen as one may have. Every measured atom is
+put on the site of the cell that it is at, by as many lattice vectors of the supercell as are needed: of two that would be at the same
+site the one nearer to the middle counts. Sites that were not seen have the perfect sheet's atoms, without a measured place.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from edgetem_nodes.featurizer.parameters import Structure
+from edgetem_nodes.featurizer.structures import checks
+from edgetem_nodes.featurizer.structures.measured import (ANGSTROM, Defect, MeasuredStructure, NotIdentifiable,
+                                                          relative_covariance)
+
+SUPERCELLS = {"graphene": (4, 5)}
+"""Supercells that are used; of other sheets `USUAL`. Multiples of three fold graphene's Dirac points onto Gamma."""
+USUAL = (3, 4)
+BUILT_IN, LISTED = 0.5, 0.02
+"""Probability from which a defect is built in, and from which it is listed."""
+UNCERTAIN = (0.2, 0.8)
+"""Probabilities of the host between which a site is uncertain."""
+FARTHEST = 0.2
+"""Root mean square distance of atoms from their sites, in bonds, above which the lattice is not that of the atoms."""
+OTHER, VACANCY = -1, 0
+
+
+@dataclass(frozen=True)
+class SheetAtoms:
+    """Atoms about a place, one entry for each atom that the perfect sheet has there. Coordinates (y, x) [m] from the place.
+
+    Attributes
+    ----------
+    positions : (n, 2); covariances : (n, 2, 2).
+    host : (n,) atomic number of the perfect sheet. layer : (n,) 0, or 1 for the second atom of a column.
+    probabilities : (n, len(elements)); NaN: not identifiable. elements : atomic numbers, 0 a vacancy, -1 any other.
+    footprint : [m^2] that was seen.
+    """
+
+    positions: np.ndarray
+    covariances: np.ndarray
+    host: np.ndarray
+    layer: np.ndarray
+    probabilities: np.ndarray
+    elements: tuple[int, ...]
+    footprint: float
+
+
+@dataclass(frozen=True)
+class _Registry:
+    """Where the lattice lies: `nodes` (n, 2) int and `basis` (n,) of every entry, `ideal` (n, 2) its site [Angstrom, (x, y)], the
+    root mean square distance from it, `turned` by 180 degrees."""
+
+    nodes: np.ndarray
+    basis: np.ndarray
+    ideal: np.ndarray
+    distance: float
+    turned: bool
+
+
+def defect_cell(sheet: Any, deformation: np.ndarray, covariance: np.ndarray, found: SheetAtoms, settings: Structure,
+                name: str) -> MeasuredStructure:
+    """The cell.
+
+    Parameters
+    ----------
+    sheet : ASE atoms [Angstrom] of the undeformed unit cell of one layer, in the plane of x and y.
+    deformation, covariance : F (2, 2), (y, x), of the lattice, and (4, 4) of F flattened (yy, yx, xy, xx).
+    name : of the material.
+
+    Raises
+    ------
+    NotIdentifiable : strain, lattice or elements are not known well enough, or the result is not sound.
+    """
+    error = checks.known_deformation(deformation, covariance, settings)
+    kept = np.isfinite(found.positions).all(axis=1) & (found.host > 0)
+    if not kept.any():
+        raise NotIdentifiable("no atom was found: there is nothing to build a cell from; measure the place again")
+    foreign = set(found.host[kept].tolist()) - set(sheet.numbers.tolist())
+    if foreign:
+        raise NotIdentifiable(f"the pattern says {name}, the atoms are those of a sheet with atomic number {min(foreign)}: the two "
+                              "measurements contradict one another")
+    bond = checks.shortest_distance(_periodic(sheet))
+    plane = deformation[::-1, ::-1]
+    strained = sheet.copy()
+    cell = sheet.cell.array.copy()
+    cell[:2, :2] = cell[:2, :2] @ plane.T
+    strained.set_cell(cell, scale_atoms=True)
+    places = found.positions[kept][:, ::-1] / ANGSTROM
+    registry = _register(strained, places, found.host[kept], found.layer[kept])
+    if registry.distance > FARTHEST * bond:
+        raise NotIdentifiable(f"the atoms are {registry.distance:.2g} Å off the sites of {name} in the measured lattice, root mean "
+                              f"square; {FARTHEST * bond:.2g} Å is the limit: pattern and atoms contradict one another")
+    size = _supercell(strained, found.footprint, name)
+    checks.small_enough(len(sheet) * size ** 2, settings)
+    chosen = _on_cell(registry, places, size)
+    return _assembled(strained, registry, places, chosen, size, found, kept, settings,
+                      dict(bond=bond, error=error, name=name, relative=relative_covariance(deformation, covariance)))
+
+
+def _periodic(sheet: Any) -> Any:
+    result = sheet.copy()
+    result.pbc = (True, True, False)
+    return result
+
+
+def _supercell(strained: Any, footprint: float, name: str) -> int:
+    """Unit cells along either vector, for an area nearest to the footprint's [m^2]."""
+    area = abs(np.linalg.det(strained.cell.array[:2, :2])) * ANGSTROM ** 2
+    return min(SUPERCELLS.get(name, USUAL), key=lambda count: abs(count ** 2 * area - footprint))
+
+
+def _register(strained: Any, places: np.ndarray, host: np.ndarray, layer: np.ndarray) -> _Registry:
+    """Find which site every entry is at: each basis atom tried under the entry nearest to the middle, the lattice as it is and
+    turned by 180 degrees, which disks alone do not tell from one another."""
+    vectors = strained.cell.array[:2, :2]
+    basis = _columns(strained)
+    first = int(np.argmin((places ** 2).sum(axis=1)))
+    best = None
+    for turned in (False, True):
+        sites = -strained.positions[:, :2] if turned else strained.positions[:, :2]
+        for start in np.flatnonzero(strained.numbers == host[first]):
+            origin = places[first] - sites[start]
+            for _ in range(3):
+                found = _assigned(places, host, layer, sites, strained.numbers, basis, vectors, origin)
+                origin = origin + (places - found[2]).mean(axis=0)
+            distance = float(np.sqrt(((places - found[2]) ** 2).sum(axis=1).mean()))
+            if best is None or distance < best.distance - 1e-9:
+                best = _Registry(*found, distance, turned)
+    return best
+
+
+def _columns(strained: Any) -> np.ndarray:
+    """For every basis atom its number in its column, by height: 0, 1, ..."""
+    places = strained.positions
+    near = np.linalg.norm(places[:, None, :2] - places[None, :, :2], axis=2) < 0.2
+    below = places[:, None, 2] > places[None, :, 2] + 1e-6
+    return (near & below).sum(axis=1)
+
+
+def _assigned(places: np.ndarray, host: np.ndarray, layer: np.ndarray, sites: np.ndarray, numbers: np.ndarray,
+              columns: np.ndarray, vectors: np.ndarray, origin: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Nodes (n, 2), basis (n,) and ideal sites (n, 2) of entries, each at the nearest site of its element and layer."""
+    inverse = np.linalg.inv(vectors)
+    fractions = (places[:, None] - origin - sites[None]) @ inverse
+    nodes = np.round(fractions)
+    away = ((fractions - nodes) @ vectors)
+    distance = (away ** 2).sum(axis=2)
+    distance[(numbers[None] != host[:, None]) | (columns[None] != layer[:, None])] = np.inf
+    basis = distance.argmin(axis=1)
+    rows = np.arange(len(places))
+    return nodes[rows, basis].astype(int), basis, places - away[rows, basis]
+
+
+def _on_cell(registry: _Registry, places: np.ndarray, size: int) -> dict[tuple[int, int, int], int]:
+    """The entry for each site (i, j, basis) of the supercell: of several the one nearest to the middle."""
+    chosen: dict[tuple[int, int, int], int] = {}
+    for entry in np.argsort((places ** 2).sum(axis=1), kind="stable"):
+        node = registry.nodes[entry] % size
+        chosen.setdefault((int(node[0]), int(node[1]), int(registry.basis[entry])), int(entry))
+    return chosen
+
+
+def _assembled(strained: Any, registry: _Registry, places: np.ndarray, chosen: dict, size: int, found: SheetAtoms,
+               kept: np.ndarray, settings: Structure, known: dict) -> MeasuredStructure:
+    vectors, sign = strained.cell.array[:2, :2], -1.0 if registry.turned else 1.0
+    probabilities, covariances = found.probabilities[kept], found.covariances[kept][:, ::-1, ::-1]
+    numbers, positions, spread, defects, unseen, uncertain = [], [], [], [], 0, 0
+    for i, j in np.ndindex(size, size):
+        for index, atom in enumerate(strained):
+            site = np.array([*(sign * atom.position[:2] + [i, j] @ vectors), atom.position[2]])
+            entry = chosen.get((i, j, index))
+            likely, place, covariance = int(atom.number), site, np.full((2, 2), np.nan)
+            if entry is None or not np.isfinite(probabilities[entry]).all():
+                unseen += 1
+            else:
+                likely, listed, doubtful = _species(probabilities[entry], found.elements, int(atom.number), site)
+                defects += listed
+                uncertain += doubtful
+            if entry is not None:
+                place = np.array([*(site[:2] + places[entry] - registry.ideal[entry]), site[2]])
+                covariance = covariances[entry]
+            if likely != VACANCY:
+                numbers.append(likely)
+                positions.append(place)
+                spread.append(covariance)
+    sites = len(strained) * size ** 2
+    _certain(uncertain, unseen, sites, settings)
+    cell = strained.cell.array * np.array([[size], [size], [1.0]])
+    cell[2] = (0.0, 0.0, np.ptp(strained.positions[:, 2]) + 20 * settings.vacuum_nm)
+    positions = np.array(positions)
+    positions[:, 2] += cell[2, 2] / 2 - (strained.positions[:, 2].min() + strained.positions[:, 2].max()) / 2
+    spread = np.array(spread)
+    errors = np.zeros_like(positions)
+    errors[:, :2] = np.sqrt(np.nan_to_num(np.diagonal(spread, axis1=1, axis2=2)))
+    built = [defect for defect in defects if defect.probability >= BUILT_IN]
+    source = (f"{known['name']} {size} x {size} supercell of the lattice from nanobeam diffraction, standard error of the strain up "
+              f"to {known['error']:.2g} %, with atoms and {len(built)} defects from a footprint of {found.footprint * 1e18:.3g} nm^2; "
+              f"{unseen} of {sites} sites were not seen and are perfect; heights are those of the unstrained sheet; "
+              f"{checks.electrons(np.array(numbers))}")
+    result = MeasuredStructure(np.array(numbers), positions * ANGSTROM, errors, cell * ANGSTROM, (True, True, False), source,
+                               known["name"], spread, known["relative"], found.footprint, tuple(defects))
+    return checks.checked(result, settings, known["bond"])
+
+
+def _species(probabilities: np.ndarray, elements: tuple[int, ...], host: int, site: np.ndarray) -> tuple[int, list[Defect], bool]:
+    """What is built in at a site, the defects that are listed, and whether it is uncertain which."""
+    likely = elements[int(probabilities.argmax())]
+    if likely == OTHER:
+        raise NotIdentifiable(f"the likeliest atom at ({site[1] / 10:.2f}, {site[0] / 10:.2f}) nm is none of the elements that are "
+                              "known: a dopant must be named before an engine is asked")
+    symbols = _symbols()
+    listed = [Defect(f"{'V' if element == VACANCY else symbols[element]}_{symbols[host]}", float(p),
+                     np.array([site[0], site[1], 0.0]) * ANGSTROM)
+              for element, p in zip(elements, probabilities, strict=True) if element not in (host, OTHER) and p >= LISTED]
+    of_host = float(probabilities[elements.index(host)])
+    return likely, listed, UNCERTAIN[0] < of_host < UNCERTAIN[1]
+
+
+def _certain(uncertain: int, unseen: int, sites: int, settings: Structure) -> None:
+    if uncertain > settings.uncertain_defects:
+        raise NotIdentifiable(f"{uncertain} sites have the perfect sheet's atom with a probability between {UNCERTAIN[0]:g} and "
+                              f"{UNCERTAIN[1]:g}; structure.uncertain_defects allows {settings.uncertain_defects}: measure with "
+                              "more dose")
+    if unseen > sites / 2:
+        raise NotIdentifiable(f"{unseen} of the {sites} sites of the cell were not identified, more than half: the footprint is too "
+                              "small or the dose too low")
+
+
+def _symbols() -> list[str]:
+    from ase.data import chemical_symbols
+
+    return chemical_symbols
