@@ -15,7 +15,7 @@ from scipy.stats import chi2
 
 from edgetem_nodes.planner.fidelity import Correction, CorrectedPosterior, root_mean_square
 from edgetem_nodes.planner.observations import Observations
-from edgetem_nodes.planner.scatter import ROUNDS, scatter
+from edgetem_nodes.planner.scatter import LEAST, ROUNDS, scatter
 from edgetem_nodes.planner.surrogates import Surrogate, TrainedSurrogate
 from edgetem_nodes.planner.surrogates.posterior import InflatedPosterior, Posterior
 
@@ -43,17 +43,21 @@ class Belief:
     ----------
     trained : the surrogate. inflation : factor of its posterior variances.
     watchdogs : failures that were noticed and what was done about each, for people.
+    scatter_factor : by which the variance of a reading grows with what is expected of it [scalar]; 0: it does not.
     errors : (rows,) standard errors of the first output that it was learned with: their real scatter counted, where it does.
     correction : of the first output to the better of two levels; None: there is one level, or nothing of the better yet.
     places : (candidates, 2) positions that the correction depends on; None without.
+    cache : what whoever holds the belief has worked out from it.
     """
 
     trained: TrainedSurrogate
     inflation: float
     watchdogs: tuple[str, ...]
+    scatter_factor: float = 0.0
     errors: np.ndarray = field(default_factory=lambda: np.zeros(0))
     correction: Correction | None = None
     places: np.ndarray | None = None
+    cache: dict = field(default_factory=dict, compare=False)
 
     def posterior(self, setting: int = 0, output: int = 0) -> Posterior:
         """Of one output over all candidates, measured with one setting; of two levels the one that readings are of."""
@@ -64,6 +68,12 @@ class Belief:
         """Of what the map is of: the first output, at the better level where one is known."""
         posterior = self.posterior(setting)
         return posterior if self.correction is None else self.correction.applied(posterior, self.places)
+
+    def scatter_variance(self) -> np.ndarray:
+        """(candidates,) [scalar squared] of a reading about what is expected there, its own standard error left out."""
+        posterior = self.posterior()
+        least = LEAST * root_mean_square(posterior.mean)
+        return posterior.learned_noise_variance + self.scatter_factor * np.maximum(posterior.mean, least)
 
     @property
     def correction_share(self) -> float:
@@ -104,6 +114,7 @@ def believe(surrogate: Surrogate, rows: Observations, seed: int, levels: int = 1
         watchdogs.append(f"collapsed embedding: the model spreads the whole field over {trained.extent:.2g} length scales; "
                          "this decision is made without the network")
         trained = learn(plain=True)
+    factor = 0.0
     for _ in range(ROUNDS if scatters else 0):
         rows, factor = _scattered(trained, rows, own)
         if not factor:
@@ -118,7 +129,7 @@ def believe(surrogate: Surrogate, rows: Observations, seed: int, levels: int = 1
         watchdogs.append(f"overconfident: the latest predictions missed by {np.sqrt(inflation):.3g} times what they "
                          f"allowed for; variances are multiplied by {inflation:.3g}")
     correction = _correction(rows, places) if levels == 2 else None
-    return Belief(trained, inflation, tuple(watchdogs), rows.standard_errors[:, 0], correction, places)
+    return Belief(trained, inflation, tuple(watchdogs), factor, rows.standard_errors[:, 0], correction, places)
 
 
 def _scattered(trained: TrainedSurrogate, rows: Observations, own: np.ndarray) -> tuple[Observations, float]:

@@ -38,6 +38,7 @@ class Site:
     row : number within its batch. acquisition_id, index : of its pattern. micro_scan_id, micro_scan_index : of its
         micro-scan; all zero: none.
     value, standard_error : excess energy density [eV/nm^2]; NaN before it is known.
+    footprint : area that was seen [m^2]; 0: not known.
     step, failure : where it failed and why; empty: it did not.
     """
 
@@ -48,6 +49,7 @@ class Site:
     micro_scan_index: int = 0
     value: float = math.nan
     standard_error: float = math.nan
+    footprint: float = 0.0
     step: str = ""
     failure: str = ""
 
@@ -79,8 +81,8 @@ def check(parameters: Parameters) -> None:
                 raise ValueError(f"{name} = {given} belongs to an energy map: set energetics.mapped, or leave it out")
         return
     if e.points:
-        raise ValueError(f"energetics.points = {e.points} computes energies at the end, energetics.mapped at every site: set one "
-                         "of them")
+        raise ValueError(f"energetics.points = {e.points} computes energies at the end, energetics.mapped at every site: "
+                         "set one of them")
     if actions.scalar_counts:
         raise ValueError("actions.scalar_counts is set, but an energy (energetics.mapped) is no number of counts")
     if high.points and (high.engine or e.engine, high.settings) == (e.engine, e.settings):
@@ -91,8 +93,8 @@ def check(parameters: Parameters) -> None:
                                                             if getattr(scan, name)]
         missing = [name for name in needed if not getattr(actions, name)]
         if missing:
-            raise ValueError(f"micro_scan.enabled changes the optics, and actions.{missing[0]} is empty: name the nanobeam's value "
-                             "there, one is enough, so that the microscope can go back to it")
+            raise ValueError(f"micro_scan.enabled changes the optics, and actions.{missing[0]} is empty: name the nanobeam's "
+                             "value there, one is enough, so that the microscope can go back to it")
 
 
 def micro_scan_setting(scan: MicroScan) -> Setting:
@@ -124,3 +126,9 @@ def account(sites: Sequence[Site]) -> str:
               if any(site.step == step for site in sites)]
     good = sum(not site.step for site in sites)
     return f"energies of {good} of {len(sites)} positions" + (f" ({', '.join(failed)})" if failed else "")
+
+
+def median_footprint(sites: Sequence[Site]) -> float:
+    """Of the sites that tell one [m^2]; 0 where none does."""
+    known = [site.footprint for site in sites if site.footprint > 0 and not site.step]
+    return float(np.median(known)) if known else 0.0

@@ -25,6 +25,7 @@ from edgetem_nodes.planner.proposal import Proposal
 from edgetem_nodes.planner.regions import allowed_by
 
 if TYPE_CHECKING:
+    from edgetem_nodes.planner.averaging import AveragedMap
     from edgetem_nodes.planner.belief import Belief
     from edgetem_nodes.planner.surrogates import Surrogate
     from edgetem_nodes.planner.surrogates.posterior import Posterior
@@ -194,7 +195,7 @@ class ActiveExperiment(MeasuredField):
         """Mean and standard deviation of a latent scalar over the field, two (rows, columns) arrays [scalar].
 
         Output 0 is what is mapped: at the better of two levels, once one of its energies is known, and averaged over a disc,
-        where the parameters say so. Does not change what `ask` will choose.
+        as the specimen really is, where the parameters say so. Does not change what `ask` will choose.
         """
         posterior = self._belief().posterior(setting, output) if output else self._mapped_posterior(setting)
         return posterior.mean.reshape(self.field.shape), posterior.standard_deviation.reshape(self.field.shape)
@@ -218,8 +219,22 @@ class ActiveExperiment(MeasuredField):
         counting = self._make_surrogate().counting_variance(everywhere, rows.candidates[known], errors[known])
         return mean, np.sqrt(np.square(deviation) + self.unexplained_variance + counting.reshape(mean.shape))
 
-    def _mapped_posterior(self, setting: int) -> Posterior:
-        return self._belief().mapped(setting)
+    def _mapped_posterior(self, setting: int) -> Posterior | AveragedMap:
+        """What `predict` says, worked out once for every belief."""
+        belief, radius = self._belief(), self.parameters.energetics.averaging_nm * 1e-9
+        if setting not in belief.cache:
+            posterior = belief.mapped(setting)
+            belief.cache[setting] = posterior if not radius else self._averaged(belief, posterior, radius)
+        return belief.cache[setting]
+
+    def _averaged(self, belief: Belief, posterior: Posterior, radius: float) -> AveragedMap:
+        """A map averaged over discs of `radius` [m], with the real scatter that is left in each of them."""
+        from edgetem_nodes.planner.averaging import AveragedMap, averaged, disc_area
+
+        result = averaged(posterior, self.field, radius)
+        share = np.minimum(self.footprint / disc_area(self.field, radius).ravel(), 1.0)
+        factor = belief.correction.factor[0] if belief.correction is not None else 1.0
+        return AveragedMap(result.mean, result.variance + factor**2 * share * belief.scatter_variance())
 
     @property
     def unexplained_variance(self) -> float:
@@ -305,7 +320,8 @@ class ActiveExperiment(MeasuredField):
     def progress(self) -> dict[str, object]:
         """What a checkpoint keeps as JSON, besides what others can see."""
         return {"visits": list(self._visits), "batch": self._batch, "setting": self._setting, "mapped": self._mapped,
-                "retold": self._retold, "visiting": self._visiting, "deepened": list(self._deepened)}
+                "retold": self._retold, "visiting": self._visiting, "deepened": list(self._deepened),
+                "footprint": self.footprint}
 
     def arrays(self) -> dict[str, np.ndarray]:
         """What a checkpoint keeps as arrays, besides survey and observations."""
@@ -319,6 +335,7 @@ class ActiveExperiment(MeasuredField):
         self._visits, self._batch, self._setting = tuple(progress["visits"]), progress["batch"], progress["setting"]
         self._mapped, self._retold, self._visiting = progress["mapped"], bool(progress["retold"]), progress["visiting"]
         self._deepened = tuple(int(row) for row in progress["deepened"])
+        self.footprint = float(progress["footprint"])
         self._pending, self._barred = (np.asarray(arrays[name], np.int64) for name in ("pending", "barred"))
         self._expected, self._last_map = (np.array(arrays[name], np.float64) for name in ("expected", "last_map"))
         self._changes = tuple(float(change) for change in arrays["changes"])

@@ -59,6 +59,9 @@ class MeasuredField:
         self._barred = np.zeros(0, np.int64)
         self._batch, self._setting, self._retold = 0, 0, False
         self._deepened: tuple[int, ...] = ()
+        self.footprint = 0.0
+        """[m^2] that a reading is the mean over; 0: not known. Of an averaged map: readings scatter by chance, the less the
+        larger it is."""
         self._pending = np.zeros(0, np.int64)
         self._expected = np.full((field.shape[0] * field.shape[1], 2), np.nan)
         self._forget_maps()

@@ -112,7 +112,8 @@ def _ask_approval(progress: Progress, _request: Request) -> str:
 
 def _change_scalarizer(progress: Progress, request: Request) -> str:
     if progress.experiment.parameters.energetics.mapped:
-        raise Refused("INVALID_SETTINGS", "energies are mapped (energetics.mapped), which another scalarizer does not give anew")
+        raise Refused("INVALID_SETTINGS", "energies are mapped (energetics.mapped), which another scalarizer "
+                      "does not give anew")
     settings = request.get("settings")
     if not isinstance(settings, dict):
         raise Refused("INVALID_SETTINGS", f"settings {settings!r} are not a JSON object of parameters")

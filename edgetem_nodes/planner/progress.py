@@ -103,8 +103,8 @@ class Progress:
             return cls(uuid.UUID(record["experiment_id"]), ActiveExperiment.load_state(state, parameters),
                        record["decisions"], record["dose"], record["survey_dose"], record["beam_time"],
                        _identified(record["rows"]), _identified(record["micro_scans"]),
-                       Scalar(*record["scalar"]), tuple(record["units"]), record["deepening"], record["note"], record["scalarizer"], record["scalarizer_settings"],
-                       record["paused"], record["approve_batches"])
+                       Scalar(*record["scalar"]), tuple(record["units"]), record["deepening"], record["note"],
+                       record["scalarizer"], record["scalarizer_settings"], record["paused"], record["approve_batches"])
         except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, BadZipFile) as error:
             if isinstance(error, ExperimentError):
                 raise

@@ -14,9 +14,10 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from edgetem.action import Acquire, RunExperiment
-from edgetem.msg import AcquisitionEnd, Decision, Measurements, MicroscopeState, Overview, ProbePath
-from edgetem.srv import AcquireOverview, SetOptics, SetScalarizer
+from edgetem.action import Acquire, ComputeEnergetics, RunExperiment
+from edgetem.msg import (AcquisitionEnd, AtomicStructure, Decision, Energetics, Measurements, MicroscopeState, Overview,
+                         ProbePath)
+from edgetem.srv import AcquireOverview, GetStructure, SetOptics, SetScalarizer
 from edgetem_nodes.graph.column import fill, given
 from edgetem_nodes.graph.configuration import declared
 from edgetem_nodes.graph.messages import from_uuid, number_array, positions_array, to_stamp, to_uuid
@@ -44,7 +45,9 @@ def truth():
 
 
 class Instrument(Node):
-    """Microscope, detector and featurizer of the synthetic field in one node.
+    """Microscope, detector, featurizer and hpc_bridge of the synthetic field in one node.
+
+    Of an energy map one site in seven has a pattern that is rejected, a micro-scan that fails, no structure, no energy.
 
     hold : called with the number of an acquisition; its measurements come once the future that it returns is done.
     """
@@ -54,7 +57,12 @@ class Instrument(Node):
         self.made = {kind: self.create_publisher(kind, name, profile) for kind, name, profile in (
             (ProbePath, "probe_path", EVENTS), (Measurements, "measurements", EVENTS),
             (MicroscopeState, "microscope_state", STATE),
-            (AcquisitionEnd, "acquisition_end", EVENTS), (Overview, "overview", STATE))}
+            (AcquisitionEnd, "acquisition_end", EVENTS), (Overview, "overview", STATE),
+            (AtomicStructure, "structure", EVENTS), (Energetics, "energetics", EVENTS))}
+        self.create_service(GetStructure, "get_structure", self.get_structure)
+        self.energies = ActionServer(self, ComputeEnergetics, "compute_energetics", self.compute_energetics)
+        self.fails = False
+        """Whether sites of an energy map fail."""
         self.create_service(AcquireOverview, "acquire_overview", self.overview)
         self.create_service(SetScalarizer, "set_scalarizer", self.set_scalarizer)
         self.create_service(SetOptics, "set_optics", self.set_optics)
@@ -100,14 +108,43 @@ class Instrument(Node):
         response.scalarizer_version, response.names, response.units = self.version, ["signal"], ["a.u."]
         return response
 
-    def rows(self, identifier, positions, part):
+    def number(self, identifier, index):
+        """Grid index of a position that was measured."""
+        row, column = np.rint(dict((to_uuid(i), p) for i, p in self.measured)[to_uuid(identifier)][index] / STEP).astype(int)
+        return int(row * SHAPE[1] + column)
+
+    def get_structure(self, request, response):
+        number = self.number(request.acquisition_id, request.index)
+        assert number == self.number(request.micro_scan_id, request.micro_scan_index)
+        if number % 7 == 2:
+            response.error_code, response.error_msg = response.NOT_IDENTIFIABLE, "two phases"
+            return response
+        response.structure = self.say(AtomicStructure, **{name: getattr(request, name) for name in (
+            "acquisition_id", "index", "micro_scan_id", "micro_scan_index")}, label=str(number), footprint_area=1e-18)
+        return response
+
+    def compute_energetics(self, goal):
+        request, result = goal.request, ComputeEnergetics.Result()
+        structure = request.structure
+        failed, density = int(structure.label) % 7 == 3, 0.01 * truth()[1].ravel()[int(structure.label)]
+        result.error_code, result.error_msg = (result.NOT_CONVERGED, "no convergence") if failed else (0, "")
+        result.energetics = self.say(Energetics, **{name: getattr(structure, name) for name in (
+            "acquisition_id", "index", "micro_scan_id", "micro_scan_index", "label") if hasattr(Energetics(), name)},
+            goal_engine=request.engine, goal_settings=request.settings, excess_energy_density_standard_error=0.003,
+            excess_energy_density=0.9 * density + 0.02 if request.engine == "better" else density,
+            error_code=result.error_code, error_msg=result.error_msg)
+        goal.abort() if failed else goal.succeed()
+        return result
+
+    def rows(self, identifier, positions, part, detector=""):
         row, column = np.rint(positions / STEP).astype(int).T
+        wrong = (row * SHAPE[1] + column) % 7 == (1 if detector else 0) if self.fails else np.zeros(len(row), bool)
         noise = np.random.default_rng(list(hashlib.sha256(positions.tobytes()).digest())).normal(0, 0.05, len(positions))
         values = self.factor * (truth()[1][row, column] + noise)
         self.say(Measurements, acquisition_id=identifier, indices=number_array(part, "Q"),
                  positions=number_array(positions[part]), names=["signal"], units=["a.u."], values=number_array(values[part]),
-                 standard_errors=number_array(np.full(len(part), 0.05)), valid=[True] * len(part),
-                 failures=[""] * len(part), scalarizer="synthetic", scalarizer_version=self.version)
+                 standard_errors=number_array(np.full(len(part), 0.05)), valid=(~wrong[part]).tolist(),
+                 failures=["foreign" if each else "" for each in wrong[part]], scalarizer="synthetic", scalarizer_version=self.version)
 
     async def acquire(self, goal):
         positions = positions_array(goal.request.positions)
@@ -117,15 +154,15 @@ class Instrument(Node):
         path.header.stamp = to_stamp(self.time)
         self.made[ProbePath].publish(path)
         self.state(False)
-        if self.hold is not None:
+        if self.hold is not None and not goal.request.detector:
             await self.hold(to_uuid(identifier))
         if goal.is_cancel_requested:
             goal.canceled()
             return Acquire.Result(error_code=Acquire.Result.CANCELED)
         indices = np.arange(count)
-        for part in (indices[count // 2:], indices[:count // 2]):
-            self.rows(identifier, positions, part)
         self.measured.append((identifier, positions))
+        for part in (indices[count // 2:], indices[:count // 2]):
+            self.rows(identifier, positions, part, goal.request.detector)
         self.say(AcquisitionEnd, acquisition_id=identifier, requested=count, sent=count)
         cost = electrons(self.optics["probe_current"], dwell) * count
         self.dose += cost
@@ -183,6 +220,7 @@ def conduct(folder, script=None, **settings):
     executor.add_node(client_node)
     operator = Operator(client_node, script or {})
     instrument = Instrument(operator.asked)
+    instrument.fails = bool(settings.get("energetics.mapped"))
     client = ActionClient(client_node, RunExperiment, "run_experiment", callback_group=ReentrantCallbackGroup())
     for node in (recorder, planner, instrument):
         executor.add_node(node)
@@ -209,6 +247,7 @@ def conduct(folder, script=None, **settings):
         planner.close()
         recorder.close()
         instrument.server.destroy()
+        instrument.energies.destroy()
         client.destroy()
         for node in (recorder, planner, instrument, client_node):
             node.destroy_node()

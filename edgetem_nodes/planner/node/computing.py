@@ -143,7 +143,7 @@ class Computation:
         if answer.error_code:
             work.site.fail("structure", answer.error_msg)
             return
-        work.structure = answer.structure
+        work.structure, work.site.footprint = answer.structure, float(answer.structure.footprint_area)
         self._unsent.append(work)
         work.waits_for = "acceptance"
 
@@ -186,7 +186,8 @@ class Computation:
 
     def _look(self, there: dict[str, float], now: float) -> None:
         """Raise Failed where a node that is waited for has not been in sight for GONE."""
-        ready: dict[str, Callable[[], bool]] = {FEATURIZER: self._structures.service_is_ready, BRIDGE: self._goals.server_is_ready}
+        ready: dict[str, Callable[[], bool]] = {FEATURIZER: self._structures.service_is_ready,
+                                                BRIDGE: self._goals.server_is_ready}
         for who in self._waited_for():
             there[who] = now if ready[who]() else there[who]
             if now - there[who] > GONE:
@@ -194,7 +195,7 @@ class Computation:
                                                  "the batch have not come")
 
     def _give_up(self) -> None:
-        """Nothing was heard within the time-out: of some sites, which fail, or of the whole batch, which ends the experiment."""
+        """Nothing was heard within the time-out: of some sites, which fail, or of the whole batch: then the experiment ends."""
         who = " and ".join(self._waited_for())
         reason = f"the {who} said nothing for {self._timeout:g} s (energetics.timeout_s)"
         if not self._ended:
