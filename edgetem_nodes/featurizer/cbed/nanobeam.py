@@ -83,15 +83,16 @@ class NanobeamNetwork:
         return self.describe(frames, Exposures.of(len(frames), geometry, high_tension, semi_convergence_angle), **options)
 
     def describe(self, frames: np.ndarray, exposures: Exposures, *, material: str = "", reference: np.ndarray | None = None,
-                 expected_rotation: float = 0.0, defocus: float = 0.0, noise: CountingNoise | None = None) -> Descriptors:
+                 orientation: float = 0.0, defocus: float = 0.0, noise: CountingNoise | None = None) -> Descriptors:
         """Descriptors of patterns under conditions that may differ from one to the next.
 
         Parameters
         ----------
         material : the phase, where it is known; empty: the likeliest one.
-        reference : (2, 2) rows a, b (y, x) [m] of the undeformed lattice, the first along x for a rotation of 0; None: the
-            phase's own. With it, strain is known for any material.
-        expected_rotation : of equivalent turns of the lattice the one nearest to this [rad].
+        reference : (2, 2) rows a, b (y, x) [m] of the undeformed lattice; None: the phase's own, its first vector along x. With
+            it, strain is known for any material.
+        orientation : by which the undeformed lattice is turned from that, x towards y [rad]. Rotation and F count from
+            there; of equivalent turns by the lattice's symmetry, that nearest to none is given.
         defocus : [m], for the footprint.
         noise : gain and saturation of the counts.
 
@@ -108,11 +109,11 @@ class NanobeamNetwork:
         parts = []
         for first in range(0, max(len(frames), 1), _CHUNK):
             part = slice(first, first + _CHUNK)
-            parts.append(self._chunk(frames[part], exposures.rows(part), forced, given, expected_rotation, defocus, noise))
+            parts.append(self._chunk(frames[part], exposures.rows(part), forced, given, orientation, defocus, noise))
         return parts[0] if len(parts) == 1 else _joined(parts)
 
     def _chunk(self, frames: np.ndarray, exposures: Exposures, forced: int | None, given: np.ndarray | None,
-               expected: float, defocus: float, noise: CountingNoise) -> Descriptors:
+               orientation: float, defocus: float, noise: CountingNoise) -> Descriptors:
         failures = unusable(frames, noise, self.limits)
         usable = np.array([not failure for failure in failures], bool)
         counts = np.where(usable[:, None, None], frames, 0).astype(np.float32) / np.float32(noise.counts_per_electron)
@@ -120,13 +121,13 @@ class NanobeamNetwork:
         logits, mixtures, hidden = in_blocks(self.members, reading.disks, reading.present, reading.context)
         logits, mixtures, hidden = (np.moveaxis(one, 1, 0) for one in (logits, mixtures, hidden))
         vectors, covariance = scan_vectors(reading, exposures, float(self.calibration["lattice_scale"]))
-        found = matches(self.phases, vectors, expected)
+        found = matches(self.phases, vectors, orientation)
         probability = log_probabilities(logits, float(self.calibration["temperature"]))
         judged = judge(reading.lattices, exposures, probability, hidden, found, failures, self.calibration, self.limits, forced)
-        return self._descriptors(reading, exposures, vectors, covariance, found, judged, mixtures, given, expected, defocus)
+        return self._descriptors(reading, exposures, vectors, covariance, found, judged, mixtures, given, orientation, defocus)
 
     def _descriptors(self, reading: Reading, exposures: Exposures, vectors: np.ndarray, covariance: np.ndarray, found: tuple,
-                     judged: Judgement, mixtures: np.ndarray, given: np.ndarray | None, expected: float,
+                     judged: Judgement, mixtures: np.ndarray, given: np.ndarray | None, orientation: float,
                      defocus: float) -> Descriptors:
         rows = np.arange(len(vectors))
         known, lost = judged.phase != UNKNOWN, judged.rejected
@@ -134,7 +135,7 @@ class NanobeamNetwork:
             matrix = np.where((known & ~lost)[:, None, None], found[0][rows, judged.phase], np.nan)
         else:
             single = Phases(("",), given[None], np.zeros(1, bool), np.ones(1), np.ones((1, 2)))
-            own, stretch = matches(single, vectors, expected)
+            own, stretch = matches(single, vectors, orientation)
             fits = (stretch[:, 0] < self.limits.stretch) & ~lost
             matrix = np.where(fits[:, None, None], own[:, 0], np.nan)
         vectors = np.where(lost[:, None, None], np.nan, vectors)

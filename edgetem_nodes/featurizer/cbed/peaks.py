@@ -35,33 +35,46 @@ def _runs(radius):
 
 @njit(cache=True, nogil=True)
 def significance(image, radius):
-    """By how many standard errors (rows, columns) the disk about each pixel holds more than the ring about it says."""
+    """By how many standard errors (rows, columns) the disk about each pixel holds more than the ring about it says.
+
+    0 where the disk does not lie on the image whole.
+    """
     rows, columns = image.shape
-    sums = np.zeros((rows, columns + 1))
+    inner, outer = _runs(radius), _runs(1.55 * radius + 0.5)
+    a, b = len(inner) // 2, len(outer) // 2
+    # sums along rows, with room for the ring on either side
+    sums = np.zeros((rows, columns + 2 * b + 1))
     for i in range(rows):
         total = 0.0
         for j in range(columns):
             total += image[i, j]
-            sums[i, j + 1] = total
-    inner, outer = _runs(radius), _runs(1.55 * radius + 0.5)
-    a, b = len(inner) // 2, len(outer) // 2
+            sums[i, b + j + 1] = total
+        sums[i, b + columns + 1:] = total
+    lengths = np.empty((2 * b + 1, columns))
+    for n in range(2 * b + 1):
+        for j in range(columns):
+            lengths[n, j] = min(j + outer[n], columns - 1) - max(j - outer[n], 0) + 1
+    area = 0.0
+    for half in inner:
+        area += 2 * half + 1
     result = np.zeros((rows, columns))
+    inside, about, whole = np.empty(columns), np.empty(columns), np.empty(columns)
     for i in range(a, rows - a):
+        inside[:], about[:], whole[:] = 0.0, 0.0, 0.0
+        for n in range(max(-b, -i), min(b, rows - 1 - i) + 1):
+            half = outer[n + b]
+            line, length = sums[i + n], lengths[n + b]
+            for j in range(columns):
+                about[j] += line[b + j + half + 1] - line[b + j - half]
+                whole[j] += length[j]
+        for n in range(-a, a + 1):
+            half, line = inner[n + a], sums[i + n]
+            for j in range(columns):
+                inside[j] += line[b + j + half + 1] - line[b + j - half]
         for j in range(a, columns - a):
-            inside, area, all_, whole = 0.0, 0, 0.0, 0
-            for n in range(-b, b + 1):
-                if i + n < 0 or i + n >= rows:
-                    continue
-                low, high = max(j - outer[n + b], 0), min(j + outer[n + b] + 1, columns)
-                all_ += sums[i + n, high] - sums[i + n, low]
-                whole += high - low
-                if -a <= n <= a:
-                    half = inner[n + a]
-                    inside += sums[i + n, j + half + 1] - sums[i + n, j - half]
-                    area += 2 * half + 1
-            ratio = area / max(whole - area, 1)
-            about = max(all_ - inside, 0.0)
-            result[i, j] = (inside - ratio * about) / np.sqrt(max(inside, 0.0) + ratio**2 * about + 1.0)
+            ratio = area / max(whole[j] - area, 1.0)
+            rest = max(about[j] - inside[j], 0.0)
+            result[i, j] = (inside[j] - ratio * rest) / np.sqrt(max(inside[j], 0.0) + ratio**2 * rest + 1.0)
     return result
 
 

@@ -44,7 +44,7 @@ def distinct(reciprocal: np.ndarray, tolerance: float = 0.03) -> np.ndarray:
     kept: list[np.ndarray] = []
     for one in reciprocal:
         result = np.zeros((2, 2))
-        if all(best_match(np.ascontiguousarray(one), np.ascontiguousarray(other), CHOICES, 0.0, result) > tolerance
+        if all(best_match(np.ascontiguousarray(one), np.ascontiguousarray(other), CHOICES, result) > tolerance
                for other in kept):
             kept.append(one)
     return np.array(kept)
@@ -61,9 +61,9 @@ CHOICES = _unimodular()
 
 
 @njit(cache=True, nogil=True)
-def best_match(measured, reference, choices, expected, result):
+def best_match(measured, reference, choices, result):
     """The matrix A (2, 2), in place, with measured = A @ reference @ U for an integer U: of those that stretch least, which are
-    the equivalents by the lattice's symmetry, the one whose turn is nearest to `expected` [rad]. Returns the largest stretch.
+    the equivalents by the lattice's symmetry, the one that turns least. Returns the largest stretch.
 
     A takes undeformed reciprocal vectors to measured ones; the deformation of the crystal is its inverse transposed.
     """
@@ -79,8 +79,7 @@ def best_match(measured, reference, choices, expected, result):
         s = np.hypot(a[0, 0] + a[1, 1], a[0, 1] - a[1, 0]) / 2
         d = np.hypot(a[0, 0] - a[1, 1], a[0, 1] + a[1, 0]) / 2
         stretch = max(abs(s + d - 1.0), abs(s - d - 1.0))
-        turn = np.arctan2(a[0, 1] - a[1, 0], a[0, 0] + a[1, 1]) - expected
-        turn = abs(turn - 2 * np.pi * np.rint(turn / (2 * np.pi)))
+        turn = abs(np.arctan2(a[0, 1] - a[1, 0], a[0, 0] + a[1, 1]))
         if stretch < least - 1e-7 or (stretch < least + 1e-7 and turn < nearest):
             least, nearest = min(stretch, least), turn
             result[:] = a
@@ -88,11 +87,11 @@ def best_match(measured, reference, choices, expected, result):
 
 
 @njit(cache=True, nogil=True)
-def match_rows(measured, references, choices, expected, matrices, stretches):
+def match_rows(measured, references, choices, matrices, stretches):
     """`best_match` of lattices (rows, 2, 2) with every reference (phases, 2, 2), both as columns, in place."""
     for row in range(len(measured)):
         for phase in range(len(references)):
-            stretches[row, phase] = best_match(measured[row], references[phase], choices, expected, matrices[row, phase])
+            stretches[row, phase] = best_match(measured[row], references[phase], choices, matrices[row, phase])
 
 
 _FINER = np.array([[[1, 0], [0, 1]], [[2, 0], [0, 1]], [[1, 0], [0, 2]], [[1, 1], [-1, 1]], [[2, 0], [0, 2]]], float)
@@ -101,7 +100,7 @@ LARGEST_STRETCH = 0.08
 """By which a lattice may differ from a phase's: twice what is trained, and more."""
 
 
-def matches(phases: Phases, measured: np.ndarray, expected: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+def matches(phases: Phases, measured: np.ndarray, orientation: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
     """Matrices (rows, phases, 2, 2) that take each phase's reciprocal vectors to measured ones, and the largest stretches.
 
     Where the lattice itself does not fit a phase, the lattices of every other or every fourth of its disks are tried.
@@ -109,16 +108,17 @@ def matches(phases: Phases, measured: np.ndarray, expected: float = 0.0) -> tupl
     Parameters
     ----------
     measured : (rows, 2, 2) columns [1/m]; rows with NaN match nothing.
-    expected : turn that is preferred among equivalents [rad].
+    orientation : angle of the undeformed lattices' first vectors from x towards y [rad]; of equivalent turns the least counts.
     """
     lost = ~np.isfinite(measured).all(axis=(1, 2))
     lattices = np.ascontiguousarray(np.where(lost[:, None, None], np.eye(2), measured))
-    count = len(phases.names)
+    count, cosine, sine = len(phases.names), np.cos(orientation), np.sin(orientation)
+    turn = np.array([[cosine, sine], [-sine, cosine]])
     result, least = np.full((len(measured), count, 2, 2), np.nan), np.full((len(measured), count), np.inf)
     for multiple in _FINER:
-        references = np.ascontiguousarray(phases.reciprocal @ multiple)
+        references = np.ascontiguousarray(turn @ phases.reciprocal @ multiple)
         matrices, stretches = np.zeros_like(result), np.zeros_like(least)
-        match_rows(lattices, references, CHOICES, expected, matrices, stretches)
+        match_rows(lattices, references, CHOICES, matrices, stretches)
         better = (least > LARGEST_STRETCH) & (stretches < least) & ~lost[:, None]
         result[better], least[better] = matrices[better], stretches[better]
     return result, least
