@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,8 @@ EV_PER_ANGSTROM3 = ELECTRONVOLT * 1e30
 """[Pa]."""
 
 
+FAILURES = (RuntimeError, ValueError, np.linalg.LinAlgError)
+"""What engines raise where they give up; ASE's own errors are RuntimeErrors."""
 RELAXING = "GFN1-xTB"
 """Method of tblite that relaxes for engines that have no forces."""
 
@@ -65,12 +68,29 @@ def _effective_medium(_settings: Calculation, charge: int) -> Any:
     return EMT()
 
 
+def _density_functional(_settings: Calculation, charge: int) -> Any:
+    from edgetem_nodes.hpc_bridge.density_functional import PeriodicPBE
+
+    return PeriodicPBE(charge)
+
+
+def _projector_augmented_wave(settings: Calculation, charge: int) -> Any:
+    from gpaw import GPAW, FermiDirac
+
+    return GPAW(mode="lcao", basis="dzp", xc="PBE", charge=charge, txt=None,
+                occupations=FermiDirac(max(settings.electronic_temperature_k, 300.0) * 8.617333262e-5))
+
+
 ENGINES = {
     "tblite": Engine("tblite", frozenset(range(1, 87)), ("GFN1-xTB", "GFN2-xTB"), _tblite),
     "emt": Engine("emt", frozenset({13, 28, 29, 46, 47, 78, 79}), ("EMT",), _effective_medium),
+    "pyscf": Engine("pyscf", frozenset({1, 5, 6, 7, 8, 9, 14, 15, 16, 17}), ("PBE",), _density_functional, forces=False,
+                    package="pyscf"),
+    "gpaw": Engine("gpaw", frozenset(range(1, 87)), ("PBE",), _projector_augmented_wave, package="gpaw"),
 }
 """tblite: extended tight binding, GFN1 (Grimme et al., J. Chem. Theory Comput. 13, 1989, 2017) and GFN2 (Bannwarth et al.,
-ibid. 15, 1652, 2019), Gamma point only. emt: Jacobsen, Stoltze & Norskov, Surf. Sci. 366, 394 (1996)."""
+ibid. 15, 1652, 2019), Gamma point only. emt: Jacobsen, Stoltze & Norskov, Surf. Sci. 366, 394 (1996). pyscf: PBE in Gaussian
+bases, see `density_functional`. gpaw: PBE in atomic orbitals (Larsen et al., Phys. Rev. B 80, 195112, 2009)."""
 
 
 @dataclass(frozen=True)
@@ -91,11 +111,15 @@ def engine(name: str) -> Engine:
 
     Raises
     ------
-    KeyError : there is none; the message names those that are known.
+    KeyError : there is none, the message names those that are known; or its package is not installed.
     """
     if name not in ENGINES:
         raise KeyError(f"there is no engine {name!r}; the engines are {', '.join(ENGINES)}" + nearest(name, ENGINES))
-    return ENGINES[name]
+    found = ENGINES[name]
+    if found.package and importlib.util.find_spec(found.package) is None:
+        raise KeyError(f"the engine {name!r} needs the package {found.package}, which is not installed: pip install "
+                       f"{found.package}, or choose another of {', '.join(ENGINES)}")
+    return found
 
 
 def settings(engine_: Engine, configured: Calculation, overrides: str) -> Calculation:
@@ -146,7 +170,14 @@ def energy(atoms: Any, engine_: Engine, calculation: Calculation, charge: int = 
     """
     still = atoms.copy()
     still.set_constraint()
-    return calculate(still, engine_, replace(calculation, relax=False), charge).energy
+    attach(still, engine_, calculation, charge)
+    try:
+        found = float(still.get_potential_energy())
+    except FAILURES as error:
+        raise EngineError(f"{engine_.name} {calculation.method} gave no energy: {error}") from error
+    if not math.isfinite(found):
+        raise EngineError(f"the engine's energy is {found} eV; it must be finite")
+    return found * ELECTRONVOLT
 
 
 def attach(atoms: Any, engine_: Engine, calculation: Calculation, charge: int = 0) -> Any:
@@ -173,7 +204,6 @@ def calculate(atoms: Any, engine_: Engine, calculation: Calculation, charge: int
     EngineError : no self-consistency, or numbers that are not finite.
     Canceled : `canceled` said so.
     """
-    from ase.calculators.calculator import CalculatorError
     from ase.optimize import BFGS
 
     attach(atoms, engine_, calculation, charge)
@@ -190,7 +220,7 @@ def calculate(atoms: Any, engine_: Engine, calculation: Calculation, charge: int
                     raise Canceled
         else:
             _report(atoms, 0, step)
-    except (CalculatorError, RuntimeError, ValueError, np.linalg.LinAlgError) as error:
+    except FAILURES as error:
         if isinstance(error, EngineError):
             raise
         raise EngineError(f"{engine_.name} {calculation.method} gave up after {steps} steps: {error}; are the distances "
