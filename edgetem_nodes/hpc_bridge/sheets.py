@@ -110,7 +110,10 @@ def match(candidate: Structure, lattice: float = 0.0) -> tuple[Match | None, str
     lattice = lattice or sheet.lattice
     cells = {counts[number] / each for number, each in sheet.formula}
     perfect = len(cells) == 1 and float(min(cells)).is_integer() and not _foreign(sheet, counts)
-    found = _supercell(candidate.cell[:2, :2], unit_vectors(lattice), int(min(cells)) if perfect else None)
+    vectors = unit_vectors(lattice)
+    found = _supercell(candidate.cell[:2, :2], vectors, int(min(cells))) if perfect else None
+    # missing atoms may by chance be whole formula units
+    found = found or _supercell(candidate.cell[:2, :2], vectors, None)
     if found is None:
         return None, (f"the cell is no supercell of {sheet.name} (a = {lattice * 1e9:.4g} nm) within "
                       f"{LARGEST_STRAIN:.0%} strain")
