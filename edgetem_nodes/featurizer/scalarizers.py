@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from edgetem_nodes.featurizer.band_ratio import EelsBandRatioScalarizer
+from edgetem_nodes.featurizer.cbed.scalarizer import CbedSettings, cbed_scalarizer
 from edgetem_nodes.featurizer.corrected import CorrectedScalarizer, read_corrections
 from edgetem_nodes.featurizer.counted import CountedScalarizer, FrameCounter
 from edgetem_nodes.featurizer.crystals import BraggStrainScalarizer, CrystalSettings, OrientationScalarizer
@@ -55,11 +56,12 @@ BUILT_IN: dict[str, Factory] = {
     "strain_energy": StrainEnergyScalarizer,
     "bragg_strain": BraggStrainScalarizer,
     "orientation": OrientationScalarizer,
+    "cbed": cbed_scalarizer,
     "descriptor": DescriptorScalarizer,
 }
 CORRECTING = (VirtualDetectorScalarizer, CenterOfMassScalarizer)
 """Built-in scalarizers that correct frames in their own pass."""
-STRUCTURAL = ("lattice", "strain_energy")
+STRUCTURAL = ("lattice", "strain_energy", "cbed")
 """Built-in scalarizers whose details determine an atomic structure."""
 
 
@@ -181,7 +183,7 @@ def define(parameters: Parameters) -> Definition:
                              f"the parameters {name}.*; leave settings empty")
         settings = _settings_of(parameters, name)
         factory, origin = BUILT_IN[name], "edgetem"
-        described = asdict(settings) if settings is not None else {}
+        described = {} if settings is None else settings.identity() if name == "cbed" else asdict(settings)
     else:
         point = known[name]
         settings = described = _json_object(parameters.settings)
@@ -228,6 +230,8 @@ def _settings_of(parameters: Parameters, name: str) -> Any:
         return ElasticSheet(parameters.strain_energy, parameters.resolved_lattice())
     if name in ("bragg_strain", "orientation"):
         return CrystalSettings(getattr(parameters, name), PatternInstrument.of(parameters))
+    if name == "cbed":
+        return CbedSettings.of(parameters)
     return getattr(parameters, name, None)
 
 

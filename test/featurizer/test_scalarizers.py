@@ -17,7 +17,7 @@ from analytic_patterns import disk_image, hexagonal_places, pattern_axes
 from edgetem_nodes.featurizer import scalarizers
 from edgetem_nodes.featurizer.change import changed
 from edgetem_nodes.featurizer.features import ELECTRONVOLT, Features, finished
-from edgetem_nodes.featurizer.parameters import (BraggStrain, CenterOfMass, Descriptor, EdsWindow, EelsBandMaximum,
+from edgetem_nodes.featurizer.parameters import (BraggStrain, Cbed, CenterOfMass, Descriptor, EdsWindow, EelsBandMaximum,
                                                EelsBandRatio, EelsPeak, Lattice, Orientation, Parameters, VirtualDetector)
 from edgetem_nodes.graph.configuration import declared
 from edgetem_nodes.physics.electrons import wavelength
@@ -82,6 +82,7 @@ def files(tmp_path_factory):
 def parameters_for(name: str, files: Path) -> Parameters:
     return Parameters(scalarizer=name, bragg_strain=BraggStrain("exx", str(files / "sample.npy"), "uniform"),
                       orientation=Orientation("in_plane", str(files / "hexagonal.cif"), thickness_nm=2.0, step_deg=4.0),
+                      cbed=Cbed(reference_nm=[0.0, 0.316, 0.274, -0.158]),
                       counts_per_electron=1.37, center_of_mass=CenterOfMass("x", 25.0, [0.3, 0.1]),
                       eds_window=EdsWindow([0.93, 1.01], [0.75, 0.9, 1.1, 1.2]),
                       eels_band_ratio=EelsBandRatio([750.0, 900.0], [930.0, 1010.0]),

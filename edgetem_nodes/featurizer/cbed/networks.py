@@ -28,6 +28,8 @@ class DiskNetwork(nn.Module):
         self.body = nn.Sequential(nn.Linear(DISK_INPUTS, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU())
         self.offset = nn.Linear(width, 2)
         self.information = nn.Linear(width, 3)
+        with torch.no_grad():  # begin with errors that are too large: small ones make the first steps wild
+            self.information.bias.copy_(torch.tensor([-2.5, 0.0, -2.5]))
 
     def forward(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Offsets (..., 2) [radii] and lower triangles (..., 3) (l00, l10, l11) of L, information being L @ L.T [1/radius^2].

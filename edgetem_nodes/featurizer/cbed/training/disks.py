@@ -22,6 +22,8 @@ from edgetem_nodes.featurizer.cbed.training.truth import radii, true_lattices
 
 DISPLACEMENT = (0.01, 0.35)
 """Least and largest standard deviation of the lattice's numbers when it is displaced [radii], logarithmic."""
+_BAD = 20.0
+"""Loss above which it counts by its logarithm."""
 _DRAWN = 256
 _SCALE = np.array([1.0, 1 / INDEX_SCALE, 1 / INDEX_SCALE] * 2)
 
@@ -103,8 +105,8 @@ def epochs(network: DiskNetwork, data: DiskData, count: int, batch: int, rate: f
         for step in range(steps):
             optimiser.zero_grad()
             each = loss(network, data.batch(np.sort(order[step * batch:(step + 1) * batch]), device))
-            # one badly wrong pattern must not undo what the others teach
-            value = torch.clamp(each, max=60.0).mean()
+            # one badly wrong pattern must not undo what the others teach, but must still be learnt from
+            value = torch.where(each < _BAD, each, _BAD * (1 + torch.log(each.clamp(min=_BAD) / _BAD))).mean()
             value.backward()
             torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
             optimiser.step()

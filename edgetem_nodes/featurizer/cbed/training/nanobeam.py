@@ -160,7 +160,7 @@ def _train_members(settings: NanobeamTraining, generator: NanobeamGenerator, dis
                                                                              stage.width))
         _initial(run, f"pattern{member}", network)
         phase, density = (curves.setdefault(f"pattern network {member + 1}: {what}", []) for what in
-                          ("cross entropy of the phase", "negative log density of thickness and tilt"))
+                          ("cross entropy of the phase", "-log p(thickness, tilt)"))
         total = stage.epochs * max(len(data) // stage.batch, 1)
         steps = patterns.epochs(network, data, stage.epochs, stage.batch, stage.rate, torch_generator, run.device)
         for number, (first, second) in enumerate(steps, start=1):
