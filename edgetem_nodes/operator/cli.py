@@ -15,6 +15,7 @@ import yaml
 from edgetem_nodes import __version__
 from edgetem_nodes.graph.environment import prepare
 from edgetem_nodes.operator.operate import app as operate
+from edgetem_nodes.operator.train import app as train
 
 prepare()
 
@@ -22,6 +23,7 @@ app = typer.Typer(name="edgetem", no_args_is_help=True, add_completion=False, pr
                   help="An autonomous scanning transmission electron microscope as a ROS 2 node graph.")
 
 app.add_typer(operate, name="operate")
+app.add_typer(train, name="train")
 
 Configured = Annotated[Path, typer.Argument(help="configuration: a file, or the name of a shipped one")]
 Setting = Annotated[list[str], typer.Option("--set", metavar="NODE.KEY=VALUE", help="override a parameter, e.g. "
