@@ -68,10 +68,10 @@ def _effective_medium(_settings: Calculation, charge: int) -> Any:
     return EMT()
 
 
-def _density_functional(_settings: Calculation, charge: int) -> Any:
-    from edgetem_nodes.hpc_bridge.density_functional import PeriodicPBE
+def _density_functional(settings: Calculation, charge: int) -> Any:
+    from edgetem_nodes.hpc_bridge.density_functional import BASES, PeriodicPBE
 
-    return PeriodicPBE(charge)
+    return PeriodicPBE(charge, basis=BASES[settings.method])
 
 
 def _projector_augmented_wave(settings: Calculation, charge: int) -> Any:
@@ -84,7 +84,7 @@ def _projector_augmented_wave(settings: Calculation, charge: int) -> Any:
 ENGINES = {
     "tblite": Engine("tblite", frozenset(range(1, 87)), ("GFN1-xTB", "GFN2-xTB"), _tblite),
     "emt": Engine("emt", frozenset({13, 28, 29, 46, 47, 78, 79}), ("EMT",), _effective_medium),
-    "pyscf": Engine("pyscf", frozenset({1, 5, 6, 7, 8, 9, 14, 15, 16, 17}), ("PBE",), _density_functional, forces=False,
+    "pyscf": Engine("pyscf", frozenset({1, 5, 6, 7, 8, 9, 14, 15, 16, 17}), ("PBE", "PBE-SZV"), _density_functional, forces=False,
                     package="pyscf"),
     "gpaw": Engine("gpaw", frozenset(range(1, 87)), ("PBE",), _projector_augmented_wave, package="gpaw"),
 }

@@ -12,7 +12,7 @@ class Calculation:
     """How one structure is computed; a goal may override any of these by a JSON object with the same keys."""
 
     method: str = parameter("GFN1-xTB", "Hamiltonian of the engine tblite; an engine of a single method takes no notice",
-                            choices=("GFN1-xTB", "GFN2-xTB", "EMT", "PBE"))
+                            choices=("GFN1-xTB", "GFN2-xTB", "EMT", "PBE", "PBE-SZV"))
     relax_with: str = parameter("", "method of tblite that relaxes atoms, cells and reservoirs where `method` then computes a "
                                 "single point; empty: `method` relaxes them itself", choices=("", "GFN1-xTB", "GFN2-xTB"))
     relax: bool = parameter(True, "relax the atoms in the given cell; false: a single point")

@@ -15,7 +15,7 @@ LARGEST_STRAIN = 0.15
 
 
 LARGEST_SHARE = 0.25
-"""Atoms of elements foreign to a sheet, of all atoms, above which a structure is no longer taken for it."""
+"""Of all atoms, those of elements foreign to a sheet, or those that it lacks, above which a structure is not taken for it."""
 
 
 @dataclass(frozen=True)
@@ -114,16 +114,16 @@ def match(candidate: Structure, lattice: float = 0.0) -> tuple[Match | None, str
     found = _supercell(candidate.cell[:2, :2], vectors, int(min(cells))) if perfect else None
     # missing atoms may by chance be whole formula units
     found = found or _supercell(candidate.cell[:2, :2], vectors, None)
-    if found is None:
+    area = 0 if found is None else round(abs(np.linalg.det(found[0])))
+    surplus = Counter(counts)
+    surplus.subtract({number: each * area for number, each in sheet.formula})
+    if found is None or -sum(min(count, 0) for count in surplus.values()) > LARGEST_SHARE * area * sheet.atoms:
         return None, (f"the cell is no supercell of {sheet.name} (a = {lattice * 1e9:.4g} nm) within "
                       f"{LARGEST_STRAIN:.0%} strain")
     supercell, deformation = found
     if any(np.allclose(supercell @ k, np.round(supercell @ k), atol=1e-9) for k in sheet.touching):
         return None, (f"a {sheet.name} supercell {supercell.tolist()} folds the points where its bands touch onto Gamma, "
                       "the only point sampled: strain energies would be wrong several times over; use 4 x 4 or 5 x 5")
-    area = round(abs(np.linalg.det(supercell)))
-    surplus = Counter(counts)
-    surplus.subtract({number: each * area for number, each in sheet.formula})
     return Match(sheet, lattice, supercell, deformation, area,
                  tuple(sorted((number, count) for number, count in surplus.items() if count))), ""
 
