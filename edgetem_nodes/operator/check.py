@@ -10,17 +10,18 @@ import numpy as np
 from edgetem_nodes.detector.sources import make_source
 from edgetem_nodes.featurizer.live_images import LiveImages
 from edgetem_nodes.featurizer.patterns.instrument import PatternInstrument
-from edgetem_nodes.featurizer.scalarizers import Bound, build
+from edgetem_nodes.featurizer.scalarizers import STRUCTURAL, Bound, build
 from edgetem_nodes.graph.configuration import Configuration, nearest
 from edgetem_nodes.graph.instrument import Instrument
 from edgetem_nodes.microscope.drift_tracking import SOONEST, DriftTracker
 from edgetem_nodes.microscope.drivers import MicroscopeDriver, Survey, initial_exposure, make_driver
 from edgetem_nodes.microscope.parameters import Parameters as MicroscopeParameters
 from edgetem_nodes.operator.experiment import SCHEMAS
-from edgetem_nodes.operator.settings import Settings, possible_settings
+from edgetem_nodes.operator.settings import Settings, possible_micro_scan, possible_settings
 from edgetem_nodes.physics.counting import SURVEY
 from edgetem_nodes.physics.scan import Axis, ScanField
 from edgetem_nodes.physics.summary import summary
+from edgetem_nodes.planner import energy_map
 from edgetem_nodes.planner.parameters import Parameters as PlannerParameters
 from edgetem_nodes.planner.patches import patches
 
@@ -89,6 +90,8 @@ class Plan:
     tracking: Tracking | None = None
     simulated: str = ""
     """What is simulated; empty for measured data."""
+    micro_scan: str = ""
+    """Line on the micro-scan at each site; empty: none."""
     settings: str = ""
     """Line on what is free besides the position; empty: nothing."""
 
@@ -119,7 +122,7 @@ class Plan:
             + (" (current and dwell time as configured)" if self.driver == "replay" else "")
             + (" at most" if self.settings else ""),
         ]
-        result += [self.settings] if self.settings else []
+        result += [line for line in (self.settings, self.micro_scan) if line]
         if self.candidates > MANY_CANDIDATES:
             result.append(f"decisions      will take long: the model predicts {self.candidates} positions for each, more than "
                           f"{MANY_CANDIDATES}; a field of fewer positions is decided on faster")
@@ -154,19 +157,22 @@ def check(configuration: Configuration) -> Plan:
         survey = _survey(instrument, driver)
         _has_columns(planner.outputs, scalarizer)
         settings = possible_settings(planner.actions, instrument, driver, source, scalarizer.definition)
-        period = settings.dwell + instrument.settling_us * 1e-6
+        scan = possible_micro_scan(planner.micro_scan, instrument, driver, source, scalarizer.definition)
+        energy_map.check(planner)
+        period = settings.dwell + instrument.settling_us * 1e-6 + (scan.dwell + instrument.settling_us * 1e-6 if scan else 0.0)
+        electrons = settings.electrons + (scan.electrons if scan else 0.0)
         patches(survey.data, planner.model.patch_size)
         _position_is_paid_for(planner.position_dose_limit, survey.dose / int(np.prod(field.shape)), settings)
-        points = affordable_points(planner, settings.kinds * int(np.prod(field.shape)), survey.dose, settings.electrons,
-                                   period)
+        points = affordable_points(planner, settings.kinds * int(np.prod(field.shape)), survey.dose, electrons, period)
         plan = Plan(source=str(configuration.source), driver=instrument.driver, field=field, axes=tuple(source.axes),
-                    frame_bytes=int(np.prod(source.frame_shape)) * source.dtype.itemsize,
+                    frame_bytes=int(np.prod(source.frame_shape)) * source.dtype.itemsize + (scan.frame_bytes if scan else 0),
                     scalar=(scalarizer.names[0], scalarizer.units[0]), scalarizer=scalarizer.definition.name,
                     acquisition_function=planner.acquisition_function, points=points,
                     initial_points=min(planner.initial_points, points), batch_points=planner.batch_points,
-                    point_electrons=settings.electrons, survey_electrons=survey.dose,
+                    point_electrons=electrons, survey_electrons=survey.dose,
                     beam_time=survey.duration + points * period,
-                    energies=planner.energetics.points,
+                    energies=points if planner.energetics.mapped else planner.energetics.points,
+                    micro_scan=scan.line() if scan else "",
                     settings=settings.line(), tracking=_tracking(microscope, planner, driver, points, period),
                     simulated="" if instrument.driver == "replay" else
                     summary(source.simulation.settings, source.simulation.specimen))
@@ -254,9 +260,11 @@ def consistent(configuration: Configuration) -> None:
     if not instrument.limits.shortest_dwell_ms <= instrument.dwell_ms <= instrument.limits.longest_dwell_ms:
         raise CheckError(f"{name}: instrument.dwell_ms {instrument.dwell_ms:g} ms is outside instrument.limits, "
                          f"{instrument.limits.shortest_dwell_ms:g} to {instrument.limits.longest_dwell_ms:g} ms")
-    if nodes["planner"]["energetics.points"] and nodes["featurizer"]["scalarizer"] != "lattice":
-        raise CheckError(f"{name}: planner.energetics.points asks for energies, but scalarizer "
-                         f"{nodes['featurizer']['scalarizer']!r} gives no structure: only 'lattice' does")
+    asked = next((key for key in ("energetics.points", "energetics.mapped") if nodes["planner"][key]), None)
+    if asked and nodes["featurizer"]["scalarizer"] not in STRUCTURAL:
+        raise CheckError(f"{name}: planner.{asked} asks for energies, but scalarizer "
+                         f"{nodes['featurizer']['scalarizer']!r} gives no structure: only "
+                         f"{' and '.join(map(repr, STRUCTURAL))} do")
     _verdict_and_device(nodes["planner"], name)
     for node in nodes["operator"]["nodes"]:
         if node not in nodes:

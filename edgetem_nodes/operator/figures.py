@@ -25,7 +25,8 @@ STYLE = {"font.size": 9, "axes.titlesize": 10, "axes.spines.top": False, "axes.s
          "figure.constrained_layout.use": True}
 
 
-def _save(figure: plt.Figure, path: Path) -> Path:
+def save(figure: plt.Figure, path: Path) -> Path:
+    """Write a figure as PNG, close it, and return where it is."""
     path.parent.mkdir(exist_ok=True)
     figure.savefig(path, dpi=130)
     plt.close(figure)
@@ -64,7 +65,7 @@ def survey(outcome: Outcome, path: Path) -> Path:
         figure, axes = plt.subplots(figsize=SIZE)
         name = outcome.survey_channels[0] if outcome.survey_channels else "survey"
         _image(axes, outcome.survey[0], outcome.scan_field, f"Survey ({name})", "counts", cmap="gray")
-        return _save(figure, path)
+        return save(figure, path)
 
 
 def samples(outcome: Outcome, path: Path) -> Path:
@@ -78,7 +79,7 @@ def samples(outcome: Outcome, path: Path) -> Path:
         figure.colorbar(dots, ax=axes, shrink=0.8, label="order")
         axes.set(title=f"{len(rows)} measured positions in their order", xticks=[], yticks=[])
         scale_bar(axes, outcome.scan_field)
-        return _save(figure, path)
+        return save(figure, path)
 
 
 def model_map(outcome: Outcome, which: str, path: Path) -> Path:
@@ -90,7 +91,7 @@ def model_map(outcome: Outcome, which: str, path: Path) -> Path:
         figure, axes = plt.subplots(figsize=SIZE)
         _image(axes, data, outcome.scan_field, title, f"{name} [{unit}]" if unit else name,
                cmap="viridis" if which == "mean" else "magma")
-        return _save(figure, path)
+        return save(figure, path)
 
 
 def reference_map(values: np.ndarray, outcome: Outcome, title: str, path: Path) -> Path:
@@ -99,7 +100,7 @@ def reference_map(values: np.ndarray, outcome: Outcome, title: str, path: Path) 
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=SIZE)
         _image(axes, values, outcome.scan_field, title, f"{name} [{unit}]" if unit else name)
-        return _save(figure, path)
+        return save(figure, path)
 
 
 def learning_curve(curves: dict[str, tuple[np.ndarray, np.ndarray]], quantity: str, path: Path) -> Path:
@@ -111,7 +112,7 @@ def learning_curve(curves: dict[str, tuple[np.ndarray, np.ndarray]], quantity: s
         axes.set(xlabel="mean dose over the field, survey included [e/Å²]", ylabel=quantity)
         axes.set_title(quantity[:1].upper() + quantity[1:] + " against dose")
         axes.legend(frameon=False)
-        return _save(figure, path)
+        return save(figure, path)
 
 
 def spectrum(counts: np.ndarray, axis: Axis, title: str, path: Path, background: np.ndarray | None = None,
@@ -134,7 +135,7 @@ def spectrum(counts: np.ndarray, axis: Axis, title: str, path: Path, background:
             axes.set_yscale("log")
             axes.set_ylim(0.5 * float(seen.min()), 2 * float(seen.max()))
         axes.legend(frameon=False, fontsize=8)
-        return _save(figure, path)
+        return save(figure, path)
 
 
 def pattern(counts: np.ndarray, axes_: list[Axis], title: str, path: Path,
@@ -149,7 +150,7 @@ def pattern(counts: np.ndarray, axes_: list[Axis], title: str, path: Path,
             axes.add_patch(plt.Circle((cx, cy), radius, fill=False, ec=f"C{number}", lw=1, label=name))
         figure.colorbar(picture, ax=axes, shrink=0.8, label="log10(1 + counts)")
         axes.set(title=title, xlabel="mrad", ylabel="mrad")
-        return _save(figure, path)
+        return save(figure, path)
 
 
 def energies(labels: list[str], values: list[float], errors: list[float], path: Path) -> Path:
@@ -160,4 +161,4 @@ def energies(labels: list[str], values: list[float], errors: list[float], path: 
         axes.set_xticks(range(len(labels)), labels, rotation=20, ha="right")
         axes.set(ylabel="excess energy [eV]", title="Energy of the structures at the most telling positions")
         axes.axhline(0, color="black", lw=0.6)
-        return _save(figure, path)
+        return save(figure, path)

@@ -17,8 +17,10 @@ from edgetem_nodes.operator.experiment import CONFIGURATION, RESULT, load_experi
 from edgetem_nodes.physics.scan import ScanField
 from edgetem_nodes.provenance.reading import matches, read_bag
 
-TOPICS = ("overview", "decision", "measurements", "experiment_map", "energetics", "experiment", "archived_block",
-          "acquisition_end", "probe_path", "microscope_state")
+TOPICS = ("overview", "decision", "measurements", "experiment_map", "energetics", "site_energies", "structure", "experiment",
+          "archived_block", "acquisition_end", "probe_path", "microscope_state")
+Reading = dict[str, tuple[float, float, str]]
+"""Columns of a measurement by name: value, standard error, unit."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,19 @@ class Row:
     value: float
     standard_error: float
     valid: bool
+    failure: str
+    columns: Reading = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SiteEnergy:
+    """What came of a site of an energy map: `value` and `standard_error` in the map's unit, or `failure` with the step."""
+
+    name: str
+    acquisition_id: uuid.UUID
+    index: int
+    value: float
+    standard_error: float
     failure: str
 
 
@@ -45,6 +60,9 @@ class Outcome:
         changed the scalarizer, what the last one made of them.
     maps : ExperimentMap messages by decision index.
     survey : (channels, rows, columns) [counts].
+    micro_scans : measurements of micro-scans, in their order. site_energies : of an energy map, in their order: name of the
+        level, acquisition and index of the pattern, value, standard error, failure with the step at which the site failed.
+    structures : AtomicStructure messages by acquisition and index of the pattern, the last of each.
     dose : electrons sent to the specimen by the microscope's own account; NaN where it never said.
     beam_time : [s] of acquisition time of all probe paths, repeated ones counted; exposures : their positions.
     result : what the operator node wrote at the end; empty after a crash.
@@ -62,6 +80,9 @@ class Outcome:
     scan_field: ScanField | None = None
     decisions: list[Any] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
+    micro_scans: list[Row] = field(default_factory=list)
+    site_energies: list[SiteEnergy] = field(default_factory=list)
+    structures: dict[tuple[uuid.UUID, int], Any] = field(default_factory=dict)
     maps: dict[int, Any] = field(default_factory=dict)
     energies: list[Any] = field(default_factory=list)
     scalar: tuple[str, str] = ("", "")
@@ -125,6 +146,7 @@ def read_outcome(folder: str | Path) -> Outcome:
         outcome.result = json.loads((folder / RESULT).read_text())
     decisions: dict[int, Any] = {}
     measurements: dict[uuid.UUID, dict[int, tuple[Any, int]]] = {}
+    scanned: list[uuid.UUID] = []
     for topic, _, message in read_bag(folder, TOPICS):
         outcome.messages += 1
         name = next(name for name in TOPICS if matches(topic, (name,)))
@@ -137,12 +159,18 @@ def read_outcome(folder: str | Path) -> Outcome:
             outcome.maps[message.decision_index] = message
         elif name == "energetics":
             outcome.energies.append(message)
+        elif name == "structure":
+            outcome.structures[_uuid(message.acquisition_id), int(message.index)] = message
+        elif name == "site_energies":
+            outcome.site_energies += _site_energies(message)
         elif name == "experiment":
             outcome.experiment = message
         elif name == "microscope_state":
             outcome.dose = float(np.fmax(outcome.dose, message.dose))
         elif name == "probe_path":
             outcome.exposures += len(message.positions) // 2
+            if getattr(message, "micro_scan_points", 0):  # recordings of before have none
+                scanned.append(_uuid(message.acquisition_id))
             outcome.beam_time += message.position_period * (len(message.positions) // 2)
         elif name == "archived_block":
             outcome.blocks += 1
@@ -155,18 +183,35 @@ def read_outcome(folder: str | Path) -> Outcome:
             outcome.survey_channels, outcome.survey_dose = tuple(message.channels), message.dose
     outcome.decisions = [decisions[index] for index in sorted(decisions)]
     for decision in outcome.decisions:
-        _collect(outcome, _uuid(decision.acquisition_id), measurements)
+        rows = _rows(outcome.scan_field, _uuid(decision.acquisition_id), measurements)
+        if rows:
+            outcome.scalar = rows[-1][1]
+        outcome.rows += [row for row, _ in rows]
+    for acquisition_id in dict.fromkeys(scanned):
+        outcome.micro_scans += [row for row, _ in _rows(outcome.scan_field, acquisition_id, measurements)]
+    if outcome.site_energies and outcome.last_map is not None:
+        outcome.scalar = (outcome.last_map.name, outcome.last_map.unit)
     return outcome
 
 
-def _collect(outcome: Outcome, acquisition_id: uuid.UUID, measurements: dict) -> None:
+def _rows(field_: ScanField, acquisition_id: uuid.UUID, measurements: dict) -> list[tuple[Row, tuple[str, str]]]:
+    """Rows of an acquisition, each with name and unit of its first column."""
+    rows = []
     for index, (message, number) in sorted(measurements.pop(acquisition_id, {}).items()):
         columns = len(message.names)
         position = np.asarray(message.positions).reshape(-1, 2)[number]
-        outcome.scalar = (message.names[0], message.units[0])
-        outcome.rows.append(Row(acquisition_id, index, int(outcome.scan_field.candidates(position)[0]),
-                                float(message.values[number * columns]), float(message.standard_errors[number * columns]),
-                                bool(message.valid[number]), message.failures[number]))
+        values, errors = (np.asarray(what)[number * columns:(number + 1) * columns].tolist()
+                          for what in (message.values, message.standard_errors))
+        reading = dict(zip(message.names, zip(values, errors, message.units, strict=True), strict=True))
+        rows.append((Row(acquisition_id, index, int(field_.candidates(position)[0]), values[0], errors[0],
+                         bool(message.valid[number]), message.failures[number], reading), (message.names[0], message.units[0])))
+    return rows
+
+
+def _site_energies(message: Any) -> list[SiteEnergy]:
+    return [SiteEnergy(message.names[0], _uuid(message.acquisition_id), int(index), float(value), float(error), failure)
+            for index, value, error, failure in zip(message.indices, message.values, message.standard_errors, message.failures,
+                                                    strict=True)]
 
 
 def _uuid(message: Any) -> uuid.UUID:

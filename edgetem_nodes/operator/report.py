@@ -1,4 +1,4 @@
-"""report.html of an experiment: pictures, curves against random sampling, dose, beam time, energies."""
+"""report.html of an experiment: pictures, curves against random sampling, dose, beam time, energies, an energy map."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from edgetem_nodes.archive.reader import Archive
 from edgetem_nodes.featurizer.spectra import background_of
 from edgetem_nodes.operator import figures
 from edgetem_nodes.operator.comparison import COMPARISON, Comparison, compare
+from edgetem_nodes.operator.energetics.section import EnergySection, energy_section
 from edgetem_nodes.operator.experiment import ARCHIVE, REPORT, SUMMARY
 from edgetem_nodes.operator.outcome import Outcome, Row, read_outcome
 
@@ -28,7 +29,7 @@ def write_report(folder: Path, compared: bool = True) -> Path:
 
     Parameters
     ----------
-    compared : also measure the full map and run the baselines on it.
+    compared : also measure the full map and run the baselines on it; of an energy map, compute the truth.
 
     Raises
     ------
@@ -38,28 +39,31 @@ def write_report(folder: Path, compared: bool = True) -> Path:
     pictures = folder / "pictures"
     shown: list[tuple[str, Path]] = []
     comparison = None
+    energy = energy_section(outcome, pictures, compared)
     if outcome.survey is not None:
         shown.append(("The survey that the experiment started from.", figures.survey(outcome, pictures / "survey.png")))
     if outcome.rows:
         shown.append(("Where the planner measured, in order.", figures.samples(outcome, pictures / "samples.png")))
-    if outcome.last_map is not None:
+    if energy is not None:
+        shown += energy.pictures
+    elif outcome.last_map is not None:
         shown.append(("What the planner believes after its last decision.",
                       figures.model_map(outcome, "mean", pictures / "map.png")))
         shown.append(("How uncertain it is.", figures.model_map(outcome, "standard_deviation", pictures / "uncertainty.png")))
-    if outcome.last_map is not None and compared:
+    if energy is None and outcome.last_map is not None and compared:
         comparison = compare(outcome)
         comparison.save(folder / COMPARISON, len(outcome.measured()[0]))
         shown.append(("The full map, measured after the run for judging it. The planner never saw it.",
                       figures.reference_map(comparison.full, outcome, "Full map", pictures / "full_map.png")))
         shown += [(caption, figures.learning_curve(curves, quantity, pictures / f"{name}.png"))
                   for name, quantity, curves, caption in comparison.curves()]
-    shown += telling_points(outcome, pictures)
-    shown += energy_pictures(outcome, pictures)
+    if energy is None:
+        shown += telling_points(outcome, pictures) + energy_pictures(outcome, pictures)
     summary = json.loads((folder / SUMMARY).read_text())
     html = _template().render(
-        name=folder.name, version=__version__, summary=summary, rows=table(summary, comparison),
+        name=folder.name, version=__version__, summary=summary, rows=table(summary, comparison, energy), energy=energy,
         pictures=[(caption, _embedded(path), path.name) for caption, path in shown],
-        energies=[energy_row(e) for e in outcome.energies],
+        energies=[] if energy else [energy_row(e) for e in outcome.energies],
         decisions=[(d.index, d.action, len(d.candidates), d.points, d.reason) for d in outcome.decisions],
         configuration=outcome.configuration.as_yaml())
     path = folder / REPORT
@@ -135,7 +139,8 @@ def energy_row(message: Any) -> dict[str, str]:
             "excess": f"{message.excess_energy / ELECTRONVOLT:.4f}{error} eV", "time": f"{message.wall_time:.1f} s"}
 
 
-def table(summary: dict[str, Any], comparison: Comparison | None) -> list[tuple[str, str]]:
+def table(summary: dict[str, Any], comparison: Comparison | None,
+          energy: EnergySection | None = None) -> list[tuple[str, str]]:
     """What is said in figures at the top of the report."""
     latency = summary["latency"]["decision_to_first_block_ms"]
     counts, dose = summary["counts"], summary["dose"]
@@ -159,7 +164,7 @@ def table(summary: dict[str, Any], comparison: Comparison | None) -> list[tuple[
         ("archive", f"{counts['archived_bytes'] / 1e6:.1f} MB of detector data in {counts['stored_bytes'] / 1e6:.1f} MB"),
         ("seed", _figure(summary["seed"], "d")),
     ]
-    return rows + (comparison.rows() if comparison else [])
+    return rows + (comparison.rows() if comparison else []) + (energy.rows if energy else [])
 
 
 def _figure(value: float | None, form: str, unit: str = "") -> str:

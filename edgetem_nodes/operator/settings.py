@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edgetem_nodes.detector.sources import DetectorSource
+import numpy as np
+
+from edgetem_nodes.detector.sources import DetectorSource, make_micro_scan_source
 from edgetem_nodes.featurizer.scalarizers import Definition
 from edgetem_nodes.graph.instrument import Instrument
 from edgetem_nodes.microscope.drivers import MicroscopeDriver, NotSupported
+from edgetem_nodes.physics.scan import Axis
+from edgetem_nodes.planner import energy_map
 from edgetem_nodes.planner.actions import ActionSpace, Setting
-from edgetem_nodes.planner.parameters import Actions
+from edgetem_nodes.planner.parameters import Actions, MicroScan
 
 
 class SettingError(ValueError):
@@ -40,6 +44,55 @@ class Settings:
             return ""
         return f"settings       {len(self.settings)}: " + "; ".join(map(str, self.settings[:4])) + \
                ("; ..." if len(self.settings) > 4 else "")
+
+
+@dataclass(frozen=True)
+class SecondScan:
+    """The micro-scan at each site of an energy map: setting, electrons and time [s] at a position, bytes and axes of a frame."""
+
+    setting: Setting
+    electrons: float
+    dwell: float
+    frame_bytes: int
+    axes: tuple[Axis, ...]
+
+    def line(self) -> str:
+        """For people."""
+        scan, step = self.axes[0], self.axes[0].scale * 1e12
+        return (f"micro-scans    {scan.size} x {scan.size} probes {step:.4g} pm apart at each site, {self.setting}, "
+                f"{self.electrons:.3g} electrons in {self.dwell * 1e3:.4g} ms, {self.frame_bytes / 1024:.0f} KiB")
+
+
+def possible_micro_scan(wanted: MicroScan, instrument: Instrument, driver: MicroscopeDriver, source: DetectorSource,
+                        scalarizer: Definition) -> SecondScan | None:
+    """Command the micro-scan's optics once, beam blanked, and put the instrument back as it was; None: none is wanted.
+
+    Raises
+    ------
+    SettingError : the instrument takes no micro-scans, or refuses these optics or this dwell time; or the scalarizer does not
+        take such frames.
+    """
+    if not wanted.enabled:
+        return None
+    setting = energy_map.micro_scan_setting(wanted)
+    dwell = setting.dwell_time or instrument.dwell_ms * 1e-3
+    state = driver.state(0.0)
+    try:
+        scanning = make_micro_scan_source(source, instrument)
+        scanning.check_dwell(dwell)
+        if dwell * 1e3 > instrument.limits.longest_dwell_ms * (1 + 1e-9):
+            raise ValueError(f"dwell time {dwell * 1e3:g} ms is longer than instrument.limits.longest_dwell_ms, "
+                             f"{instrument.limits.longest_dwell_ms:g} ms")
+        driver.set_optics(**setting.optics)
+        optics = driver.state(0.0).commanded_optics
+        axes = (*scanning.axes[:2], *source.simulation.axes(optics))
+        scalarizer.build(axes)
+        cost = driver.electrons(1, dwell)
+    except (ValueError, NotSupported) as error:
+        raise SettingError(f"planner.micro_scan is not possible: {error}") from None
+    driver.set_optics(**{name: state.commanded_optics[name] for name in setting.optics if name in state.commanded_optics})
+    size = int(np.prod(scanning.frame_shape)) * np.dtype(scanning.dtype).itemsize
+    return SecondScan(setting, cost, dwell, size, axes)
 
 
 def possible_settings(actions: Actions, instrument: Instrument, driver: MicroscopeDriver, source: DetectorSource,

@@ -16,7 +16,7 @@ ENERGIES = Axis("energy", "J", figures.ELECTRONVOLT, 0.0, 400)
 def drawn(monkeypatch, tmp_path):
     """The figure that was drawn last, kept open until it has been looked at."""
     kept = []
-    monkeypatch.setattr(figures, "_save", lambda figure, path: kept.append(figure) or path)
+    monkeypatch.setattr(figures, "save", lambda figure, path: kept.append(figure) or path)
     yield kept
     for figure in kept:
         plt.close(figure)

@@ -18,7 +18,8 @@ PERIOD = 10e-3
 
 
 def virtual(**changes):
-    settings = Settings("graphene", SpecimenOptions(strain=0.0), FIELD, Probe(80e3, 25e-3), 40e-12, Camera(32, 2.5e-3), **changes)
+    settings = Settings("graphene", SpecimenOptions(strain=0.0), FIELD, Probe(80e3, 25e-3), 40e-12, Camera(32, 2.5e-3),
+                        **changes)
     return Simulation(settings, 3)
 
 
