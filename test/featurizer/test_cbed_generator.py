@@ -35,8 +35,9 @@ def conditions(name: str, tension: float, angle: float, pixel_angle: float, laye
     def one(value: float) -> np.ndarray:
         return np.array([float(value)])
 
-    plain = Conditions(np.zeros(1, int), one(tension), one(angle), one(pixel_angle), one(layers * material(name).spacing), one(1),
-                       one(0.6), one(0), one(0), one(0), one(0), one(20), one(0), np.array([deformation]), np.array([tilt]),
+    nothing, thickness = one(0), layers * material(name).spacing
+    plain = Conditions(np.zeros(1, int), one(tension), one(angle), one(pixel_angle), one(thickness), one(1), one(0.6), nothing,
+                       nothing, nothing, nothing, one(20), nothing, np.array([deformation]), np.array([tilt]),
                        np.zeros((1, 2)), np.zeros((1, 2)), np.eye(2)[None])
     return replace(plain, **more)
 

@@ -159,7 +159,8 @@ def test_symmetry_fills_a_table_with_what_a_run_gives():
     tilts = np.array([[1, -1], [-1, 0], [-2, 0]])
     kept = [round(thickness / own.spacing) for thickness in table.thicknesses[:3]]
     rows, columns = (table.indices @ own.cell_in_reference.T % np.array(grid.shape)).T
-    runs = rocking._run(grid, rocking._layers(own, grid), own.spacing, tilts * 2e-3 / wavelength(200e3), wavelength(200e3), kept)
+    length = wavelength(200e3)
+    runs = rocking._run(grid, rocking._layers(own, grid), own.spacing, tilts * 2e-3 / length, length, kept)
     for number, spectrum in enumerate(runs):
         expected = np.abs(spectrum[:, rows, columns]) ** 2
         stored = np.array([table.intensities(tilt * 2e-3, table.thicknesses[number]) for tilt in tilts])

@@ -125,7 +125,7 @@ def computed(case: Case) -> np.ndarray:
                            case.seed)
     # slices no thinner than the distance of atomic planes, so that none is empty
     numerics = Numerics(phonon_configurations=case.phonons, slice_thickness=2.05e-10,
-                        largest_shift=_SHIFT * case.pixel_angle, memory_mib=512)
+                        largest_shift=_SHIFT * case.pixel_angle, memory_mib=2048)
     probe = Probe(case.high_tension, case.semi_convergence_angle)
     beam = Diffraction(specimen, probe, Camera(PIXELS, case.pixel_angle), numerics, seed=case.seed)
     places = np.random.default_rng(case.seed).uniform(-1e-9, 1e-9, (VIEWS, 2))
