@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from edgetem_nodes.operator.energetics.truth import NM2, EnergyTruth
-from edgetem_nodes.planner.simulation import map_correlation
 
 NINETY = 1.6448536269514722
 """Standard deviations to either side that hold 90 % of a Gaussian."""
@@ -140,6 +139,14 @@ class SiteEnergies:
     footprints: np.ndarray
 
 
+def correlation(one: np.ndarray, other: np.ndarray) -> float:
+    """Pearson's coefficient of two arrays; NaN where there are fewer than three values or one of them does not vary."""
+    one, other = np.ravel(one), np.ravel(other)
+    if len(one) < 3 or not (np.ptp(one) > 0 and np.ptp(other) > 0):
+        return math.nan
+    return float(np.corrcoef(one, other)[0, 1])
+
+
 def evaluate(truth: EnergyTruth, maps: list[tuple[int, np.ndarray, np.ndarray]], sites: SiteEnergies, radius: float,
              target: float, measured: int) -> EnergyEvaluation:
     """Judge maps and sites.
@@ -166,12 +173,12 @@ def evaluate(truth: EnergyTruth, maps: list[tuple[int, np.ndarray, np.ndarray]],
                       for place, one in zip(sites.positions, sites.footprints, strict=True)])
     within = float((np.abs(mean - true) <= NINETY * target).mean()) if target else math.nan
     return EnergyEvaluation(
-        true, defects, regions, radius, area, map_correlation(mean, true), Accuracy.of(mean, deviation, true, area),
+        true, defects, regions, radius, area, correlation(mean, true), Accuracy.of(mean, deviation, true, area),
         {name: Accuracy.of(mean[regions == number], deviation[regions == number], true[regions == number], area)
          for number, name in enumerate(REGIONS)},
         Accuracy.of(sites.densities, sites.errors, there, area),
-        float(np.corrcoef(sites.densities, there)[0, 1]) if len(there) > 2 else math.nan,
-        tuple(Step(count, map_correlation(one, true), float(np.sqrt(np.mean((one - true) ** 2))), float(spread.mean()),
+        correlation(sites.densities, there),
+        tuple(Step(count, correlation(one, true), float(np.sqrt(np.mean((one - true) ** 2))), float(spread.mean()),
                    float(spread.max())) for count, one, spread in maps),
         measured / true.size, target, within, truth.method, truth.law.residual / 1.602176634e-19 * NM2,
         tuple((cluster.kind, cluster.count, cluster.energy) for cluster in truth.clusters))
