@@ -201,12 +201,12 @@ def test_a_batch_has_one_setting_which_is_told_with_it(function):
     actions = Actions(dwell_ms=[1.0, 3.0], defocus_nm=[0.0, 50.0], cost="time")
     experiment = begun(actions, 0.5, acquisition_function=function)
     for _ in range(2):
-        proposal = experiment.ask()
+        proposal = experiment.ask(4)
         assert proposal.setting == experiment.actions.settings[proposal.setting_index]
-        assert len(proposal.candidates) == 10
-        experiment.tell(proposal.candidates, TRUTH.ravel()[proposal.candidates], np.full(10, 0.5),
+        assert len(proposal.candidates) == 4
+        experiment.tell(proposal.candidates, TRUTH.ravel()[proposal.candidates], np.full(4, 0.5),
                         setting=proposal.setting_index)
-    np.testing.assert_array_equal(experiment.observations.settings[-10:], proposal.setting_index)
+    np.testing.assert_array_equal(experiment.observations.settings[-4:], proposal.setting_index)
 
 
 def test_a_position_is_measured_again_with_other_optics_but_not_with_another_dwell():
