@@ -14,6 +14,7 @@ import yaml
 
 from edgetem_nodes import __version__
 from edgetem_nodes.graph.environment import prepare
+from edgetem_nodes.operator.atoms_command import atoms
 from edgetem_nodes.operator.operate import app as operate
 from edgetem_nodes.operator.train import app as train
 
@@ -24,6 +25,7 @@ app = typer.Typer(name="edgetem", no_args_is_help=True, add_completion=False, pr
 
 app.add_typer(operate, name="operate")
 app.add_typer(train, name="train")
+app.command()(atoms)
 
 Configured = Annotated[Path, typer.Argument(help="configuration: a file, or the name of a shipped one")]
 Setting = Annotated[list[str], typer.Option("--set", metavar="NODE.KEY=VALUE", help="override a parameter, e.g. "
@@ -185,6 +187,14 @@ def process(file: Annotated[Path, typer.Argument(help="a measured scan: what Ros
                                                            "towards y")] = None,
             flipped: Annotated[bool, typer.Option(help="the detector's y runs against the scan's; counts with --rotation")]
             = False,
+            descan: Annotated[str, typer.Option(metavar="measured|none|YY,YX,XY,XX", help="how patterns move with the position: "
+                                                "measured and used where significant, not used, or stated [pixel/nm]")]
+            = "measured",
+            lattice: Annotated[str, typer.Option(help="of the specimen: graphene, MoS2, hBN, SrTiO3, Si[001], Au[001], "
+                                                 "hexagonal:NM, square:NM, rectangular:NM,NM or rings:NM,...; measures the "
+                                                 "pixel's angle and the scan step, or compares them")] = "",
+            use_measured: Annotated[bool, typer.Option("--use-measured", help="what --lattice measures replaces what is stated "
+                                                       "or in the file")] = False,
             dead: Annotated[Path | None, typer.Option(help=".npy, not 0 where a pixel is dead or behind the beam stop")] = None,
             dark: Annotated[Path | None, typer.Option(help=".npy, counts without beam")] = None,
             gain: Annotated[Path | None, typer.Option(help=".npy, what counts are multiplied by")] = None,
@@ -204,9 +214,10 @@ def process(file: Annotated[Path, typer.Argument(help="a measured scan: what Ros
     """Compute features of a measured scan, larger than memory or not, and write them as EMD and PNG."""
     from rich.console import Console
 
+    from edgetem_nodes.operator.processing.known_lattice import KnownLattice
     from edgetem_nodes.operator.processing.process import process as process_file
     from edgetem_nodes.operator.processing.registry import chosen, listing
-    from edgetem_nodes.operator.processing.request import Request, numbers
+    from edgetem_nodes.operator.processing.request import Request, descan_option, numbers
     from edgetem_nodes.operator.processing.results import ProcessingError
     if features == "list":
         print("\n".join(listing()))
@@ -221,7 +232,8 @@ def process(file: Annotated[Path, typer.Argument(help="a measured scan: what Ros
             semi_convergence * 1e-3, pixel_angle * 1e-3, numbers(center, 2, "--center") if center else None, radius,
             inner * 1e-3, outer * 1e-3, None if rotation is None else math.radians(rotation), flipped, dead, dark, gain,
             counts_per_electron, readout_noise, saturation, count, tuple(structure), max(1, int(block_mib * 2**20)), threads,
-            overwrite, pictures, changed)
+            overwrite, pictures, changed, *descan_option(descan),
+            KnownLattice.of(lattice) if lattice else None, use_measured)
         raise typer.Exit(process_file(request, Console(stderr=True)))
     except ProcessingError as error:
         fail(error)

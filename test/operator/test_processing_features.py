@@ -10,6 +10,7 @@ import pytest
 from processed_scan import processed
 
 from edgetem_nodes.archive.pattern_formats import open_patterns
+from edgetem_nodes.operator.processing.known_lattice import KnownLattice
 from edgetem_nodes.physics.diffraction import Diffraction
 from edgetem_nodes.physics.numerics import Numerics
 from edgetem_nodes.physics.optics import Camera, Probe
@@ -54,6 +55,27 @@ def test_a_stated_rotation_is_used(graphene, tmp_path):
     # Turned back: y' = y cos - x sin, x' = y sin + x cos.
     np.testing.assert_allclose(turned, np.stack([straight[0] * cosine - straight[1] * sine,
                                                  straight[0] * sine + straight[1] * cosine]), atol=1e-12)
+
+
+@pytest.mark.parametrize("stated", [0.0, 26.5e-12])
+def test_the_scan_step_is_that_of_the_lattice(graphene, tmp_path, stated):
+    done = processed(graphene, tmp_path / "out", "adf,div", step=stated, high_tension=80e3, semi_convergence_angle=30e-3,
+                     rotation=ROTATION, lattice=KnownLattice.of("graphene"), use_measured=True)
+    known = done.root().metadata["calibration"]._params
+    for name in ("step_y", "step_x"):
+        assert known[name] == pytest.approx(STEP, abs=4 * known[f"{name}_standard_error"])
+        assert 0 < known[f"{name}_standard_error"] < 0.04 * STEP and known[f"{name}_source"] == "measured"
+        assert known.get(f"{name}_stated", 0.0) == stated
+    y = done.root().tree("adf").dims[0]
+    assert y[1] - y[0] == pytest.approx(known["step_y"] * 1e9) and done.map("div").shape == (SIDE, SIDE)
+
+
+def test_a_lattice_that_is_not_there_leaves_the_step_as_it_is(graphene, tmp_path):
+    done = processed(graphene, tmp_path / "out", "adf", step=STEP, high_tension=80e3, semi_convergence_angle=30e-3,
+                     rotation=ROTATION, lattice=KnownLattice.of("square:0.5"), use_measured=True)
+    known = done.root().metadata["calibration"]._params
+    assert known["step_y"] == STEP and known["step_y_source"] == "stated"
+    assert "square:0.5 does not tell the scan's step" in done.text
 
 
 @pytest.mark.slow

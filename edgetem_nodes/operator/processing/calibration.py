@@ -8,11 +8,14 @@ import numpy as np
 
 from edgetem_nodes.archive.pattern_file import PatternFile
 from edgetem_nodes.featurizer.calibration.disk import fit_disk
+from edgetem_nodes.featurizer.calibration.quantity import Comparison, Quantity, compare
 from edgetem_nodes.featurizer.features import CountingNoise
 from edgetem_nodes.featurizer.patterns.corrections import Corrections
 from edgetem_nodes.featurizer.patterns.geometry import DetectorGeometry
 from edgetem_nodes.featurizer.patterns.reduction import PatternSum
 from edgetem_nodes.operator.processing.counting import Counting
+from edgetem_nodes.operator.processing.direct_beam import find_bragg_pattern
+from edgetem_nodes.operator.processing.known_lattice import measure_pixel_angle
 from edgetem_nodes.operator.processing.request import Request
 from edgetem_nodes.operator.processing.results import FeatureRefused, Known
 
@@ -45,6 +48,9 @@ class Calibration:
         self.flipped = False
         self.half_turn_open = False
         self.mean_pattern: np.ndarray | None = None
+        self.descan, self.descan_origin = np.zeros((2, 2)), (0.0, 0.0)
+        self.comparisons: dict[str, Comparison] = {}
+        self._noted: dict[str, str] = {}
 
     def __contains__(self, name: str) -> bool:
         return name in self.known
@@ -63,6 +69,24 @@ class Calibration:
     def set(self, name: str, value: float, unit: str, source: str, error: float = 0.0) -> None:
         """Enter a number; one that is known stays."""
         self.known.setdefault(name, Known(float(value), unit, source, float(error)))
+
+    def note(self, subject: str, text: str) -> None:
+        """A sentence about a subject, in place of an earlier one about it."""
+        earlier = self._noted.get(subject)
+        if earlier in self.notes:
+            self.notes.remove(earlier)
+        self._noted[subject] = text
+        self.notes.append(text)
+
+    def measured(self, name: str, value: float, unit: str, error: float, prefer: bool = False) -> None:
+        """Enter a measured number. One that is stated or in the file is kept, unless `prefer`, and compared with."""
+        known = self.known.get(name)
+        if known is not None and known.source in ("stated", "file"):
+            quantity = Quantity(name, float(value), float(error), unit, "measured")
+            self.comparisons[name] = compare(quantity, Quantity(name, known.value, known.error or math.nan, unit, known.source))
+            if not prefer:
+                return
+        self.known[name] = Known(float(value), unit, "measured", float(error))
 
     def require(self, feature: str, *names: str) -> None:
         """Check that numbers are known.
@@ -83,7 +107,8 @@ class Calibration:
         alpha = self.get("disk_radius") * angle or self.get("semi_convergence_angle")
         errors = {"center": (self.error("center_y"), self.error("center_x"))} if self.error("center_y") else {}
         return DetectorGeometry((self["center_y"], self["center_x"]), angle, alpha, self.distortion,
-                                rotation=self.get("rotation"), flipped=self.flipped, errors=errors)
+                                descan=self.descan, rotation=self.get("rotation"), flipped=self.flipped,
+                                descan_origin=self.descan_origin, errors=errors)
 
 
 def calibrate(source: PatternFile, request: Request, corrections: Corrections, noise: CountingNoise,
@@ -93,7 +118,7 @@ def calibrate(source: PatternFile, request: Request, corrections: Corrections, n
     _stated(result, request)
     _from_file(result, source)
     if len(source.frame_shape) == 2:
-        _measured(result, source, corrections, noise, counting)
+        _measured(result, source, request, corrections, noise, counting)
     if counting is not None:
         result.notes.append(counting.line())
         result.set("counts_per_electron", counting.learned.counts_per_electron, "count", "measured")
@@ -140,7 +165,7 @@ def _from_file(result: Calibration, source: PatternFile) -> None:
         result.set("pixel_angle", abs(x.scale) / source.conditions["camera_length"], "rad", "file")
 
 
-def _measured(result: Calibration, source: PatternFile, corrections: Corrections, noise: CountingNoise,
+def _measured(result: Calibration, source: PatternFile, request: Request, corrections: Corrections, noise: CountingNoise,
               counting: Counting | None) -> None:
     """Centre and radius of the disk from a sample of frames; the middle of the detector stands in where there is no disk."""
     _, frames = source.sample()
@@ -154,9 +179,13 @@ def _measured(result: Calibration, source: PatternFile, corrections: Corrections
     try:
         if not pattern.count:
             raise ValueError(f"none of {frames_read} frames of the sample can be used")
-        disk = fit_disk(corrected * pattern.count, np.isfinite(corrected), noise, pattern.count)
+        total, live = corrected * pattern.count, np.isfinite(corrected)
+        bragg = find_bragg_pattern(total, live, noise, pattern.count)
+        disk = bragg.disk if bragg is not None else fit_disk(total, live, noise, pattern.count)
     except ValueError as error:
         _without_disk(result, source, str(error))
+        if request.lattice:
+            result.note("pixel angle", f"{request.lattice.text} does not tell the pixel's angle: there is no disk")
         return
     errors = disk.standard_errors
     for name, value, error in zip(("center_y", "center_x"), disk.center, errors[:2], strict=True):
@@ -167,6 +196,12 @@ def _measured(result: Calibration, source: PatternFile, corrections: Corrections
         measured = result.known["disk_radius"].source == "measured"
         if measured and result["ellipticity"] > _SIGNIFICANT * result.error("ellipticity"):
             result.distortion = disk.distortion
+    if bragg is not None:
+        lengths = ", ".join(f"{length:.2f}" for length in np.linalg.norm(bragg.basis, axis=0))
+        result.notes.append(f"patterns have Bragg disks, {bragg.spots} on a lattice of vectors {lengths} pixels long"
+                            + (f"; {bragg.doubt}" if bragg.doubt else ""))
+    if request.lattice:
+        measure_pixel_angle(result, request.lattice, bragg, total, live, noise, request.use_measured)
     _angles(result)
 
 
@@ -204,8 +239,8 @@ def _angles(result: Calibration) -> None:
 
 
 def _compared(result: Calibration, name: str, value: float, error: float, unit: str, allowed: float) -> None:
-    """Enter a measured number; where one is stated, keep that and say if they differ."""
+    """Enter a measured number; where one is stated, keep that, compare, and note a difference of more than is allowed."""
     if name in result and abs(result[name] - value) > allowed:
         result.notes.append(f"{name} is stated as {result[name]:.4g} {unit} and measured as {value:.4g}: the stated one is "
                             "used")
-    result.set(name, value, unit, "measured", error)
+    result.measured(name, value, unit, error)

@@ -84,6 +84,9 @@ def _metadata(outcome: Outcome) -> dict[str, dict[str, object]]:
         known |= {name: item.value, f"{name}_unit": item.unit, f"{name}_source": item.source}
         if item.error:
             known[f"{name}_standard_error"] = item.error
+    for name, item in outcome.calibration.comparisons.items():
+        known |= {f"{name}_measured": item.measured.value, f"{name}_measured_standard_error": item.measured.standard_error,
+                  f"{name}_stated": item.stated.value, f"{name}_difference_in_standard_errors": item.standard_errors}
     known["flipped"] = outcome.calibration.flipped
     failed = {name: {"reasons": json.dumps(["sound", "not measured", *failures.reasons]),
                      "counts": json.dumps(failures.counts()), "examples": json.dumps(failures.examples)}

@@ -22,14 +22,16 @@ from edgetem_nodes.archive.vendor_axes import VendorFileError
 from edgetem_nodes.featurizer.features import CountingNoise
 from edgetem_nodes.featurizer.patterns.corrections import Corrections
 from edgetem_nodes.operator.processing.calibration import calibrate
-from edgetem_nodes.operator.processing.rotation import find_rotation, want_rotation
 from edgetem_nodes.operator.processing.counting import Counting
+from edgetem_nodes.operator.processing.descan import find_descan, sample_descan
 from edgetem_nodes.operator.processing.feature import Context, Feature, FusedPass
 from edgetem_nodes.operator.processing.output import MAPS, Outcome, write_emd
 from edgetem_nodes.operator.processing.pictures import draw
 from edgetem_nodes.operator.processing.registry import FEATURES
 from edgetem_nodes.operator.processing.request import Request, pixel_map
 from edgetem_nodes.operator.processing.results import FeatureRefused, ProcessingError, Result
+from edgetem_nodes.operator.processing.rotation import find_rotation, want_rotation
+from edgetem_nodes.operator.processing.scan_step import measure_steps
 from edgetem_nodes.operator.processing.spectrum_pass import SpectrumPass
 from edgetem_nodes.operator.processing.table import describe, summarise
 
@@ -81,7 +83,11 @@ def process(request: Request, console: Console, say: Callable[[str], None] = par
         raise ProcessingError(f"{request.output / MAPS} exists: name another folder with --output, or allow --overwrite")
     try:
         with interruption.watched():
-            context, refused = _prepared(request)
+            context, refused = _prepared(request), {}
+            if len(context.source.frame_shape) == 2:
+                if request.lattice:
+                    measure_steps(context, _reading(context, refused, console, interruption, "reading for the lattice"))
+                sample_descan(context)
             features = _features(context, request, refused)
             told = describe(context, refused, memory(context))
             for line in told:
@@ -123,15 +129,17 @@ def opened(request: Request) -> PatternFile:
     return source.stepped(request.step) if request.step > 0 else source
 
 
-def _prepared(request: Request) -> tuple[Context, dict[str, str]]:
-    """The file opened and calibrated, and an empty table of refusals."""
+def _prepared(request: Request) -> Context:
+    """The file opened and calibrated."""
     source = opened(request)
     noise = CountingNoise(request.counts_per_electron, request.readout_noise, request.saturation or source.saturation)
     if len(source.frame_shape) == 1:
         if request.dead or request.dark or request.gain:
             raise ProcessingError("--dead, --dark and --gain are maps of a camera's pixels; this file holds spectra")
+        if request.lattice or request.descan is not None:
+            raise ProcessingError("--lattice and --descan are of patterns; this file holds spectra")
         calibration = calibrate(source, request, Corrections(), noise)
-        return Context(source, calibration, request, Corrections(), noise, SpectrumPass(source, noise)), {}
+        return Context(source, calibration, request, Corrections(), noise, SpectrumPass(source, noise))
     maps = {name: pixel_map(getattr(request, name), source.frame_shape, f"--{name}") for name in ("dark", "gain", "dead")}
     dead = maps["dead"] != 0 if maps["dead"] is not None else None
     if source.dead is not None:
@@ -147,7 +155,7 @@ def _prepared(request: Request) -> tuple[Context, dict[str, str]]:
         corrections, noise = Corrections(dead=counting.learned.inverse_gain <= 0), CountingNoise()
     calibration = calibrate(source, request, corrections, noise, counting)
     fused = FusedPass(source, corrections, noise, request.threads)
-    return Context(source, calibration, request, corrections, noise, fused, counting), {}
+    return Context(source, calibration, request, corrections, noise, fused, counting)
 
 
 def _features(context: Context, request: Request, refused: dict[str, str]) -> dict[str, Feature]:
@@ -202,6 +210,8 @@ def _read(context: Context, features: dict[str, Feature], refused: dict[str, str
     known = "rotation" in context.calibration
     later = {} if known else {name: feature for name, feature in features.items() if feature.needs_rotation}
     read = _pass(context, {name: f for name, f in features.items() if name not in later}, refused, console, interruption)
+    if len(context.source.frame_shape) == 2:
+        find_descan(context)
     if not known and any(feature.turns for feature in features.values()):
         find_rotation(context)
     if later and not interruption.wanted.is_set():
@@ -216,27 +226,35 @@ def _read(context: Context, features: dict[str, Feature], refused: dict[str, str
 def _pass(context: Context, features: dict[str, Feature], refused: dict[str, str], console: Console,
           interruption: Interruption, again: str = "") -> int:
     """One pass over the file; returns the number of frames read. `again` names a pass that is not the first."""
-    source, read = context.source, 0
+    read = 0
     _start(features, refused)
     readers = {name: feature for name, feature in features.items() if feature.reads and name not in refused}
     if again and not readers:
         return 0
+    for places, frames in _reading(context, refused, console, interruption, again or "reading"):
+        failures = None
+        if context.counting is not None:
+            frames, failures = context.counting(frames)
+        sound = context.fused.failures.codes[places] == 0 if again else context.fused.add(places, frames, failures)
+        _add(context, readers, refused, places[sound], frames, sound)
+        read += len(places)
+    return read
+
+
+def _reading(context: Context, refused: dict[str, str], console: Console, interruption: Interruption,
+             what: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Blocks of the file under a progress bar that says `what`, until a person interrupts it."""
+    source, read, began = context.source, 0, time.monotonic()
     with _progress(console) as progress:
-        task = progress.add_task(again or "reading", total=source.count, rate="")
-        began = time.monotonic()
+        task = progress.add_task(what, total=source.count, rate="")
         for places, frames in _readable(context, refused):
-            failures = None
-            if context.counting is not None:
-                frames, failures = context.counting(frames)
-            sound = context.fused.failures.codes[places] == 0 if again else context.fused.add(places, frames, failures)
-            _add(context, readers, refused, places[sound], frames, sound)
+            yield places, frames
             read += len(places)
             elapsed = max(time.monotonic() - began, 1e-9)
             progress.update(task, completed=read, rate=f"{read / elapsed:,.0f} frames/s, "
                                                        f"{read * source.store.frame_bytes / elapsed / 1e6:,.0f} MB/s")
             if interruption.wanted.is_set():
                 break
-    return read
 
 
 def _readable(context: Context, refused: dict[str, str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from edgetem_nodes.archive.pattern_file import BLOCK
+from edgetem_nodes.operator.processing.known_lattice import KnownLattice
 from edgetem_nodes.operator.processing.results import ProcessingError
 
 
@@ -26,6 +27,9 @@ class Request:
     radius : of the bright-field disk [pixel].
     inner, outer : limits of the annular dark field [rad].
     rotation, flipped : of the detector against the scan, as `DetectorGeometry` defines them; None: measured if it can be.
+    descan : (2, 2) [pixel/m], as `DetectorGeometry` has it; None: measured. measure_descan : whether a measured one is used.
+    lattice : of the specimen; it tells the pixel's angle and the scan's step.
+    use_measured : what the lattice tells replaces what is stated or in the file, which it is else compared with.
     dead, dark, gain : `.npy` files of the frame's shape.
     counts_per_electron : detector counts that one electron makes; counting statistics need it.
     saturation : counts; 0: the largest value of an unsigned integer type, or what the file says.
@@ -68,14 +72,19 @@ class Request:
     overwrite: bool = False
     pictures: bool = True
     settings: dict[str, Any] = field(default_factory=dict)
+    descan: np.ndarray | None = None
+    measure_descan: bool = True
+    lattice: KnownLattice | None = None
+    use_measured: bool = False
 
     def __post_init__(self) -> None:
         for name in ("step", "high_tension", "semi_convergence_angle", "pixel_angle", "radius", "inner", "outer", "readout_noise",
                      "saturation"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
-                raise ProcessingError(f"{name.replace('_', ' ')} {value:g} must be a positive number, or 0 where it is not stated")
-        for name in ("rotation", "center"):
+                raise ProcessingError(f"{name.replace('_', ' ')} {value:g} must be a positive number, or 0 where it is not "
+                                      "stated")
+        for name in ("rotation", "center", "descan"):
             value = getattr(self, name)
             if value is not None and not np.isfinite(value).all():
                 raise ProcessingError(f"{name} {value} is not a finite number")
@@ -102,6 +111,18 @@ def numbers(text: str, count: int, option: str, kind: type = float) -> tuple:
         raise ProcessingError(f"{option} {text!r} is not {count or 'a list of'} {'whole ' if kind is int else ''}numbers "
                               "separated by commas")
     return values
+
+
+def descan_option(text: str) -> tuple[np.ndarray | None, bool]:
+    """What --descan states: a matrix (2, 2) [pixel/m] or None, and whether a measured one is used.
+
+    Raises
+    ------
+    ProcessingError : it is none of the three forms.
+    """
+    if text in ("measured", "none"):
+        return None, text == "measured"
+    return np.reshape(numbers(text, 4, "--descan (measured, none, or YY,YX,XY,XX [pixel/nm])"), (2, 2)) * 1e9, False
 
 
 def pixel_map(path: Path | None, shape: tuple[int, ...], option: str) -> np.ndarray | None:

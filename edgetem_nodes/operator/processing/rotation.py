@@ -31,8 +31,8 @@ def find_rotation(context: Context) -> None:
             raise ValueError("not determined: the positions are no raster")
         shape = source.field.shape
         geometry = context.geometry
-        matrix = geometry.distortion
-        deflection = ((fused.center_of_mass - geometry.center) @ matrix.T).reshape(*shape, 2)
+        moved = fused.center_of_mass - geometry.center - geometry.shifts(source.all_positions())
+        deflection = (moved @ geometry.distortion.T).reshape(*shape, 2)
         dark, errors = (values.get(DARK_FIELD) for values in (fused.counts, fused.errors))
         found = fit_rotation(deflection, tuple(map(abs, source.field.step)),
                              fused.center_of_mass_errors.reshape(*shape, 2), None if dark is None else dark.reshape(shape),

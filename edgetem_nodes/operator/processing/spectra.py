@@ -14,6 +14,10 @@ from edgetem_nodes.featurizer.spectroscopy.plasmon import PlasmonFit
 from edgetem_nodes.featurizer.spectroscopy.thickness import LogRatio, elastic_end
 from edgetem_nodes.operator.processing.feature import Feature
 from edgetem_nodes.operator.processing.results import Curve, FeatureRefused, Result, ScanMap
+from edgetem_nodes.operator.processing.zero_loss import ZeroLossAxis, spikes_in, without_spikes
+
+SAMPLE = 256
+"""Spectra that tell where the zero loss lies and ends."""
 
 
 class Spectrum(Feature):
@@ -92,11 +96,83 @@ class _Spectral(Feature):
         return self.context.source.scattered(places, values), self.context.source.scattered(places, errors)
 
 
-class Edge(_Spectral):
+class _Loss(_Spectral):
+    """Energy loss: spectra are first moved to their own zero loss, where the axis holds one; spikes go where that is asked."""
+
+    SHARED: ClassVar[dict[str, Any]] = {"zero_loss_eV": 5.0, "remove_spikes": False}
+    axis: ZeroLossAxis | None = None
+
+    @property
+    def energies(self) -> np.ndarray:
+        """(channels,) [eV] of moved spectra, or of the file's where they are not moved."""
+        return super().energies if self.axis is None else self.axis.energies
+
+    def prepare(self) -> None:
+        noise, self._spikes, self._clean = self.context.noise, 0, None
+        self.sample = self.context.sample(SAMPLE)
+        reach = float(self.values["zero_loss_eV"])
+        file_energies = super().energies
+        if reach > 0 and file_energies[0] < 0 < file_energies[-1]:
+            try:
+                self.axis = ZeroLossAxis(self.sample, file_energies, reach, noise)
+                self.sample = self.moved(self.sample)
+                self._note(self.axis.line())
+            except ValueError as error:
+                self._note(f"spectra are not aligned: {error}; state --set {self.name}.zero_loss_eV=EV if it lies farther off")
+        if self.values["remove_spikes"]:
+            self._clean = without_spikes(self.sample, noise, self.context.source.places)
+        super().prepare()
+        self._report_spikes()
+
+    def moved(self, spectra: np.ndarray) -> np.ndarray:
+        """Spectra that have a zero loss, moved."""
+        moved, failures = self.axis(spectra)
+        return moved[[not failure for failure in failures]]
+
+    def _note(self, note: str) -> None:
+        notes = self.context.calibration.notes
+        if note not in notes:
+            notes.append(note)
+
+    def _report_spikes(self) -> None:
+        """That spikes are there is said where they are kept: they change fits.
+
+        Raises
+        ------
+        ValueError : they are to be replaced and cannot be told from noise.
+        """
+        try:
+            count = spikes_in(self.sample, self.context.noise)
+        except ValueError:
+            if self._clean is not None:
+                raise
+            return
+        if count and self._clean is None:
+            self._note(f"{count} channels of {len(self.sample)} spectra of the sample have spikes (X-rays, cosmic rays): --set "
+                       "FEATURE.remove_spikes=true replaces them")
+
+    def add(self, places: np.ndarray, frames: np.ndarray) -> None:
+        spectra, failures = (frames, [""] * len(frames)) if self.axis is None else self.axis(frames)
+        if self._clean is not None:
+            spectra, count = self._clean(spectra)
+            self._spikes += count
+        values, errors, own = self.columns(spectra)
+        lost = np.array([bool(failure) for failure in failures], bool)
+        values[lost], errors[lost] = np.nan, np.nan
+        self.collected.append((places, values, errors, [a or b for a, b in zip(failures, own, strict=True)]))
+
+    def scattered(self) -> tuple[np.ndarray, np.ndarray]:
+        """As of any spectra; says how many channels had spikes."""
+        if self._clean is not None:
+            self._note(f"{self.name}: spikes were replaced in {self._spikes} channels of all spectra")
+        return super().scattered()
+
+
+class Edge(_Loss):
     """Net signal of a core-loss edge."""
 
     name, summary = "edge", "net signal of a core-loss edge above a power-law background"
-    settings: ClassVar[dict[str, Any]] = {"background_eV": [], "signal_eV": []}
+    settings: ClassVar[dict[str, Any]] = {"background_eV": [], "signal_eV": [], **_Loss.SHARED}
 
     def begin(self) -> None:
         self._windows = self.window("background_eV"), self.window("signal_eV")
@@ -116,11 +192,12 @@ class Edge(_Spectral):
                 ScanMap("edge_chi_square", values[:, 3], "", title="Reduced chi-square of the background")]
 
 
-class Plasmon(_Spectral):
+class Plasmon(_Loss):
     """Bulk plasmon: energy, width, losses an electron."""
 
     name, summary = "plasmon", "energy, width and strength of the bulk plasmon, with plural scattering"
-    settings: ClassVar[dict[str, Any]] = {"window_eV": [], "split_eV": 0.0, "model": "drude", "plural": True}
+    settings: ClassVar[dict[str, Any]] = {"window_eV": [], "split_eV": 0.0, "model": "drude", "plural": True,
+                                          **_Loss.SHARED}
 
     def begin(self) -> None:
         window = self.window("window_eV")
@@ -142,7 +219,7 @@ class Plasmon(_Spectral):
                 ScanMap("plasmon_chi_square", values[:, 3], "", title="Reduced chi-square of the plasmon")]
 
 
-def zero_loss_end(feature: _Spectral) -> float:
+def zero_loss_end(feature: _Loss) -> float:
     """Energy [eV] at which the zero loss ends, from a sample of spectra.
 
     Raises
@@ -150,16 +227,16 @@ def zero_loss_end(feature: _Spectral) -> float:
     FeatureRefused : it cannot be told; names the option.
     """
     try:
-        return elastic_end(feature.context.source.sample()[1], feature.energies)
+        return elastic_end(feature.sample, feature.energies)
     except ValueError as error:
         raise FeatureRefused(f"{feature.name}: {error}: --set {feature.name}.split_eV=EV") from None
 
 
-class RelativeThickness(_Spectral):
+class RelativeThickness(_Loss):
     """Thickness over the inelastic mean free path."""
 
     name, summary = "thickness", "thickness over the inelastic mean free path, by the log-ratio"
-    settings: ClassVar[dict[str, Any]] = {"split_eV": 0.0}
+    settings: ClassVar[dict[str, Any]] = {"split_eV": 0.0, **_Loss.SHARED}
 
     def begin(self) -> None:
         self._ratio = LogRatio(self.energies, float(self.values["split_eV"]) or zero_loss_end(self), self.context.noise)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+from edgetem_nodes.featurizer.calibration.quantity import Comparison
 from edgetem_nodes.operator.processing.feature import Context
 from edgetem_nodes.operator.processing.output import Outcome
 from edgetem_nodes.operator.processing.results import Failures
 
-_SHOWN = {"V": ("kV", 1e-3), "rad": ("mrad", 1e3), "m": ("nm", 1e9), "s": ("ms", 1e3), "A": ("pA", 1e12)}
+_SHOWN = {"V": ("kV", 1e-3), "rad": ("mrad", 1e3), "m": ("nm", 1e9), "s": ("ms", 1e3), "A": ("pA", 1e12), "pixel/m": ("pixel/nm", 1e-9)}
 _BY_NAME = {"rotation": ("deg", 180 / math.pi), "camera_length": ("mm", 1e3)}
 _MEBIBYTE = 1 << 20
 
@@ -22,6 +23,7 @@ def describe(context: Context, refused: dict[str, str], memory: int) -> list[str
              f"  {scan} of {' x '.join(map(str, source.frame_shape))} {source.dtype}, {source.count} frames, "
              f"{source.nbytes / _MEBIBYTE:,.1f} MiB; frames and maps take up to {memory / _MEBIBYTE:,.0f} MiB of memory"]
     lines += [f"  {line}" for line in known_lines(context.calibration.known)]
+    lines += [f"  {line}" for line in compared_lines(context.calibration.comparisons)]
     lines += [f"note: {note}" for note in (*source.notes, *context.calibration.notes)]
     return lines + refusals(refused)
 
@@ -37,7 +39,22 @@ def known_lines(known: dict[str, object]) -> list[str]:
     for name, item in known.items():
         unit, factor = _BY_NAME.get(name) or _SHOWN.get(item.unit, (item.unit, 1.0))
         error = f" +- {item.error * factor:.2g}" if item.error else ""
-        lines.append(f"{name:24s} {item.value * factor:.6g}{error} {unit}".ljust(56) + item.source)
+        lines.append(f"{name:24s} {item.value * factor:.6g}{error} {unit}".ljust(55) + f" {item.source}")
+    return lines
+
+
+def compared_lines(comparisons: dict[str, Comparison]) -> list[str]:
+    """A line a number that is both measured and stated: both, and their difference in standard errors."""
+    lines = []
+    for name, item in comparisons.items():
+        unit, factor = _BY_NAME.get(name) or _SHOWN.get(item.measured.unit, (item.measured.unit, 1.0))
+        value, error = item.measured.value * factor, item.measured.standard_error * factor
+        known = "stated" if item.stated.source == "stated" else "in the file"
+        digits = max(0, 1 - math.floor(math.log10(error))) if 0 < error < 1e6 else 6
+        away = (f"{item.standard_errors:.1f} standard errors" if math.isfinite(item.standard_errors)
+                else "no standard error is known")
+        lines.append(f"{name:24s} measured {value:.{digits}f} +- {error:.{digits}f} {unit}, {known} "
+                     f"{item.stated.value * factor:.6g}: {away}")
     return lines
 
 
@@ -60,6 +77,7 @@ def summarise(outcome: Outcome, written: list[Path], told: list[str]) -> list[st
         # What was not measured is told of the whole scan.
         lines += [line for line in failed(f"places without {name}", failures) if not line.endswith(": not measured")]
     lines += [f"  {line}" for line in known_lines(outcome.calibration.known) if f"  {line}" not in told]
+    lines += [f"  {line}" for line in compared_lines(outcome.calibration.comparisons) if f"  {line}" not in told]
     lines += [f"note: {note}" for note in outcome.calibration.notes if f"note: {note}" not in told]
     lines += [line for line in refusals(outcome.refused) if line not in told]
     return lines + [f"written {path}" for path in written]
