@@ -101,6 +101,7 @@ def summarised(found: FoundAtoms) -> dict[str, Any]:
         "vectors_y_x": (lattice.vectors * scale).tolist(), "lengths_a_b_a-b": (lattice.lengths * scale).tolist(),
         "relative_standard_errors": (lattice.length_errors / lattice.lengths).tolist(), "angle_deg": math.degrees(lattice.angle),
         "relative_spread_over_image": found.uniformity().tolist(), "anisotropy": distortion.anisotropy,
+        "anisotropy_of_halves_corrected_by_the_other": found.held_out_anisotropy().tolist(),
         "affine_distortion": {"of": distortion.symmetry, "equal_area_constant": distortion.constant * scale,
                               "stretches": distortion.stretches.tolist(),
                               "direction_deg": math.degrees(distortion.direction)}}

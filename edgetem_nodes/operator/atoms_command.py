@@ -1,4 +1,4 @@
-"""The command `edgetem atoms`."""
+"""The commands `edgetem atoms` and `edgetem train atoms`."""
 
 from __future__ import annotations
 
@@ -28,3 +28,36 @@ def atoms(file: Annotated[Path, typer.Argument(help="an atomic-resolution image:
     except AtomsError as error:
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(2) from None
+
+
+def train_atoms(configuration: Annotated[Path, typer.Argument(help="configuration of the training, or the name of a shipped one: "
+                                                              "train_atoms")] = Path("train_atoms"),
+                output: Annotated[Path | None, typer.Option("--output", "-o", help="folder for atoms.npz, model_card.md and "
+                                                            "curves.json; default: trained/<configuration's name>")] = None,
+                seed: Annotated[int | None, typer.Option(min=0, help="of everything random; default: the configuration's")] = None,
+                device: Annotated[str, typer.Option(help="cpu, cuda, ...; auto: a GPU where there is one")] = "auto") -> None:
+    """Train the network that finds atomic columns in images."""
+    import torch
+    import yaml
+    from rich.console import Console
+
+    from edgetem_nodes.featurizer.atoms.training import train
+    from edgetem_nodes.graph.environment import share_directory
+    if not configuration.exists() and configuration.name == str(configuration):
+        shipped = share_directory() / "config" / configuration.with_suffix(".yaml")
+        configuration = shipped if shipped.exists() else configuration
+    try:
+        config = yaml.safe_load(configuration.read_text())
+        if not isinstance(config, dict) or config.get("network") != "atoms":
+            raise ValueError(f"{configuration} has no 'network: atoms': it does not describe this training")
+        torch.set_num_threads(1)
+        chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+        with Console(stderr=True).status("") as status:
+            print(train(config, output or Path("trained") / configuration.stem, config.get("seed", 0) if seed is None else seed,
+                        chosen, lambda step, steps, loss: status.update(f"step {step} of {steps}, loss {loss:.4f}")))
+    except (ValueError, OSError, RuntimeError, yaml.YAMLError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(2) from None
+    except KeyboardInterrupt:
+        print("ended: nothing was written", file=sys.stderr)
+        raise typer.Exit(130) from None

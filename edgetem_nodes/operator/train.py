@@ -8,7 +8,10 @@ from typing import Annotated
 
 import typer
 
+from edgetem_nodes.operator.atoms_command import train_atoms
+
 app = typer.Typer(no_args_is_help=True, help="Train networks, and fine-tune them.")
+app.command("atoms")(train_atoms)
 
 
 @app.callback()

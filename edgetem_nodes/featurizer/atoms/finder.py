@@ -26,6 +26,8 @@ FAINT_PART = 0.05
 FEWEST_COLUMNS = 4
 CONTAMINATED = 6.0
 """Robust standard deviations by which the background around a site is to exceed the median."""
+CLOSEST = 0.5
+"""Distance over that of nearest columns below which two columns are one seen twice."""
 CLAIMED = 0.6
 """How far from an empty site a column may be to count as that site's, over the distance of nearest columns."""
 CLEAR = 8.0
@@ -125,7 +127,7 @@ def _fitted(ready: PreparedImage, places: np.ndarray, confidence: np.ndarray) ->
 def _apart(fits: ColumnFits) -> np.ndarray:
     """(n,) bool, False for the weaker of two columns that have run into each other."""
     keep = np.ones(len(fits.positions), bool)
-    for i, j in cKDTree(fits.positions).query_pairs(1.1 * fits.sigma):
+    for i, j in cKDTree(fits.positions).query_pairs(max(1.1 * fits.sigma, CLOSEST * nearest_distance(fits.positions))):
         keep[i if fits.amplitudes[i] < fits.amplitudes[j] else j] = False
     return keep
 
@@ -145,8 +147,7 @@ def _all_sites(ready: PreparedImage, lattice: LatticeFit, fits: ColumnFits, conf
     extended = _claimed(extended, fits, ready.data.shape)
     credible = (extended.sublattice >= 0) | (fits.amplitudes > CREDIBLE * fits.amplitude_errors)
     fits, confidence = _part(fits, credible), confidence[credible]
-    extended = replace(extended, nodes=extended.nodes[credible], sublattice=extended.sublattice[credible],
-                       residuals=extended.residuals[credible])
+    extended = _of_columns(extended, credible)
     nodes, sublattice, places = _empty_sites(extended, fits, ready.data.shape)
     at_site = _unclear(extended, fits)
     own = fits.positions.copy()
@@ -157,9 +158,15 @@ def _all_sites(ready: PreparedImage, lattice: LatticeFit, fits: ColumnFits, conf
     joint.covariance[:len(own), 1:3, 1:3][at_site] = fits.position_covariance[at_site]
     index = tuple(np.clip(np.rint(joint.positions).astype(int), 0, np.array(ready.data.shape) - 1).T)
     keep = (joint.usable | found) & ~ready.missing[index]
-    return extended, _Sites(_part(joint, keep), found[keep], np.vstack([extended.nodes, nodes])[keep],
-                            np.r_[extended.sublattice, sublattice][keep], np.r_[confidence, np.zeros(len(places))][keep],
-                            resolved)
+    sites = _Sites(_part(joint, keep), found[keep], np.vstack([extended.nodes, nodes])[keep],
+                   np.r_[extended.sublattice, sublattice][keep], np.r_[confidence, np.zeros(len(places))][keep], resolved)
+    return _of_columns(extended, keep[:len(own)]), sites
+
+
+def _of_columns(lattice: LatticeFit, chosen: np.ndarray) -> LatticeFit:
+    """The lattice with the columns chosen, (n,) bool."""
+    return replace(lattice, nodes=lattice.nodes[chosen], sublattice=lattice.sublattice[chosen],
+                   residuals=lattice.residuals[chosen])
 
 
 def _unclear(lattice: LatticeFit, fits: ColumnFits) -> np.ndarray:
@@ -235,15 +242,17 @@ def _result(ready: PreparedImage, shape: tuple[int, int], lattice: LatticeFit | 
     """Kinds, completeness, and everything in pixels of the file."""
     fits, count = sites.fits, len(sites.found)
     sound = _sound(sites, lattice)
+    edge = np.array(ready.data.shape) - 1 - fits.window
+    inner = ((fits.positions >= fits.window) & (fits.positions <= edge)).all(axis=1)
     ratio, ratio_error, q_values = (np.full(count, np.nan) for _ in range(3))
     probabilities, sublattices = np.full((count, len(KINDS)), np.nan), []
     errors = np.where(fits.usable, fits.amplitude_errors, np.nan)
     for number in range(0 if lattice is None else len(lattice.offsets)):
-        mine = np.flatnonzero(sites.sublattice == number)
+        mine = np.flatnonzero((sites.sublattice == number) & inner)
         kinds = classify(fits.positions[mine], np.where(fits.usable[mine], fits.amplitudes[mine], np.nan), errors[mine])
         ratio[mine], ratio_error[mine], q_values[mine] = kinds.ratio, kinds.ratio_error, kinds.q_values
         probabilities[mine] = kinds.probabilities
-        sublattices.append(_sublattice(number, mine, kinds, lattice, sites, sound, ready.data.shape))
+        sublattices.append(_sublattice(number, mine, kinds, lattice, sites, sound))
     scale, shift = ready.binning, (ready.binning - 1) / 2
     covariance = np.where(sites.found[:, None, None], fits.position_covariance, np.nan) * scale**2
     notes = list(ready.notes)
@@ -258,12 +267,10 @@ def _result(ready: PreparedImage, shape: tuple[int, int], lattice: LatticeFit | 
                       weights, material)
 
 
-def _sublattice(number: int, mine: np.ndarray, kinds: Classified, lattice: LatticeFit, sites: _Sites, sound: np.ndarray,
-                shape: tuple[int, int]) -> SublatticeResult:
-    places, window = sites.fits.positions[mine], sites.fits.window
-    inner = mine[((places >= window) & (places <= np.array(shape) - 1 - window)).all(axis=1)]
-    found, good = sites.found[inner], sound[inner]
-    completeness = Completeness(len(inner), int(found.sum()), int(good.sum()), int((found & good).sum()), number < sites.resolved)
+def _sublattice(number: int, mine: np.ndarray, kinds: Classified, lattice: LatticeFit, sites: _Sites,
+                sound: np.ndarray) -> SublatticeResult:
+    found, good = sites.found[mine], sound[mine]
+    completeness = Completeness(len(mine), int(found.sum()), int(good.sum()), int((found & good).sum()), number < sites.resolved)
     strongest = np.nanmedian(sites.fits.amplitudes[sites.sublattice == 0])
     return SublatticeResult(lattice.offsets[number], float(np.nanmedian(sites.fits.amplitudes[mine]) / strongest), kinds.spread,
                             kinds.separation, kinds.identifiable, completeness)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy.fft
-from scipy.ndimage import gaussian_filter, map_coordinates, minimum_filter
+from scipy.ndimage import gaussian_filter, gaussian_filter1d, map_coordinates, minimum_filter
 from scipy.spatial import cKDTree
 
 from edgetem_nodes.featurizer.atoms import fitting_kernels as kernels
@@ -164,10 +164,11 @@ def _nearest(places: np.ndarray, sigma: float) -> float:
 
 
 def _background(image: np.ndarray, table: np.ndarray, precision: np.ndarray, width: float) -> np.ndarray:
-    """What is left of the image without the columns, smoothed."""
+    """What is left of the image without the columns, smoothed; beyond the edge there is nothing, not the edge again."""
     model = np.zeros(image.shape)
     kernels.add_columns(model, table, precision)
-    return gaussian_filter(image - model, width, mode="nearest", truncate=3.0)
+    inside = [gaussian_filter1d(np.ones(n), width, mode="constant", truncate=3.0) for n in image.shape]
+    return gaussian_filter(image - model, width, mode="constant", truncate=3.0) / (inside[0][:, None] * inside[1])
 
 
 def _drop(table: np.ndarray, usable: np.ndarray, fixed: np.ndarray, sigma: float) -> None:

@@ -69,10 +69,11 @@ class FoundAtoms:
     found : (n,) bool, columns found by themselves; the others are sites where the amplitude alone was measured.
     sublattice : (n,) int, the strongest is 0; -1: off the lattice. nodes : (n, 2) int.
     ratio, ratio_error : (n,) amplitude over that of the host around.
-    probabilities : (n, kinds) in the order KINDS, NaN where not identifiable. q_values : (n,) false discovery rate.
+    probabilities : (n, kinds) in the order KINDS, NaN where not identifiable and for columns cut by the edge. q_values : (n,) false discovery rate.
     sound : (n,) bool, outside contaminated and damaged parts.
     sigma : covariance matrix (2, 2) of a column's Gaussian [pixel^2]. noise : of a pixel.
-    lattice : None where there is none; `no_lattice` then says why. `sublattices` in order.
+    lattice : of the rows that are `found`, in their order; None where there is none: `no_lattice` then says why.
+    sublattices : in order.
     notes : for people. weights : SHA-256 of the network's.
     """
 
@@ -153,9 +154,17 @@ class FoundAtoms:
         """
         if self.lattice is None:
             return np.full(3, np.nan)
-        on = self.found
-        vectors = local_vectors(self.lattice, self.positions[on])
+        vectors = local_vectors(self.lattice, self.positions[self.found])
         if len(vectors) < 2:
             return np.full(3, np.nan)
         lengths = np.linalg.norm(np.stack([vectors[:, 0], vectors[:, 1], vectors[:, 0] - vectors[:, 1]], axis=1), axis=-1)
         return lengths.std(axis=0) / lengths.mean(axis=0)
+
+    def held_out_anisotropy(self, symmetry: str | None = None) -> np.ndarray:
+        """Anisotropy (4,) that is left in each half of the image when the other half's affine distortion is taken off, see
+        `distortion.held_out_anisotropy`; `symmetry` "hexagonal", "square" or None: the nearer one."""
+        from edgetem_nodes.featurizer.atoms.distortion import affine_distortion, held_out_anisotropy
+        if self.lattice is None:
+            return np.full(4, np.nan)
+        symmetry = symmetry or affine_distortion(self.lattice.vectors).symmetry
+        return held_out_anisotropy(self.lattice, self.positions[self.found], symmetry)

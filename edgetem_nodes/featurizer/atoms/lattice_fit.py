@@ -64,7 +64,7 @@ class LatticeFit:
     def smooth(self, nodes: np.ndarray, sublattice: np.ndarray) -> np.ndarray:
         """Places (n, 2) of sites with the smooth distortion."""
         ideal = self.ideal(nodes, sublattice)
-        return ideal + _terms(ideal, self.scale)[:, 3:] @ self.polynomial
+        return ideal + _terms(ideal, self.scale) @ self.polynomial
 
     @property
     def lengths(self) -> np.ndarray:
@@ -129,10 +129,10 @@ def _final(points: np.ndarray, nodes: np.ndarray, sublattice: np.ndarray, scale:
     on = np.flatnonzero(sublattice >= 0)
     origin, vectors, offsets = _affine(points[on], nodes[on], sublattice[on], count)
     ideal = origin + (nodes[on] + offsets[sublattice[on]]) @ vectors
-    polynomial = np.zeros((_terms(ideal, scale).shape[1] - 3, 2))
-    if len(on) > 6 * (len(polynomial) + 3 + 2 * count):
-        polynomial = _robust(_terms(ideal, scale), points[on] - ideal)[3:]
-    straight = points[on] - _terms(ideal, scale)[:, 3:] @ polynomial
+    polynomial = np.zeros((_terms(ideal, scale).shape[1], 2))
+    if len(on) > 6 * (len(polynomial) + 2 * count):
+        polynomial = _robust(_terms(ideal, scale), points[on] - ideal)
+    straight = points[on] - _terms(ideal, scale) @ polynomial
     covariance = _jackknife(straight, nodes[on], sublattice[on], count, scale)
     residuals = np.full((len(points), 2), np.nan)
     fit = LatticeFit(vectors, covariance, origin, offsets, nodes, sublattice, residuals, polynomial, scale, nearest)
@@ -228,9 +228,9 @@ def _fitted(points: np.ndarray, nodes: np.ndarray, offsets: np.ndarray,
     origin, vectors = solution[0], solution[1:]
     ideal = design @ solution
     terms = _terms(ideal, scale)
-    polynomial = np.zeros((terms.shape[1] - 3, 2))
+    polynomial = np.zeros((terms.shape[1], 2))
     if len(points) > 60:
-        polynomial = _robust(terms, points - ideal)[3:]
+        polynomial = _robust(terms, points - ideal)
     return origin, vectors, polynomial
 
 
@@ -239,7 +239,7 @@ def fractional(points: np.ndarray, origin: np.ndarray, vectors: np.ndarray, poly
     """Lattice coordinates (n, 2) of points, the distortion taken off."""
     ideal = points.copy()
     for _ in range(3):
-        ideal = points - _terms(ideal, scale)[:, 3:] @ polynomial
+        ideal = points - _terms(ideal, scale) @ polynomial
     return (ideal - origin) @ np.linalg.inv(vectors)
 
 

@@ -21,12 +21,14 @@ HEAVY = (1.25, 3.5)
 """Of heavier ones."""
 VACANT_SPREAD = 0.07
 """What remains where a column is missing, from tails and settled dirt: standard deviation over the host."""
+SMALLEST_SPREAD = 0.04
+"""Of hosts: what a Gaussian on a smooth background does not describe, the probe's tails and settled dirt, over the host."""
 PRIOR = np.array([0.97, 0.0075, 0.0075, 0.0075, 0.0075])
 PRIOR_COUNT = 40.0
 """The prior weighs as much as this many columns."""
 NEAREST = 24
 """Columns of the same sublattice that make the local level, of 60 or more."""
-IDENTIFIABLE = 3.0
+IDENTIFIABLE = 4.0
 """Standard deviations by which a missing column is to lie from the host, else kinds are not told."""
 FALSE_DISCOVERY = 0.1
 """Expected part of the candidates that are host."""
@@ -76,7 +78,7 @@ def classify(places: np.ndarray, amplitudes: np.ndarray, errors: np.ndarray) -> 
     if positive.sum() < 5:
         return Classified(ratio, error, probabilities, q_values, float("nan"), 0.0)
     total = _robust_spread(ratio[positive])
-    spread = float(np.sqrt(max(total**2 - np.median(error[positive]) ** 2, (0.02 * 1.0) ** 2)))
+    spread = float(np.sqrt(max(total**2 - np.median(error[positive]) ** 2, SMALLEST_SPREAD**2)))
     separation = float(1 / np.sqrt(spread**2 + np.median(error[positive]) ** 2))
     result = Classified(ratio, error, probabilities, q_values, spread, separation)
     if result.identifiable:
