@@ -6,7 +6,6 @@ import importlib
 import os
 import signal
 import sys
-import threading
 import traceback
 
 import rclpy
@@ -16,6 +15,7 @@ from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
 from edgetem_nodes.graph.configuration import nearest
+from edgetem_nodes.graph.deadline import exit_within
 
 NODES = {
     "microscope": "edgetem_nodes.microscope.node:MicroscopeNode",
@@ -57,8 +57,18 @@ def spin(names: list[str], ros_arguments: list[str]) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda received, _frame: stopping.append(received))
     rclpy.init(args=[sys.argv[0], *ros_arguments], signal_handler_options=SignalHandlerOptions.NO)
-    executor = _executor(names)
-    nodes = []
+    executor, nodes = _executor(names), []
+    try:
+        code = _run(names, nodes, executor, stopping)
+    finally:
+        for node in nodes:
+            node.close()
+    _leave(nodes, executor, code)
+    return code
+
+
+def _run(names: list[str], nodes: list[Node], executor: Executor, stopping: list[int]) -> int:
+    """Make the named nodes, filling `nodes`, and run them until `stopping` holds a signal; returns the exit code."""
     try:
         for name in names:
             nodes.append(node_class(name)())
@@ -74,16 +84,13 @@ def spin(names: list[str], ros_arguments: list[str]) -> int:
     except Exception:  # noqa: BLE001  (say what happened, close the files, fail)
         traceback.print_exc()
         return 1
-    finally:
-        for node in nodes:
-            node.close()
-        # All files are closed now. Taking leave of the others lets the middleware wait for them, now and then for seconds.
-        leaving = threading.Thread(target=_leave, args=(nodes, executor), daemon=True)
-        leaving.start()
-        leaving.join(LEAVE)
 
 
-def _leave(nodes: list[Node], executor: Executor) -> None:
+def _leave(nodes: list[Node], executor: Executor, code: int) -> None:
+    """Tell the other nodes that these, whose files are closed, have gone: the middleware now and then waits for them."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    exit_within(LEAVE, code)
     for node in nodes:
         node.destroy_node()
     executor.shutdown()
