@@ -52,8 +52,8 @@ def test_what_is_told_has_energies_in_place_of_the_first_column_and_failures_whe
 
 def test_the_account_counts_what_failed_where():
     sites, _ = batch()
-    assert account(sites) == ("energies of 1 of 4 positions (1 whose pattern was rejected, 1 whose micro-scan failed, 1 without a "
-                              "structure)")
+    assert account(sites) == ("energies of 1 of 4 positions (1 whose pattern was rejected, 1 whose micro-scan failed, "
+                              "1 without a structure)")
     assert account(sites[:1]) == "energies of 1 of 1 positions"
     assert sites[1].failure == "whose micro-scan failed" and sites[3].failure == "foreign"
 

@@ -8,6 +8,7 @@ from laboratory import ELECTRONS, FIELD, OFFSET, PERIOD, SCALE, SURVEY_DOSE, TRU
 
 from edgetem.action import RunExperiment
 from edgetem_nodes.graph.messages import from_uuid, numbers, to_uuid
+from edgetem_nodes.planner.node import computing
 
 Codes = RunExperiment.Result
 MAPPED = {"energetics.mapped": True, "acquisition_function": "maximum_variance", "energetics.timeout_s": 20.0}
@@ -147,6 +148,27 @@ def test_energies_that_never_come_fail_alone_and_a_bridge_that_says_nothing_ends
     result = lab.run(experiment_id=9)
     assert result.error_code == Codes.ENERGIES_MISSING and "the featurizer said nothing for 1 s" in result.error_msg
     lab.hold_structures = False
+
+
+@pytest.mark.parametrize(("dies", "name"), [("hpc_bridge", "hpc_bridge"), ("featurizer", "featurizer")])
+def test_a_node_that_dies_amid_the_energies_ends_the_experiment_by_name(laboratory, monkeypatch, dies, name):
+    monkeypatch.setattr(computing, "GONE", 0.2)
+    monkeypatch.setattr(computing, "LOOK", 0.05)
+    lab = laboratory(**MAPPED)
+    lab.hold_energies, lab.hold_structures = dies == "hpc_bridge", dies == "featurizer"
+    _, future = lab.begin()
+    lab.wait(lambda: lab.running == 16 if lab.hold_energies else len(lab.asked) == 4)
+    clients = lab.planner.conductor._energetics
+    # As discovery has it once the process is gone.
+    if dies == "hpc_bridge":
+        monkeypatch.setattr(clients._energetics, "server_is_ready", lambda: False)
+    else:
+        monkeypatch.setattr(clients._structure, "service_is_ready", lambda: False)
+    lab.wait(future.done)
+    result = future.result().result
+    assert result.error_code == Codes.ENERGIES_MISSING
+    assert f"the {name} is gone: 16 of 16 energies of the batch have not come" in result.error_msg
+    lab.hold_energies = lab.hold_structures = False
 
 
 def test_a_full_queue_is_waited_for(laboratory):

@@ -163,7 +163,7 @@ def test_an_experiment_with_two_levels_maps_the_better_one_and_goes_on_from_a_ch
     before = experiment.input_hash()
     experiment.tell_high(rows, 0.8 * experiment.observations.values[rows, 0] + 0.5, np.zeros(3))
     assert experiment.input_hash() != before
-    assert not len(experiment.deepen()) or len(experiment.deepen()) == 1
+    assert not len(experiment.deepen()) and len(experiment.deepen(ends=True)) == 1
     mean = experiment.predict()[0]
     np.testing.assert_allclose(mean, 0.8 * experiment.predict_low()[0] + 0.5, atol=0.12)
     again = ActiveExperiment.load_state(experiment.state_dict(), PARAMETERS)
@@ -171,7 +171,8 @@ def test_an_experiment_with_two_levels_maps_the_better_one_and_goes_on_from_a_ch
     assert again.ask().candidates.tobytes() == experiment.ask().candidates.tobytes()
     np.testing.assert_array_equal(again.deepened, rows)
     with pytest.raises(ExperimentError, match="made with energetics"):
-        ActiveExperiment.load_state(experiment.state_dict(), dataclasses.replace(PARAMETERS, energetics=Energetics(mapped=True)))
+        ActiveExperiment.load_state(experiment.state_dict(),
+                                    dataclasses.replace(PARAMETERS, energetics=Energetics(mapped=True)))
     patient = dataclasses.replace(PARAMETERS.energetics, timeout_s=999.0)
     ActiveExperiment.load_state(experiment.state_dict(), dataclasses.replace(PARAMETERS, energetics=patient))
 

@@ -55,7 +55,8 @@ def observed(generator, count):
     values = readings(generator, at)
     columns = {name: np.zeros(count, array.dtype) for name, array in rows.arrays().items()}
     columns |= {"candidates": at, "values": values[:, None], "standard_errors": np.full((count, 1), 0.05),
-                "valid": np.ones(count, bool), "predicted": np.full(count, np.nan), "predicted_deviations": np.full(count, np.nan)}
+                "valid": np.ones(count, bool), "predicted": np.full(count, np.nan),
+                "predicted_deviations": np.full(count, np.nan)}
     return rows.with_rows(**columns)
 
 

@@ -144,7 +144,8 @@ class Instrument(Node):
         self.say(Measurements, acquisition_id=identifier, indices=number_array(part, "Q"),
                  positions=number_array(positions[part]), names=["signal"], units=["a.u."], values=number_array(values[part]),
                  standard_errors=number_array(np.full(len(part), 0.05)), valid=(~wrong[part]).tolist(),
-                 failures=["foreign" if each else "" for each in wrong[part]], scalarizer="synthetic", scalarizer_version=self.version)
+                 failures=["foreign" if each else "" for each in wrong[part]], scalarizer="synthetic",
+                 scalarizer_version=self.version)
 
     async def acquire(self, goal):
         positions = positions_array(goal.request.positions)

@@ -43,7 +43,8 @@ def test_the_bag_holds_the_energy_of_every_site_and_why_there_is_none(recorded):
     low = [row for row in rows if row[0] == "excess_energy_density"]
     assert len(low) == result.points
     assert sum(valid for _, _, valid, _ in rows) == result.energies
-    assert {failure.split(":")[0] for _, _, valid, failure in low if not valid} == {"pattern", "micro_scan", "structure", "energy"}
+    steps = {failure.split(":")[0] for _, _, valid, failure in low if not valid}
+    assert steps == {"pattern", "micro_scan", "structure", "energy"}
     assert all(np.isnan(value) for _, value, valid, _ in rows if not valid)
 
 

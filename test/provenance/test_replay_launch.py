@@ -38,6 +38,7 @@ def replay(folder):
     return process.returncode, process.stdout + process.stderr
 
 
+@pytest.mark.slow
 def test_the_real_planner_decides_the_same_from_its_bag(experiment):
     recorded = [message for _, _, message in read_bag(experiment, ["decision"])]
     assert [message.action for message in recorded] == ["initial", "acquire", "acquire", "acquire", "stop"]
