@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -31,16 +31,22 @@ def matched(columns: Columns, piece: Piece, inside: np.ndarray) -> tuple[np.ndar
     return found[close], nearest[close]
 
 
-def calibrated(network: MicroScanNetwork, generator: MicroScanGenerator, seed: int, batches: int = 16, rows: int = 16,
-               progress: Callable[[str], None] = lambda _: None) -> tuple[Calibration, Mapping[str, Any]]:
-    """Calibration on fresh micro-scans, and what it was found from: counts, coverage, temperature."""
+def calibrated(network: MicroScanNetwork, generator: MicroScanGenerator, seed: int, batches: int = 24, rows: int = 12,
+               progress: Callable[[int, int, str], None] = lambda *_: None,
+               lenient: bool = False) -> tuple[Calibration, dict[str, Any]]:
+    """Calibration on fresh micro-scans, and what it was found from: counts, coverage, temperature.
+
+    Raises
+    ------
+    ValueError : no sheet was found, unless `lenient`: then nothing is calibrated.
+    """
     logits, labels, chi, features = [], [], [], []
     sure = replace(generator, ranges=replace(generator.ranges, foreign=0.0))
     for number in range(batches):
         batch = sure.draw(rows, np.random.default_rng([seed, number]))
-        progress(f"calibration {number + 1} of {batches}")
+        progress(number + 1, batches, "")
         for columns, piece in _read(network, batch):
-            judged = judge(columns, batch.scan, *_open())
+            judged = judge(columns, batch.scan, network.calibration.frequencies, *_open())
             if judged.host is None or judged.host is not piece.host:
                 continue
             found, true = matched(columns, piece, judged.inside)
@@ -52,6 +58,8 @@ def calibrated(network: MicroScanNetwork, generator: MicroScanGenerator, seed: i
             there = piece.classes[true] > 0
             off = piece.sites[true] - columns.sites[found] - columns.offsets[found]
             chi.append(np.einsum("ni,nij,nj->n", off, np.linalg.inv(columns.covariances[found]), off)[there])
+    if not labels and lenient:
+        return network.calibration, {}
     if not labels:
         raise ValueError("no sheet of the validation set was found: the network is not trained")
     logits, labels, chi, features = (np.concatenate(logits), np.concatenate(labels), np.concatenate(chi), np.stack(features))
@@ -60,7 +68,7 @@ def calibrated(network: MicroScanNetwork, generator: MicroScanGenerator, seed: i
     spread = float(np.quantile(chi, 0.9) / _CHI_SQUARE_90)
     typical, deviation = np.median(features, axis=0), features.std(axis=0) + 1e-6
     distance = np.sqrt((np.maximum((features - typical) / deviation, 0) ** 2).mean(axis=1))
-    calibration = Calibration(temperature, spread, tuple(typical.tolist()), tuple(deviation.tolist()),
+    calibration = Calibration(temperature, spread, network.calibration.frequencies, tuple(typical.tolist()), tuple(deviation.tolist()),
                               float(np.quantile(distance, 0.99)))
     figures = {"sites": len(labels), "micro_scans": len(features), "of": batches * rows, "temperature": temperature,
                "spread": spread, "coverage90_before": float((chi < _CHI_SQUARE_90).mean()), "log_loss": min(losses)}

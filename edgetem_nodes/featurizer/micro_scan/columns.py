@@ -23,6 +23,8 @@ _LEAST_SCORE = 0.25
 _RIVAL = 0.85
 """Over the best lattice's score, from which a rival makes the registry ambiguous."""
 _CONSTANT_SPREAD = 0.035
+DEFECT_RATE = 0.04
+"""Defects a site that are expected before anything is seen."""
 _SURE = 0.9
 _UNSURE = 0.5
 
@@ -54,6 +56,7 @@ class Judgement:
 
     Attributes
     ----------
+    posterior : (n, K) probabilities of classes given the sheet.
     host : likeliest sheet; probability : of it; swapped : whether its first site is the lattice's second.
     half : half of the footprint's edge [m]; detection : (n,) detection index of each site.
     features : (features,) how good lattice, host, scattering and places are; rejection : how unlike training, 1 is the limit.
@@ -61,6 +64,7 @@ class Judgement:
     """
 
     columns: Columns
+    posterior: np.ndarray
     host: Host | None
     probability: float
     swapped: bool
@@ -95,12 +99,15 @@ class Judgement:
         return ""
 
 
-def judge(columns: Columns, scan: MicroScan, typical: tuple[float, ...], deviation: tuple[float, ...], limit: float) -> Judgement:
-    """Which sheet it is and whether it is credible; the last three are of `network.Calibration`."""
+def judge(columns: Columns, scan: MicroScan, frequencies: tuple[float, ...], typical: tuple[float, ...],
+          deviation: tuple[float, ...], limit: float) -> Judgement:
+    """Which sheet it is and whether it is credible; the last four are of `network.Calibration`."""
     nothing = np.zeros(len(columns.sites))
     if columns.lattice is None:
-        return Judgement(columns, None, 0.0, False, 0.0, nothing, np.full(4, np.nan), np.inf, "no lattice of sites was found")
-    host, probability, swapped, likelihood = identify(columns, scan)
+        return Judgement(columns, columns.probabilities, None, 0.0, False, 0.0, nothing, np.full(4, np.nan), np.inf, "no lattice of sites was found")
+    host, probability, swapped, likelihood = identify(columns, scan, np.array(frequencies))
+    posterior = columns.probabilities * (priors(host)[columns.sublattice ^ int(swapped)] / np.array(frequencies))
+    posterior /= posterior.sum(axis=1, keepdims=True)
     detection = detection_index(columns, host, scan)
     half = footprint(columns, host, scan)
     features = np.array([-columns.lattice.score, -likelihood, abs(np.log(max(columns.images.dark[0], 1e-6)
@@ -123,25 +130,36 @@ def judge(columns: Columns, scan: MicroScan, typical: tuple[float, ...], deviati
                   f"{worst[int(np.argmax(excess))]}")
     elif half <= 0:
         reason = "at this dose no site can be told from a vacancy"
-    return Judgement(columns, host, probability, swapped, half, detection, features, rejection, reason)
+    return Judgement(columns, posterior, host, probability, swapped, half, detection, features, rejection, reason)
 
 
-def identify(columns: Columns, scan: MicroScan) -> tuple[Host, float, bool, float]:
-    """Likeliest host, its probability, whether its sublattices are the lattice's in reverse, mean log probability of a site.
+def priors(host: Host, rate: float = DEFECT_RATE) -> np.ndarray:
+    """How often each class stands on the two sublattices of a sheet, (2, K): defects by their weights in `hosts`."""
+    result = np.full((2, len(CLASSES)), 1e-5)
+    for side, defects in enumerate(host.defects):
+        for name, weight in defects.items():
+            result[side, NAMES.index(name)] += rate * weight / sum(defects.values())
+        result[side, host.classes()[side]] += 1 - rate
+    return result / result.sum(axis=1, keepdims=True)
 
-    Sites are not independent witnesses: what misleads the network at one misleads it at its neighbours, so their logarithms
-    count a quarter.
+
+def identify(columns: Columns, scan: MicroScan, frequencies: np.ndarray) -> tuple[Host, float, bool, float]:
+    """Likeliest host, its probability, whether its sublattices are the lattice's in reverse, mean log likelihood of a site.
+
+    The likelihood of a site's signals under a host is that of every class, p(class | signals) / frequency, times how often the
+    class stands there. Sites are not independent witnesses: what misleads the network at one misleads it at its neighbours,
+    so their logarithms count a third.
     """
-    near = (np.abs(columns.sites) < scan.span / 2 + 0.3e-10).all(axis=1)
-    logs = np.log(np.maximum(columns.probabilities, 0.02))
+    near = (np.abs(columns.sites) < scan.span / 2 + 0.5e-10).all(axis=1)
+    likelihood = columns.probabilities[near] / frequencies
     constant = float(np.sqrt(abs(np.linalg.det(columns.lattice.vectors)) * 2 / np.sqrt(3)))
     options = []
     for host in HOSTS:
+        prior = priors(host)
         for swapped in (False, True) if host.sites[0] != host.sites[1] else (False,):
-            expected = host.classes()[columns.sublattice[near] ^ int(swapped)]
-            total = float(logs[near][np.arange(len(expected)), expected].sum()) / 4
-            total -= 0.5 * (np.log(constant / host.lattice) / _CONSTANT_SPREAD) ** 2
-            options.append((total, host, swapped, 4 * total / max(len(expected), 1)))
+            logs = np.log(np.einsum("nk,nk->n", likelihood, prior[columns.sublattice[near] ^ int(swapped)]) + 1e-3)
+            total = float(logs.sum()) / 3 - 0.5 * (np.log(constant / host.lattice) / _CONSTANT_SPREAD) ** 2
+            options.append((total, host, swapped, float(logs.mean()) if len(logs) else 0.0))
     totals = np.array([one[0] for one in options])
     best = int(np.argmax(totals))
     weights = np.exp(totals - totals[best])
@@ -204,7 +222,7 @@ def _enter(judged: Judgement, result: MicroScanDescriptors, row: int) -> None:
     for site in inside[np.argsort(np.hypot(*columns.sites[inside].T), kind="stable")]:
         expected = judged.expected[site]
         host_numbers = CLASSES[expected][1]
-        probability = columns.probabilities[site]
+        probability = judged.posterior[site]
         known = judged.detection[site] >= TELLING / 2 and probability.max() > _UNSURE
         if known:
             present = np.array([len(elements) for _, elements in CLASSES])

@@ -26,7 +26,7 @@ class Ranges:
     points : along an axis; span : least and largest of the scan.
     electrons : in a pattern, evenly in the logarithm.
     outer : of the camera, over the semi-convergence angle; pixels : of the camera along an axis.
-    defocus : known; unknown_defocus : what its estimate is off, evenly within this; refocus : standard deviation of more of it.
+    defocus : stated; unknown_defocus : what it is off, evenly within this; refocus : standard deviation of more of it.
     astigmatism, coma, spherical_aberration : standard deviations, unknown.
     jitter : of each probe's position; centre, turn : of the detectors, standard deviations [rad].
     stretch : largest strain, of specimen and scan together.
@@ -43,9 +43,9 @@ class Ranges:
     outer: tuple[float, float] = (1.5, 2.4)
     pixels: tuple[int, int] = (32, 64)
     source_size: tuple[float, float] = (0.0, 0.8e-10)
-    defocus: tuple[float, float] = (-5e-9, 5e-9)
-    unknown_defocus: float = 0.75e-9
-    refocus: float = 0.3e-9
+    defocus: tuple[float, float] = (-2e-9, 2e-9)
+    unknown_defocus: float = 2e-9
+    refocus: float = 0.2e-9
     astigmatism: float = 0.7e-9
     coma: float = 30e-9
     spherical_aberration: float = 3e-6

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import IntEnum
 
 import numpy as np
 import torch
@@ -13,9 +14,30 @@ from edgetem_nodes.featurizer.micro_scan.linear_imaging import (REFERENCE, Linea
 from edgetem_nodes.featurizer.micro_scan.reduction import BRIGHT, DARK_EDGE
 from edgetem_nodes.physics.scattering_factors import annular_cross_section
 
-INPUTS = 7
-"""Planes of the network's input."""
-DEFOCUS_STEPS = np.arange(-4, 5) * 1.25e-9
+
+
+class Plane(IntEnum):
+    """Planes of the network's input.
+
+    PHASE, PHASE_KNOWN : phase image in standard deviations of the prior, and what part of the prior's variance is known.
+    DARK, DARK_KNOWN : arcsinh(20 I) / 2 of the dark-field image, and the same.
+    INFORMATION : a third of log10 of the Fisher information on a lone sulphur atom.
+    NOISE : log10 of the ratio of noise to signal, shifted; LEVEL : log10 of the mean dark field over that of a sheet of sulphur.
+    INSIDE : 1; 0 where images of different size are filled up.
+    """
+
+    PHASE = 0
+    PHASE_KNOWN = 1
+    DARK = 2
+    DARK_KNOWN = 3
+    INFORMATION = 4
+    NOISE = 5
+    LEVEL = 6
+    INSIDE = 7
+
+
+INPUTS = len(Plane)
+DEFOCUS_STEPS = np.arange(-2, 3) * 1.25e-9
 """What is tried [m] about the defocus that is stated."""
 _DENSITY = 0.4e20
 _KEPT = 4 * len(DEFOCUS_STEPS)
@@ -32,12 +54,14 @@ class Images:
     defocus : (rows,) [m], likeliest of those tried.
     information : (rows, m, m) Fisher information on the amplitude of a lone sulphur atom, see `linear_imaging.information`.
     dark : (rows,) mean electrons in the dark field over those that a sheet of sulphur atoms with the prior's density gives.
+    spreads : of each row, at its defocus.
     """
 
     planes: np.ndarray
     defocus: np.ndarray
     information: np.ndarray
     dark: np.ndarray
+    spreads: list[Spread]
 
 
 class Imaging:
@@ -65,7 +89,7 @@ class Imaging:
 
     def __call__(self, signals: np.ndarray, electrons: np.ndarray) -> Images:
         """Images of signals (rows, channels, n, n) whose patterns have `electrons` (rows,). A row depends on itself alone."""
-        planes, defocus, known, dark = [], [], [], []
+        planes, defocus, known, dark, spreads = [], [], [], [], []
         middle = len(DEFOCUS_STEPS) // 2
         for one, number in zip(torch.from_numpy(np.ascontiguousarray(signals, np.float32)), electrons, strict=True):
             ratio = noise_ratio(self._spread(middle), whitened(self._spread(middle), one), float(number))
@@ -81,8 +105,9 @@ class Imaging:
             planes.append(torch.stack([
                 image, linear.known, torch.asinh(20 * shadow) / 2, shadow_known,
                 torch.from_numpy(np.log10(facts + 0.1).astype(np.float32)) / 3,
-                flat * (np.log10(ratio) + 3.5), flat * float(np.log10(level + 1e-3))]))
+                flat * (np.log10(ratio) + 3.5), flat * float(np.log10(level + 1e-3)), flat]))
             defocus.append(self.scan.probe.defocus + DEFOCUS_STEPS[best])
             known.append(facts)
             dark.append(level)
-        return Images(torch.stack(planes).numpy(), np.array(defocus), np.stack(known), np.array(dark))
+            spreads.append(spread)
+        return Images(torch.stack(planes).numpy(), np.array(defocus), np.stack(known), np.array(dark), spreads)

@@ -39,11 +39,30 @@ _SAMPLING = 0.27e-10
 
 @dataclass(frozen=True)
 class Spread:
-    """Point-spread functions on offsets: (channels, n, m, n, m) float32, probe y, grid y, probe x, grid x."""
+    """Point-spread functions of an atom of the reference element: what it adds to every signal.
+
+    Attributes
+    ----------
+    bright, dark : at every point of the grid, (channels, n, m, n, m) float32: probe y, grid y, probe x, grid x.
+    vacuum : (segments,) signals without specimen.
+    transforms : (segments + 1, q, q) complex64, of bright and dark, at frequencies (q,) [1/m].
+    line : (n,) coordinate of the probes [m].
+    """
 
     bright: torch.Tensor
     dark: torch.Tensor
     vacuum: np.ndarray
+    transforms: torch.Tensor
+    frequency: np.ndarray
+    line: np.ndarray
+
+    def at(self, places: np.ndarray) -> torch.Tensor:
+        """The same of atoms at places (sites, 2) [m]: (segments + 1, n * n, sites) float32."""
+        waves = [torch.from_numpy(np.exp(2j * np.pi * (places[:, axis, None, None] - self.line[:, None]) * self.frequency)
+                                  .astype(np.complex64)) for axis in (0, 1)]
+        half = torch.einsum("syq,cqr->csyr", waves[0], self.transforms)
+        values = torch.einsum("csyr,sxr->cyxs", half, waves[1]).real
+        return values.reshape(len(self.transforms), len(self.line) ** 2, len(places))
 
 
 def point_spread(scan: MicroScan) -> Spread:
@@ -76,7 +95,8 @@ def point_spread(scan: MicroScan) -> Spread:
     waves_at = torch.from_numpy(np.exp(2j * np.pi * np.outer(offsets, frequency[kept])).astype(np.complex64))
     chosen = torch.from_numpy((transforms / samples ** 2)[:, kept][:, :, kept].astype(np.complex64))
     values = (waves_at @ chosen @ waves_at.T).real.reshape(-1, scan.points, len(grid), scan.points, len(grid))
-    return Spread(values[:-1], values[-1], (masks * np.abs(aperture) ** 2).sum(axis=(1, 2)))
+    vacuum = (masks * np.abs(aperture) ** 2).sum(axis=(1, 2))
+    return Spread(values[:-1], values[-1], vacuum, chosen, frequency[kept], line)
 
 
 def _columns(values: torch.Tensor) -> torch.Tensor:

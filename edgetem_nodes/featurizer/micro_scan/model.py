@@ -1,4 +1,4 @@
-"""The network: a fully convolutional one, from images on the fine grid to sites, what stands there and where exactly."""
+"""The networks: a convolutional one from images to sites and places, and one from a site's amplitudes to what stands there."""
 
 from __future__ import annotations
 
@@ -7,39 +7,87 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from edgetem_nodes.featurizer.micro_scan.amplitudes import FEATURES
 from edgetem_nodes.featurizer.micro_scan.conditions import PIXEL
 from edgetem_nodes.featurizer.micro_scan.hosts import CLASSES
-from edgetem_nodes.featurizer.micro_scan.images import INPUTS
+from edgetem_nodes.featurizer.micro_scan.images import INPUTS, Plane
 
 _DILATIONS = (1, 2, 1, 4, 1, 2, 1)
-_OUTPUTS = 1 + len(CLASSES) + 2 + 3
+_OUTPUTS = 1 + 2 + 3
 _LEAST_DEVIATION = 0.015e-10
 """Of an atom's position [m]."""
+_SMOOTHINGS = (1.0, 1.6)
+"""Standard deviations [pixel] of the means over an atom that the network is shown."""
+_DERIVED = 2 * len(_SMOOTHINGS)
+
+
+def _kernel(sigma: float) -> torch.Tensor:
+    axis = torch.arange(-5, 6, dtype=torch.float32)
+    line = torch.exp(-0.5 * (axis / sigma) ** 2)
+    return (line[:, None] * line / line.sum() ** 2)[None, None]
+
+
+def derived(planes: torch.Tensor) -> torch.Tensor:
+    """Means (rows, planes, m, m) of phase and dark field over an atom, each over what is known there.
+
+    Normalised convolution (Knutsson & Westin, CVPR 1993): an image that fades where nothing is known becomes an estimate.
+    """
+    phase, phase_known = planes[:, Plane.PHASE, None], planes[:, Plane.PHASE_KNOWN, None]
+    dark = torch.sinh(2 * planes[:, Plane.DARK, None]) / 20 / 10 ** planes[:, Plane.LEVEL, None]
+    dark_known = planes[:, Plane.DARK_KNOWN, None]
+    result = []
+    for sigma in _SMOOTHINGS:
+        kernel = _kernel(sigma).to(planes.device)
+        for values, known in ((phase, phase_known), (dark, dark_known)):
+            smooth, weight = (nn.functional.conv2d(one, kernel, padding=5) for one in (values, known))
+            result.append(torch.tanh(0.4 * smooth / (weight + 0.01)) * 2)
+    return torch.cat(result, dim=1)
 
 
 class SiteNetwork(nn.Module):
-    """Residual convolutions with a view of 4 Angstrom around every point, and one linear read-out.
+    """Residual convolutions with a view of 4 Angstrom around every point, the mean over all that is known, and a read-out.
 
-    Output (rows, 1 + classes + 5, m, m): logit of a lattice site being here; logits of what stands there; its offset from
-    here, (y, x) [pixel]; logarithms of the Cholesky factor's diagonal and its lower element [pixel].
+    Output (rows, 6, m, m): logit of a lattice site being here, occupied or not; offset of its column from here, (y, x) [pixel];
+    logarithms of the Cholesky factor's diagonal and its lower element [pixel].
     """
 
-    def __init__(self, width: int = 36) -> None:
+    def __init__(self, width: int = 28) -> None:
         super().__init__()
         self.width = width
-        self.entry = nn.Conv2d(INPUTS, width, 3, padding=1)
+        self.entry = nn.Conv2d(INPUTS + _DERIVED, width, 3, padding=1)
         self.blocks = nn.ModuleList(nn.Conv2d(width, width, 3, padding=d, dilation=d) for d in _DILATIONS)
         self.mixing = nn.ModuleList(nn.Conv2d(width, width, 1) for _ in _DILATIONS)
+        self.everywhere = nn.ModuleList(nn.Linear(width, width) for _ in _DILATIONS)
         self.exit = nn.Conv2d(width, _OUTPUTS, 1)
-        for layer in self.mixing:
-            nn.init.normal_(layer.weight, std=0.3 / width ** 0.5)
+        for layer in (*self.mixing, *self.everywhere):
+            nn.init.normal_(layer.weight, std=0.4 / width ** 0.5)
 
     def forward(self, planes: torch.Tensor) -> torch.Tensor:
-        x = torch.nn.functional.silu(self.entry(planes))
-        for block, mix in zip(self.blocks, self.mixing, strict=True):
-            x = x + mix(torch.nn.functional.silu(block(x)))
+        with torch.autocast(planes.device.type, enabled=False):
+            known = planes[:, Plane.PHASE_KNOWN, None] + 0.01 * planes[:, Plane.INSIDE, None]
+            known = known / known.sum(dim=(2, 3), keepdim=True).clamp(min=1e-6)
+            seen = torch.cat([planes, derived(planes)], dim=1).contiguous(memory_format=torch.channels_last)
+        x = nn.functional.silu(self.entry(seen))
+        for block, mix, everywhere in zip(self.blocks, self.mixing, self.everywhere, strict=True):
+            mean = (x * known).sum(dim=(2, 3))
+            x = x + mix(nn.functional.silu(block(x) + everywhere(mean)[:, :, None, None]))
         with torch.autocast(x.device.type, enabled=False):
-            return self.exit(torch.nn.functional.silu(x).float())
+            return self.exit(nn.functional.silu(x).float())
+
+
+class ColumnNetwork(nn.Module):
+    """From features (..., FEATURES) of `amplitudes.site_features` to logits (..., K) of what stands on a site."""
+
+    def __init__(self, width: int = 96) -> None:
+        super().__init__()
+        self.width = width
+        self.register_buffer("middle", torch.zeros(FEATURES))
+        self.register_buffer("scale", torch.ones(FEATURES))
+        self.layers = nn.Sequential(nn.Linear(FEATURES, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(),
+                                    nn.Linear(width, width), nn.SiLU(), nn.Linear(width, len(CLASSES)))
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return self.layers((features - self.middle) / self.scale)
 
 
 @dataclass(frozen=True)
@@ -48,12 +96,11 @@ class AtPoints:
 
     Attributes
     ----------
-    site : logit of a site; classes : (..., K) logits.
+    site : logit of a site.
     offset : (..., 2) from the point, (y, x) [m]; factor : (..., 2, 2) lower Cholesky factor of its covariance [m].
     """
 
     site: torch.Tensor
-    classes: torch.Tensor
     offset: torch.Tensor
     factor: torch.Tensor
 
@@ -64,9 +111,8 @@ def read(output: torch.Tensor, points: torch.Tensor) -> AtPoints:
     where = (points / half).flip(-1)[:, :, None]
     values = nn.functional.grid_sample(output, where.to(output.dtype), align_corners=False, padding_mode="border")[..., 0]
     values = values.permute(0, 2, 1)
-    classes = len(CLASSES)
-    diagonal = torch.exp(values[..., classes + 3:classes + 5].clamp(-5, 3)) * PIXEL + _LEAST_DEVIATION
-    lower = values[..., classes + 5] * PIXEL
+    diagonal = torch.exp(values[..., 3:5].clamp(-5, 3)) * PIXEL + _LEAST_DEVIATION
+    lower = values[..., 5] * PIXEL
     zero = torch.zeros_like(lower)
     factor = torch.stack([diagonal[..., 0], zero, lower, diagonal[..., 1]], dim=-1).unflatten(-1, (2, 2))
-    return AtPoints(values[..., 0], values[..., 1:1 + classes], values[..., 1 + classes:3 + classes] * PIXEL, factor)
+    return AtPoints(values[..., 0], values[..., 1:3] * PIXEL, factor)

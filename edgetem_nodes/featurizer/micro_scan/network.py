@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,14 +9,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from edgetem_nodes.featurizer.micro_scan.columns import Columns, Judgement, judge
+from edgetem_nodes.featurizer.cbed.weights import WeightsError, fill_module, module_arrays, read_weights, write_weights
+from edgetem_nodes.featurizer.micro_scan.amplitudes import site_features
+from edgetem_nodes.featurizer.micro_scan.columns import Columns, judge
 from edgetem_nodes.featurizer.micro_scan.conditions import PIXEL, MicroScan
 from edgetem_nodes.featurizer.micro_scan.descriptors import MicroScanDescriptors
 from edgetem_nodes.featurizer.micro_scan.hosts import CLASSES
 from edgetem_nodes.featurizer.micro_scan.images import Images, Imaging
-from edgetem_nodes.featurizer.micro_scan.model import SiteNetwork, read
-from edgetem_nodes.featurizer.micro_scan.registry import Lattice, RegistryFinder
+from edgetem_nodes.featurizer.micro_scan.model import ColumnNetwork, SiteNetwork, read
+from edgetem_nodes.featurizer.micro_scan.registry import RegistryFinder
 
+NETWORK = "micro_scan"
 WEIGHTS = Path(__file__).parent / "weights" / "micro_scan.npz"
 _VIEW = 0.7e-10
 """How far beyond the outermost probes [m] the map of sites is trusted for the lattice."""
@@ -35,12 +35,14 @@ class Calibration:
     Attributes
     ----------
     temperature : logits of classes are divided by it; spread : factor of position covariances.
+    frequencies : (K,) how often each class stood on a site of the training set.
     typical, deviation : (features,) mean and standard deviation of `columns.Judgement.features` for sheets of the set.
     limit : rejection of all but a hundredth of them.
     """
 
     temperature: float = 1.0
     spread: float = 1.0
+    frequencies: tuple[float, ...] = (1 / len(CLASSES),) * len(CLASSES)
     typical: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0)
     deviation: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0)
     limit: float = 3.0
@@ -49,8 +51,10 @@ class Calibration:
 class MicroScanNetwork:
     """An ensemble with its calibration."""
 
-    def __init__(self, members: Sequence[SiteNetwork], calibration: Calibration, digest: str = "") -> None:
-        self.members, self.calibration = [member.eval() for member in members], calibration
+    def __init__(self, sites: Sequence[SiteNetwork], columns: Sequence[ColumnNetwork], calibration: Calibration,
+                 digest: str = "") -> None:
+        self.site_networks, self.column_networks = [one.eval() for one in sites], [one.eval() for one in columns]
+        self.calibration = calibration
         self.digest = digest
         """SHA-256 (hex) of the weights' file; empty: never saved."""
         self._imagings: dict[MicroScan, Imaging] = {}
@@ -63,40 +67,49 @@ class MicroScanNetwork:
 
     @classmethod
     def load(cls, path: Path) -> MicroScanNetwork:
-        """Weights from a file that `save` wrote.
+        """Weights from a file that `edgetem train cbed` or `save` wrote.
 
         Raises
         ------
-        FileNotFoundError : there is none. ValueError : it does not hold such a network.
+        WeightsError : there is none, or it does not hold such a network.
         """
-        content = Path(path).read_bytes()
-        try:
-            with np.load(io.BytesIO(content), allow_pickle=False) as held:
-                described = json.loads(bytes(held["description"]).decode())
-                if described["classes"] != [name for name, _ in CLASSES]:
-                    raise ValueError(f"its classes are {described['classes']}")
-                members = []
-                for number in range(described["members"]):
-                    member = SiteNetwork(described["width"])
-                    member.load_state_dict({name: torch.from_numpy(held[f"{number}.{name}"].astype(np.float32))
-                                            for name in member.state_dict()})
-                    members.append(member)
-        except (KeyError, ValueError, OSError, RuntimeError) as error:
-            raise ValueError(f"{path} holds no weights of a micro-scan network: {error}") from None
-        calibration = Calibration(**{name: tuple(value) if isinstance(value, list) else value
-                                     for name, value in described["calibration"].items()})
-        return cls(members, calibration, hashlib.sha256(content).hexdigest())
+        held = read_weights(path, NETWORK)
+        return cls.of(held.arrays, held.settings, held.hash)
 
-    def save(self, path: Path) -> None:
-        """Write weights as half-precision arrays."""
-        arrays = {f"{number}.{name}": value.detach().numpy().astype(np.float16) for number, member in enumerate(self.members)
-                  for name, value in member.state_dict().items()}
-        described = {"classes": [name for name, _ in CLASSES], "members": len(self.members), "width": self.members[0].width,
-                     "calibration": vars(self.calibration)}
-        arrays["description"] = np.frombuffer(json.dumps(described, sort_keys=True).encode(), np.uint8)
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "wb") as file:
-            np.savez_compressed(file, **arrays)
+    @classmethod
+    def of(cls, arrays: dict[str, np.ndarray], settings: dict, digest: str = "") -> MicroScanNetwork:
+        """From arrays and settings as `described` has them.
+
+        Raises
+        ------
+        WeightsError : they are not of such a network.
+        """
+        try:
+            if settings["classes"] != [name for name, _ in CLASSES]:
+                raise ValueError(f"its classes are {settings['classes']}")
+            calibration = Calibration(**{name: tuple(value) if isinstance(value, list) else value
+                                         for name, value in settings["calibration"].items()})
+            networks = {"site": [], "column": []}
+            for kind, make in (("site", SiteNetwork), ("column", ColumnNetwork)):
+                for number in range(settings["members"]):
+                    own = {name.split("/", 2)[2]: value for name, value in arrays.items() if name.startswith(f"{kind}/{number}/")}
+                    networks[kind].append(fill_module(make(settings[f"{kind}_width"]), own, f"{kind} network {number}"))
+        except (KeyError, TypeError, ValueError) as error:
+            raise WeightsError(f"no weights of this micro-scan network: {error}") from None
+        return cls(networks["site"], networks["column"], calibration, digest)
+
+    def described(self) -> tuple[dict[str, np.ndarray], dict]:
+        """Arrays in half precision, and settings, of a file of weights."""
+        arrays = {f"{kind}/{number}/{name}": value
+                  for kind, networks in (("site", self.site_networks), ("column", self.column_networks))
+                  for number, one in enumerate(networks) for name, value in module_arrays(one).items()}
+        return arrays, {"network": NETWORK, "classes": [name for name, _ in CLASSES], "members": len(self.site_networks),
+                        "site_width": self.site_networks[0].width, "column_width": self.column_networks[0].width,
+                        "calibration": dict(vars(self.calibration))}
+
+    def save(self, path: Path) -> str:
+        """Write weights; SHA-256 (hex) of the file."""
+        return write_weights(Path(path), *self.described())
 
     def __call__(self, signals: np.ndarray, electrons: np.ndarray, scan: MicroScan) -> MicroScanDescriptors:
         """Atoms of reduced micro-scans. A row depends on itself alone.
@@ -123,29 +136,32 @@ class MicroScanNetwork:
                                         "no atom can be told")
             else:
                 columns = self.columns(signals[row:row + 1], electrons[row:row + 1], scan)
-                result.failures[row] = judge(columns, scan, self.calibration.typical, self.calibration.deviation,
-                                             self.calibration.limit).write(result, row)
+                result.failures[row] = judge(columns, scan, self.calibration.frequencies, self.calibration.typical,
+                                             self.calibration.deviation, self.calibration.limit).write(result, row)
         return result
 
     def columns(self, signals: np.ndarray, electrons: np.ndarray, scan: MicroScan) -> Columns:
         """Lattice and columns of one micro-scan, unjudged; arguments as above with one row."""
         images = self._imaging(scan)(signals, electrons)
-        return self.read(images, scan, float(electrons[0]))
+        return self.read(images, np.ascontiguousarray(signals[0], np.float32), scan, float(electrons[0]))
 
-    def read(self, images: Images, scan: MicroScan, electrons: float) -> Columns:
-        """Lattice and columns on the images of one micro-scan."""
+    def read(self, images: Images, signals: np.ndarray, scan: MicroScan, electrons: float) -> Columns:
+        """Lattice and columns on the images of one micro-scan with these signals (channels, n, n)."""
         with torch.no_grad():
-            outputs = [member(torch.from_numpy(images.planes)) for member in self.members]
+            outputs = [one(torch.from_numpy(images.planes)) for one in self.site_networks]
         there = torch.stack([torch.sigmoid(one[0, 0]) for one in outputs]).mean(dim=0).numpy()
         half = scan.span / 2 + _VIEW
         key = there.shape[-1], half
         if key not in self._finders:
             self._finders[key] = RegistryFinder(*key)
-        lattice = self._finders[key](there, lambda points: self._sites(outputs, points)[1:])
-        reach = there.shape[-1] * PIXEL / 2
-        sites, sublattice = (np.zeros((0, 2)), np.zeros(0, int)) if lattice is None else lattice.sites(reach)
-        probabilities, offsets, covariances = self._sites(outputs, sites)
-        return Columns(lattice, sites, sublattice, probabilities, offsets, covariances, images, electrons)
+        lattice = self._finders[key](there, lambda points: self._places(outputs, points))
+        if lattice is None:
+            empty = np.zeros((0, 2))
+            return Columns(None, empty, np.zeros(0, int), np.zeros((0, len(CLASSES))), empty, np.zeros((0, 2, 2)), images, electrons)
+        sites, sublattice = lattice.sites(there.shape[-1] * PIXEL / 2)
+        features = site_features(images.spreads[0], torch.from_numpy(signals), electrons, scan, sites, sublattice)
+        probabilities = self._classes(features)
+        return Columns(lattice, sites, sublattice, probabilities, *self._places(outputs, sites), images, electrons)
 
     def _imaging(self, scan: MicroScan) -> Imaging:
         key = replace(scan, electrons=1.0)
@@ -155,15 +171,20 @@ class MicroScanNetwork:
             self._imagings[key] = Imaging(key)
         return self._imagings[key]
 
-    def _sites(self, outputs: list[torch.Tensor], points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Class probabilities (n, K), offsets (n, 2) and covariances (n, 2, 2) [m, m^2] of the ensemble's mixture at points."""
+    def _places(self, outputs: list[torch.Tensor], points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Offsets (n, 2) and covariances (n, 2, 2) [m, m^2] of the ensemble's mixture at points (n, 2)."""
         where = torch.from_numpy(np.asarray(points, np.float32))[None]
         read_out = [read(one, where) for one in outputs]
-        classes = torch.stack([torch.softmax(one.classes[0].double() / self.calibration.temperature, dim=-1)
-                               for one in read_out])
         offsets = torch.stack([one.offset[0].double() for one in read_out])
         factors = torch.stack([one.factor[0].double() for one in read_out])
         mean = offsets.mean(dim=0)
         apart = offsets - mean
         covariance = (factors @ factors.mT * self.calibration.spread + apart[..., :, None] * apart[..., None, :]).mean(dim=0)
-        return classes.mean(dim=0).numpy(), mean.numpy(), covariance.numpy()
+        return mean.numpy(), covariance.numpy()
+
+    def _classes(self, features: np.ndarray) -> np.ndarray:
+        """Class probabilities (n, K) of the ensemble's mixture; those of the training set where nothing is known."""
+        with torch.no_grad():
+            logits = [one(torch.from_numpy(features)).double() for one in self.column_networks]
+        mixture = torch.stack([torch.softmax(one / self.calibration.temperature, dim=-1) for one in logits]).mean(dim=0).numpy()
+        return np.where((features != 0).any(axis=1)[:, None], mixture, self.calibration.frequencies)

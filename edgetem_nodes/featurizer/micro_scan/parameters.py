@@ -13,7 +13,7 @@ class MicroScanAtoms:
 
     semi_convergence_mrad: float = parameter(0.0, "of the focused probe; 0: instrument.semi_convergence_mrad", unit="mrad",
                                              minimum=0.0, maximum=100.0)
-    defocus_nm: float = parameter(0.0, "of the focused probe, positive: underfocus; sought within 5 nm of this", unit="nm",
+    defocus_nm: float = parameter(0.0, "of the focused probe, positive: underfocus; sought within 2.5 nm of this", unit="nm",
                                   minimum=-100.0, maximum=100.0)
     source_size_pm: float = parameter(0.0, "full width at half maximum of the source's image; 0: not known", unit="pm",
                                       minimum=0.0, maximum=500.0)

@@ -95,8 +95,9 @@ class DetectorSignals:
     def _transmission(self, piece: Piece) -> torch.Tensor:
         """exp(i sigma V), complex64 (box, box), of the piece in a periodic box that is a little larger."""
         phase = np.zeros((self._fine, self._fine), np.complex64)
-        for number in np.unique(piece.numbers):
-            here = piece.numbers == number
+        within = (np.abs(piece.positions) < self.half).all(axis=1)
+        for number in np.unique(piece.numbers[within]):
+            here = within & (piece.numbers == number)
             y, x = (np.exp(-2j * np.pi * np.outer(self._frequency, piece.positions[here, axis] + self.half)).astype(np.complex64)
                     for axis in (0, 1))
             phase += ((y * piece.weights[here].astype(np.float32)) @ x.T) * self._factor(int(number))

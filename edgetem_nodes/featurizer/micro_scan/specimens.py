@@ -22,7 +22,7 @@ class Piece:
     ----------
     positions : (atoms, 2), (y, x) [m]; numbers, widths : (atoms,) atomic number and thermal displacement [m].
     weights : (atoms,) how often the atom stands there along the beam.
-    sites : (sites, 2) [m], where the column stands, or would; classes, hosts : (sites,) what stands there, what the perfect
+    nodes, sites : (sites, 2) [m], of the perfect lattice, and where the column stands, or would; classes, hosts : (sites,) what stands there, what the perfect
         sheet has; sublattice : (sites,) 0 or 1. No sites: it is no sheet.
     host : the sheet, None for what is none.
     deformation : F (2, 2), (y, x), of the honeycomb of `hosts.honeycomb`; origin : (2,) [m] of its first site.
@@ -32,6 +32,7 @@ class Piece:
     numbers: np.ndarray
     widths: np.ndarray
     weights: np.ndarray
+    nodes: np.ndarray
     sites: np.ndarray
     classes: np.ndarray
     hosts: np.ndarray
@@ -87,9 +88,10 @@ def sheet(host: Host, deformation: np.ndarray, origin: np.ndarray, half: float, 
     near = distance.min(axis=1) < 0.62 * host.lattice
     vacant = classes == 0
     spread = np.where(near & ~vacant, np.hypot(defects.disorder, defects.near_defects), defects.disorder * ~vacant)
+    perfect = sites
     sites = sites + rng.normal(size=sites.shape) * spread[:, None]
     positions, numbers = _atoms(sites, classes, rng)
-    return Piece(positions, numbers, np.full(len(numbers), width), np.ones(len(numbers)), sites, classes, hosts, sublattice,
+    return Piece(positions, numbers, np.full(len(numbers), width), np.ones(len(numbers)), perfect, sites, classes, hosts, sublattice,
                  host, np.asarray(deformation), np.asarray(origin))
 
 
@@ -123,5 +125,5 @@ def foreign(kind: str, half: float, rng: np.random.Generator) -> Piece:
         numbers = np.full(len(positions), rng.choice([13, 14, 22, 29, 38, 47, 79]))
         weights = np.full(len(positions), float(rng.integers(2, 30)))
     empty = np.zeros(0, int)
-    return Piece(positions, numbers, np.full(len(numbers), 0.08e-10), weights, np.zeros((0, 2)), empty, empty, empty, None,
+    return Piece(positions, numbers, np.full(len(numbers), 0.08e-10), weights, np.zeros((0, 2)), np.zeros((0, 2)), empty, empty, empty, None,
                  np.eye(2), np.zeros(2))

@@ -1,122 +1,138 @@
-"""Training of the micro-scan network from nothing: generator, ensemble, calibration, model card."""
+"""Training of the micro-scan network from nothing: generator, ensemble, calibration, model card. Run by `edgetem train cbed`."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from edgetem_nodes.featurizer.cbed.training.registry import Trained, TrainingRun
 from edgetem_nodes.featurizer.micro_scan.calibrating import calibrated
-from edgetem_nodes.featurizer.micro_scan.fitting import Curves, FittingSettings, fit
+from edgetem_nodes.featurizer.micro_scan.fitting import FittingSettings, fit, fit_columns, frequencies
 from edgetem_nodes.featurizer.micro_scan.generator import MicroScanGenerator, Ranges
-from edgetem_nodes.featurizer.micro_scan.hosts import BY_NAME, CLASSES
+from edgetem_nodes.featurizer.micro_scan.hosts import BY_NAME, HOSTS
 from edgetem_nodes.featurizer.micro_scan.network import Calibration, MicroScanNetwork
 from edgetem_nodes.featurizer.micro_scan.training_set import training_set
+from edgetem_nodes.graph.configuration import ConfigurationError, group, parameter
 
 
-@dataclass(frozen=True)
-class Training:
-    """What a training consists of; the keys of config/train_micro_scan.yaml.
+@dataclass
+class Conditions:
+    """From what conditions micro-scans are drawn: least and greatest; see `generator.Ranges` for the others."""
 
-    Attributes
-    ----------
-    batches : conditions drawn; rows : micro-scans under each; validation : conditions kept apart.
-    members : networks of the ensemble; fitting : of each; hosts : sheets, by `hosts.BY_NAME`; ranges : of conditions.
-    cache : folder of training sets; empty: none is kept.
-    """
+    high_tension_kV: list[float] = parameter([60.0, 100.0], "of the beam", unit="kV")
+    semi_convergence_mrad: list[float] = parameter([25.0, 30.0], "of the probe", unit="mrad")
+    step_pm: list[float] = parameter([40.0, 130.0], "between probes", unit="pm")
+    points: list[int] = parameter([4, 8], "along each axis")
+    electrons: list[float] = parameter([3e3, 1e6], "in a pattern, logarithmic")
+    defocus_nm: list[float] = parameter([-2.0, 2.0], "stated; the true one is up to 2 nm off", unit="nm")
+    source_size_pm: list[float] = parameter([0.0, 80.0], "full width at half maximum, unknown", unit="pm")
 
-    batches: int = 100
-    rows: int = 64
-    validation: int = 10
-    members: int = 2
-    hosts: tuple[str, ...] = ("graphene", "h-BN", "MoS2", "WS2")
-    fitting: FittingSettings = FittingSettings()
-    ranges: Ranges = Ranges()
-    cache: str = ""
-
-    @classmethod
-    def of(cls, config: Mapping[str, Any]) -> Training:
-        """From a configuration's mapping.
+    def ranges(self) -> Ranges:
+        """In SI units.
 
         Raises
         ------
-        ValueError : a key is not known, or a host is not.
+        ConfigurationError : an entry is not a least and a greatest value.
         """
-        values = dict(config)
-        groups = {"fitting": FittingSettings, "ranges": Ranges}
-        for name, kind in groups.items():
-            if name in values:
-                values[name] = kind(**{key: tuple(value) if isinstance(value, list) else value
-                                       for key, value in _known(values[name], kind, f"{name}.").items()})
-        result = cls(**{key: tuple(value) if isinstance(value, list) else value
-                        for key, value in _known(values, cls, "").items()})
-        for host in result.hosts:
-            if host not in BY_NAME:
-                raise ValueError(f"host {host!r} is not one of {', '.join(BY_NAME)}")
-        return result
+        for name, value in vars(self).items():
+            if len(value) != 2 or value[0] > value[1]:
+                raise ConfigurationError(f"conditions.{name} {value} must be a least and a greatest value")
+        scaled = lambda pair, factor: (pair[0] * factor, pair[1] * factor)  # noqa: E731
+        return Ranges(scaled(self.high_tension_kV, 1e3), scaled(self.semi_convergence_mrad, 1e-3), scaled(self.step_pm, 1e-12),
+                      (self.points[0], self.points[1]), electrons=scaled(self.electrons, 1.0),
+                      defocus=scaled(self.defocus_nm, 1e-9), source_size=scaled(self.source_size_pm, 1e-12))
 
 
-def _known(values: Mapping[str, Any], kind: type, prefix: str) -> Mapping[str, Any]:
-    names = [one.name for one in fields(kind)]
-    for key in values:
-        if key not in names:
-            raise ValueError(f"{prefix}{key} is not a key of a micro-scan training: there are {', '.join(names)}")
-    return values
+@dataclass
+class Fitting:
+    """Fitting of each network."""
+
+    epochs: int = parameter(12, "of the site network, over the set, each time turned or mirrored anew", minimum=1, maximum=1000)
+    rows: int = parameter(32, "micro-scans in a step", minimum=2, maximum=4096)
+    rate: float = parameter(3e-3, "largest learning rate", minimum=1e-6, maximum=0.1)
+    width: int = parameter(28, "channels of the site network", minimum=4, maximum=512)
+    column_epochs: int = parameter(30, "of the column network", minimum=1, maximum=1000)
+    column_rate: float = parameter(4e-3, "its largest learning rate", minimum=1e-6, maximum=0.1)
+    column_width: int = parameter(96, "its neurons in a layer", minimum=4, maximum=2048)
 
 
-def train(config: Mapping[str, Any], output: Path, seed: int = 0, device: str = "cpu",
-          progress: Callable[[str], None] = lambda _: None) -> MicroScanNetwork:
-    """Train, calibrate and write weights `output` with a model card (`.json`) beside it.
+@dataclass
+class MicroScanTraining:
+    """The micro-scan network."""
 
-    Parameters
-    ----------
-    config : keys of `Training`.
-    device : where networks are fitted, "cpu" or "cuda"; patterns are made on the CPU.
+    network: str = parameter("micro_scan", "which network", choices=("micro_scan",))
+    seed: int = parameter(1, "of everything random", minimum=0, maximum=2**31 - 1)
+    hosts: list[str] = parameter(["graphene", "h-BN", "MoS2", "WS2"], "sheets")
+    batches: int = parameter(60, "conditions that are drawn", minimum=1, maximum=100_000)
+    rows: int = parameter(64, "micro-scans under each", minimum=2, maximum=4096)
+    validation: int = parameter(6, "conditions kept apart", minimum=1, maximum=1000)
+    members: int = parameter(2, "networks of the ensemble", minimum=1, maximum=8)
+    calibration_batches: int = parameter(24, "conditions of 12 micro-scans from which errors are calibrated", minimum=1,
+                                         maximum=1000)
+    cache: str = parameter("", "folder that keeps training sets; empty: none is kept", path=True)
+    conditions: Conditions = group(Conditions)
+    fitting: Fitting = group(Fitting)
+
+
+SETTINGS = MicroScanTraining
+
+
+def train(settings: MicroScanTraining, run: TrainingRun) -> Trained:
+    """Train and calibrate an ensemble.
 
     Raises
     ------
-    ValueError : a key or value of the configuration that cannot be.
+    ConfigurationError : a host is not known, or a condition is not a range.
     """
-    settings = Training.of(config)
+    for host in settings.hosts:
+        if host not in BY_NAME:
+            raise ConfigurationError(f"host {host!r} is not one of {', '.join(BY_NAME)}")
+    if run.quick:
+        settings = replace(settings, batches=2, rows=8, validation=1, members=1, calibration_batches=1,
+                           fitting=Fitting(epochs=1, column_epochs=1))
     torch.set_num_threads(1)
-    generator = MicroScanGenerator(settings.ranges, tuple(BY_NAME[name] for name in settings.hosts))
-    data = training_set(generator, settings.batches + settings.validation, settings.rows, seed,
-                        Path(settings.cache) if settings.cache else None, progress)
-    training, validation = data[:settings.batches], data[settings.batches:]
-    members, curves = [], []
+    generator = MicroScanGenerator(settings.conditions.ranges(), tuple(BY_NAME[name] for name in settings.hosts))
+    data = training_set(generator, settings.batches + settings.validation, settings.rows, settings.seed,
+                        Path(settings.cache) if settings.cache else None, _stage(run, "micro-scans"))
+    kept = data[settings.batches:]
+    fitting = FittingSettings(**vars(settings.fitting))
+    sites, columns, curves = [], [], {}
     for number in range(settings.members):
-        member, curve = fit(training, validation, settings.fitting, seed + number, device,
-                            lambda text, number=number: progress(f"member {number + 1} of {settings.members}, {text}"))
-        members.append(member)
-        curves.append(curve)
-    # probabilities are calibrated as they will be used: from half-precision weights
-    draft = Path(output).with_suffix(".draft.npz")
-    MicroScanNetwork(members, Calibration()).save(draft)
-    network = MicroScanNetwork.load(draft)
-    draft.unlink()
-    calibration, figures = calibrated(network, generator, seed + 7919, progress=progress)
-    network = MicroScanNetwork(network.members, calibration)
-    network.save(output)
-    network = MicroScanNetwork.load(output)
-    card = _card(settings, seed, device, curves, figures, network.digest)
-    Path(output).with_suffix(".json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
-    return network
+        stage = f"network {number + 1} of {settings.members}"
+        column, curve = fit_columns(data[:settings.batches], kept, fitting, settings.seed + number, run.stopped)
+        columns.append(column)
+        curves[f"columns, {stage}: loss"], curves[f"columns, {stage}: validation"] = curve.training, curve.validation
+        site, curve = fit(data[:settings.batches], kept, fitting, settings.seed + number, run.device, _stage(run, stage), run.stopped)
+        sites.append(site)
+        curves[f"sites, {stage}: loss"], curves[f"sites, {stage}: validation"] = curve.training, curve.validation
+    first = Calibration(frequencies=tuple(frequencies(data[:settings.batches]).tolist()))
+    # as they will be used: in half precision
+    draft = MicroScanNetwork.of(*MicroScanNetwork(sites, columns, first).described())
+    calibration, figures = calibrated(draft, generator, settings.seed + 7919, settings.calibration_batches,
+                                      progress=_stage(run, "calibration"), lenient=run.quick)
+    arrays, described = MicroScanNetwork(sites, columns, calibration).described()
+    described["training"] = asdict(settings) | {"cache": ""}
+    return Trained(arrays, described, _card(settings, figures), curves)
 
 
-def _card(settings: Training, seed: int, device: str, curves: Sequence[Curves], figures: Mapping[str, Any],
-          digest: str) -> dict[str, Any]:
+def _stage(run: TrainingRun, name: str) -> Callable[[int, int, str], None]:
+    return lambda done, total, text="": run.report(name, done, total, text)
+
+
+def _card(settings: MicroScanTraining, figures: dict[str, Any]) -> dict[str, Any]:
     return {
-        "model": "micro-scan site network: residual convolutions on phase and dark-field images of a fine grid",
-        "sha256": digest, "seed": seed, "device": device, "torch": torch.__version__,
-        "training": asdict(replace(settings, cache="")), "classes": [name for name, _ in CLASSES],
-        "micro_scans": settings.batches * settings.rows,
-        "curves": [{"training": np.round(curve.training, 4).tolist(), "validation": np.round(curve.validation, 4).tolist()}
-                   for curve in curves],
-        "calibration": figures,
-        "not_for": "thick crystals, bilayers, amorphous films, edges of sheets, optics or doses outside the ranges",
-    }
+        "network": "micro_scan",
+        "purpose": "atoms, vacancies and dopants of a sheet from a square of focused-probe patterns",
+        "data": f"{settings.batches * settings.rows} micro-scans of {', '.join(settings.hosts)} under {settings.batches} beams, "
+                "drawn by featurizer/micro_scan/generator.py",
+        "not_trained_on": ", ".join(host.name for host in HOSTS if host.name not in settings.hosts),
+        "figures": [figures],
+        "not_for": "thick crystals, several layers, amorphous films, edges of sheets, optics or doses outside the conditions",
+        "notes": [f"position error calibrated on {figures['sites']:.0f} sites; 90 % ellipses held {figures['coverage90_before']:.3f} "
+                  "of them before"],
+    } if np.isfinite(figures.get("sites", np.nan)) else {"network": "micro_scan", "figures": [], "notes": ["not calibrated"]}

@@ -9,15 +9,19 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
-from edgetem_nodes.featurizer.micro_scan.conditions import MARGIN, PIXEL
+from edgetem_nodes.featurizer.micro_scan.amplitudes import FEATURES, site_features
+from edgetem_nodes.featurizer.micro_scan.conditions import MARGIN
 from edgetem_nodes.featurizer.micro_scan.generator import MicroScanBatch, MicroScanGenerator
 from edgetem_nodes.featurizer.micro_scan.images import Imaging
 
-VERSION = 1
+VERSION = 3
 """Of what a stored set means; raised when generator or images change."""
 SITES = 110
 """Most sites of one micro-scan."""
+_SHIFT, _STRAIN = 0.04e-10, 0.003
+"""Standard deviations of a fitted lattice's place [m] and strain."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,8 @@ class LabelledImages:
     ----------
     planes : (rows, inputs, m, m) float16.
     sites : (rows, SITES, 2) [m] where the column stands, NaN padded; classes, hosts : (rows, SITES) int8, -1 padded.
+    points : (rows, SITES, 2) [m] sites of the lattice, as far off as a fitted one is; features : (rows, SITES, FEATURES) float16
+        of `amplitudes.site_features` there.
     half : half of the scan's edge [m]; electrons : in a pattern.
     """
 
@@ -35,26 +41,34 @@ class LabelledImages:
     sites: np.ndarray
     classes: np.ndarray
     hosts: np.ndarray
+    points: np.ndarray
+    features: np.ndarray
     half: float
     electrons: float
 
 
-def labelled(batch: MicroScanBatch) -> LabelledImages:
-    """Images and sites of a batch."""
+def labelled(batch: MicroScanBatch, rng: np.random.Generator) -> LabelledImages:
+    """Images, sites and features of a batch."""
     scan, rows = batch.scan, len(batch.pieces)
     images = Imaging(scan)(batch.signals, np.full(rows, scan.electrons))
-    sites = np.full((rows, SITES, 2), np.nan, np.float32)
+    sites, points = np.full((rows, SITES, 2), np.nan, np.float32), np.full((rows, SITES, 2), np.nan, np.float32)
     classes, hosts = np.full((rows, SITES), -1, np.int8), np.full((rows, SITES), -1, np.int8)
-    reach = len(scan.grid()) * PIXEL / 2
+    features = np.zeros((rows, SITES, FEATURES), np.float16)
     for row, piece in enumerate(batch.pieces):
-        inside = np.flatnonzero((np.abs(piece.sites) < min(reach, scan.span / 2 + MARGIN)).all(axis=1))[:SITES]
-        sites[row, :len(inside)] = piece.sites[inside]
-        classes[row, :len(inside)], hosts[row, :len(inside)] = piece.classes[inside], piece.hosts[inside]
-    return LabelledImages(images.planes.astype(np.float16), sites, classes, hosts, scan.span / 2, scan.electrons)
+        shift, strain = rng.normal(size=2) * _SHIFT, rng.normal(size=(2, 2)) * _STRAIN
+        nodes = piece.nodes + shift + piece.nodes @ strain.T
+        inside = np.flatnonzero((np.abs(nodes) < scan.span / 2 + MARGIN).all(axis=1))[:SITES]
+        count = len(inside)
+        sites[row, :count], points[row, :count] = piece.sites[inside], nodes[inside]
+        classes[row, :count], hosts[row, :count] = piece.classes[inside], piece.hosts[inside]
+        features[row, :count] = site_features(images.spreads[row], torch.from_numpy(batch.signals[row]), scan.electrons, scan,
+                                              nodes[inside], piece.sublattice[inside])
+    return LabelledImages(images.planes.astype(np.float16), sites, classes, hosts, points, features, scan.span / 2,
+                          scan.electrons)
 
 
 def training_set(generator: MicroScanGenerator, batches: int, rows: int, seed: int, cache: Path | None = None,
-                 progress: Callable[[str], None] = lambda _: None) -> list[LabelledImages]:
+                 progress: Callable[[int, int, str], None] = lambda *_: None) -> list[LabelledImages]:
     """`batches` of `rows` micro-scans each; batch i depends on seed and i alone. Kept below `cache` where it is given."""
     described = {"version": VERSION, "ranges": asdict(generator.ranges), "hosts": [host.name for host in generator.hosts],
                  "rows": rows, "seed": seed}
@@ -64,14 +78,15 @@ def training_set(generator: MicroScanGenerator, batches: int, rows: int, seed: i
         file = None if cache is None else Path(cache) / f"micro_scan_{key}" / f"{number:04d}.npz"
         if file is not None and file.exists():
             with np.load(file, allow_pickle=False) as held:
-                result.append(LabelledImages(held["planes"], held["sites"], held["classes"], held["hosts"],
-                                             float(held["half"]), float(held["electrons"])))
+                values = {name: held[name] for name in held.files}
+                result.append(LabelledImages(**{**values, "half": float(values["half"]), "electrons": float(values["electrons"])}))
             continue
-        result.append(labelled(generator.draw(rows, np.random.default_rng([seed, number]))))
+        rng = np.random.default_rng([seed, number])
+        result.append(labelled(generator.draw(rows, rng), rng))
         if file is not None:
             file.parent.mkdir(parents=True, exist_ok=True)
             part = file.with_suffix(".part.npz")
             np.savez(part, **asdict(result[-1]))
             part.replace(file)
-        progress(f"micro-scans {(number + 1) * rows} of {batches * rows}")
+        progress((number + 1) * rows, batches * rows, "")
     return result
