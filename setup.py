@@ -99,6 +99,7 @@ setup(
     package_data={"edgetem_nodes": ["**/*.html", "**/*.json", "**/*.npz"]},
     setup_requires=[line for line in LOCK if BUILD_TOOLS.match(line)],
     install_requires=[line for line in LOCK if re.split("[=\\[]", line)[0].lower() in RUNTIME_NAMES],
+    extras_require={"dft": ["pyscf==2.14.0"]},
     entry_points={"console_scripts": ["edgetem = edgetem_nodes.operator.cli:main"]},
     cmdclass={"install_data": InstallCMakeProject},
     distclass=InterfacesDistribution,

@@ -1,8 +1,8 @@
 """PBE energies of periodic cells at Gamma by PySCF, as an ASE calculator. Imports PySCF only when it computes.
 
 Goedecker-Teter-Hutter pseudopotentials and molecularly optimised Gaussian bases (Goedecker et al., Phys. Rev. B 54, 1703, 1996;
-VandeVondele & Hutter, J. Chem. Phys. 127, 114105, 2007), multigrid integration, closed shells, energies extrapolated to no
-smearing. Energies only: atoms are relaxed by a cheaper method.
+VandeVondele & Hutter, J. Chem. Phys. 127, 114105, 2007), multigrid integration, energies extrapolated to no smearing; closed shells, but for an odd number of
+electrons. Energies only: atoms are relaxed by a cheaper method.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ CYCLES = 100
 
 
 class PeriodicPBE(Calculator):
-    """Energy of neutral or charged, closed-shell atoms: periodic everywhere, or a molecule."""
+    """Energy of atoms that are periodic everywhere, or of a molecule."""
 
     implemented_properties = ["energy"]  # noqa: RUF012  (ASE reads it from the class)
 
@@ -63,7 +63,7 @@ class PeriodicPBE(Calculator):
 
     @staticmethod
     def _field(system: Any, periodic: bool) -> Any:
-        """The mean field: restricted, smeared where periodic, so that an odd electron is shared out evenly."""
+        """The mean field: closed shells, or of two spins where the number of electrons is odd."""
         if not periodic:
             from pyscf import dft
 
@@ -74,7 +74,7 @@ class PeriodicPBE(Calculator):
         from pyscf.pbc.dft.multigrid import MultiGridNumInt2
         from pyscf.pbc.scf.addons import smearing
 
-        field = dft.RKS(system)
+        field = dft.RKS(system) if system.spin == 0 else dft.UKS(system)
         field.xc = "pbe"
         field._numint = MultiGridNumInt2(system)
         return smearing(field, sigma=SMEARING, method="fermi")
