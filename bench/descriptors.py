@@ -54,7 +54,7 @@ def run(quick: bool = False) -> dict[str, Any]:
 
 def _run(quick: bool) -> dict[str, Any]:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgetem" / "descriptors"
-    cases = held_out_cases(SEED, 1, QUICK, 6e-9, 1) if quick else held_out_cases(SEED, 2, None, 20e-9, 2)
+    cases = held_out_cases(SEED, 1, QUICK, 6e-9) if quick else held_out_cases(SEED, 2)
 
     def progress(done: int, total: int) -> None:
         print(f"specimen {done} of {total}", file=sys.stderr, flush=True)
