@@ -1,8 +1,8 @@
 """PBE energies of periodic cells at Gamma by PySCF, as an ASE calculator. Imports PySCF only when it computes.
 
-Goedecker-Teter-Hutter pseudopotentials and molecularly optimised Gaussian bases (Goedecker et al., Phys. Rev. B 54, 1703, 1996;
-VandeVondele & Hutter, J. Chem. Phys. 127, 114105, 2007), multigrid integration, energies extrapolated to no smearing; closed shells, but for an odd number of
-electrons. Energies only: atoms are relaxed by a cheaper method.
+Goedecker-Teter-Hutter pseudopotentials and molecularly optimised Gaussian bases (Goedecker et al., Phys. Rev. B 54, 1703,
+1996; VandeVondele & Hutter, J. Chem. Phys. 127, 114105, 2007), multigrid integration, energies extrapolated to no smearing;
+closed shells, but for an odd number of electrons. Energies only: atoms are relaxed by a cheaper method.
 """
 
 from __future__ import annotations

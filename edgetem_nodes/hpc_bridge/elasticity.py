@@ -1,8 +1,8 @@
 """What errors of the strain do to an energy: its bias and standard error, and what repeating a defect costs.
 
-To second order the energy of a sheet whose measured strain is off by e is E + g e + e K e / 2, with the gradient g (stress times
-volume) and the curvature K. Errors of covariance C then add tr(K C) / 2 on average, and scatter it by g C g + tr(K C K C) / 2.
-Strains are (xx, yy, xy), the shear being the tensor's component.
+To second order the energy of a sheet whose measured strain is off by e is E + g e + e K e / 2, with the gradient g (stress
+times volume) and the curvature K. Errors of covariance C then add tr(K C) / 2 on average, and scatter it by g C g + tr(K C K
+C) / 2. Strains are (xx, yy, xy), the shear being the tensor's component.
 """
 
 from __future__ import annotations

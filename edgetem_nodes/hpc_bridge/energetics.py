@@ -174,7 +174,8 @@ def _restraint(atoms: Any, structure: Structure, calculation: Calculation) -> Re
 
 def _left_by_errors(atoms: Any, restraint: Restraint, work: Plan, charge: int,
                     canceled: Callable[[], bool]) -> tuple[float, dict[str, float]]:
-    """Energy [J] that errors of the positions leave on average in the restrained atoms, and notes on the atoms without restraint.
+    """Energy [J] that errors of the positions leave on average in the restrained atoms, and notes on the atoms without
+    restraint.
 
     From the relaxed atoms without restraint errors are drawn and relaxed as the measured ones were; one draw over some 60
     coordinates is an average over as many modes.
@@ -196,9 +197,9 @@ def _left_by_errors(atoms: Any, restraint: Restraint, work: Plan, charge: int,
 
 @dataclass(frozen=True)
 class Comparison:
-    """Of a structure with its reference: `reference_energy` [J] with all chemical potentials, `perfect_strain` energy [J] of the
-    perfect sheet equally strained, gradient and curvature of the energy with strain [J], covariance of the strain, `bias` that
-    it adds [J], error of a defect by its `repetition` [J]; NaN and None where there is none."""
+    """Of a structure with its reference: `reference_energy` [J] with all chemical potentials, `perfect_strain` energy [J] of
+    the perfect sheet equally strained, gradient and curvature of the energy with strain [J], covariance of the strain, `bias`
+    that it adds [J], error of a defect by its `repetition` [J]; NaN and None where there is none."""
 
     reference_energy: float = math.nan
     perfect_strain: float = 0.0
@@ -252,8 +253,9 @@ def _standard_error(compared: Comparison, left: float, restraint: Restraint | No
                     structure: Structure) -> float:
     """Standard error [J] from strain, positions and uncertain defects; NaN without reference or where nothing is known.
 
-    What errors of positions leave is a sum over modes of squares, so it scatters by sqrt(2 / coordinates) of itself, once for the
-    structure and once for the draws. A defect is there or not: p (1 - p) times the square of the mean energy of those built in.
+    What errors of positions leave is a sum over modes of squares, so it scatters by sqrt(2 / coordinates) of itself, once for
+    the structure and once for the draws. A defect is there or not: p (1 - p) times the square of the mean energy of those
+    built in.
     """
     if math.isnan(compared.reference_energy) or compared.covariance is None and restraint is None:
         return math.nan

@@ -42,8 +42,8 @@ class Canceled(Exception):
 
 @dataclass(frozen=True)
 class Engine:
-    """An engine: the elements it knows, its methods, the ASE calculator (settings, charge) that it runs, whether that has forces
-    and stress, and the package that it needs."""
+    """An engine: the elements it knows, its methods, the ASE calculator (settings, charge) that it runs, whether that has
+    forces and stress, and the package that it needs."""
 
     name: str
     elements: frozenset[int]
@@ -84,8 +84,8 @@ def _projector_augmented_wave(settings: Calculation, charge: int) -> Any:
 ENGINES = {
     "tblite": Engine("tblite", frozenset(range(1, 87)), ("GFN1-xTB", "GFN2-xTB"), _tblite),
     "emt": Engine("emt", frozenset({13, 28, 29, 46, 47, 78, 79}), ("EMT",), _effective_medium),
-    "pyscf": Engine("pyscf", frozenset({1, 5, 6, 7, 8, 9, 14, 15, 16, 17}), ("PBE", "PBE-SZV"), _density_functional, forces=False,
-                    package="pyscf"),
+    "pyscf": Engine("pyscf", frozenset({1, 5, 6, 7, 8, 9, 14, 15, 16, 17}), ("PBE", "PBE-SZV"), _density_functional,
+                    forces=False, package="pyscf"),
     "gpaw": Engine("gpaw", frozenset(range(1, 87)), ("PBE",), _projector_augmented_wave, package="gpaw"),
 }
 """tblite: extended tight binding, GFN1 (Grimme et al., J. Chem. Theory Comput. 13, 1989, 2017) and GFN2 (Bannwarth et al.,
@@ -234,7 +234,8 @@ def outcome(atoms: Any, converged: bool, steps: int) -> Outcome:
     if atoms.pbc.all():
         stress = atoms.get_stress(voigt=False) * EV_PER_ANGSTROM3
     return Outcome(float(atoms.get_potential_energy(apply_constraint=False)) * ELECTRONVOLT,
-                   atoms.get_forces(apply_constraint=False) * EV_PER_ANGSTROM, atoms.positions * 1e-10, stress, converged, steps)
+                   atoms.get_forces(apply_constraint=False) * EV_PER_ANGSTROM, atoms.positions * 1e-10, stress, converged,
+                   steps)
 
 
 def _report(atoms: Any, number: int, step: Callable[[int, float, float], None]) -> None:

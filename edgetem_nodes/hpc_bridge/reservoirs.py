@@ -1,8 +1,8 @@
 """Reservoirs: where the atoms that a defective sheet lacks or has too many come from, and their chemical potentials.
 
 Every reservoir is computed by the engine of the structure itself. Dopants of a dichalcogenide are taken from its isostructural
-sheet, where the errors of an engine cancel best; oxygen from water and hydrogen, because its molecule has two unpaired electrons
-that an engine of closed shells does not describe.
+sheet, where the errors of an engine cancel best; oxygen from water and hydrogen, because its molecule has two unpaired
+electrons that an engine of closed shells does not describe.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ EV = 1.602176634e-19
 RINGS = {"S8": (16, 2.05), "Se8": (34, 2.34)}
 """Crown molecules of eight atoms: atomic number, bond length [Angstrom]; their bond angle is about 108 degrees."""
 CRYSTALS = {"Si": ("diamond", 5.431)}
-"""Elements by crystal structure and lattice constant [Angstrom]. No metals: at Gamma alone they would need hundreds of atoms."""
+"""Elements by crystal structure and lattice constant [Angstrom]. No metals: at Gamma alone they would need hundreds of
+atoms."""
 FORMATION = {"MoS2": -276.1e3 / 6.02214076e23}
-"""Measured enthalpies of formation of the crystals a formula unit [J] (NIST-JANAF): how much lower the anion's chemical potentials
-are, together, where the compound is in equilibrium with its metal."""
+"""Measured enthalpies of formation of the crystals a formula unit [J] (NIST-JANAF): how much lower the anion's chemical
+potentials are, together, where the compound is in equilibrium with its metal."""
 ISOSTRUCTURAL = {22: ("TiS2", 3.36, 2.85), 23: ("VS2", 3.17, 2.98), 24: ("CrS2", 3.04, 2.94), 41: ("NbS2", 3.33, 3.13),
                  73: ("TaS2", 3.34, 3.13), 74: ("WS2", 3.153, 3.14), 75: ("ReS2", 3.06, 3.15)}
 """Disulphides that dopants on metal sites come from: name, lattice constant and thickness [Angstrom] where the search for the
@@ -40,13 +41,14 @@ class Reservoir:
     @property
     def words(self) -> str:
         """For a person."""
-        return {"molecule": f"{self.name} molecule", "crystal": f"{self.name} crystal", "sheet": f"{self.name} sheet"}[self.kind]
+        return f"{self.name} {self.kind}"
 
 
 @dataclass(frozen=True)
 class Potential:
-    """Chemical potential of an element: `own` times the energy of the structure's own perfect sheet a unit cell, plus the sum of
-    factor times the energy a formula unit of each reservoir in `terms`, plus a measured `enthalpy` [J]. `words` names it."""
+    """Chemical potential of an element: `own` times the energy of the structure's own perfect sheet a unit cell, plus the sum
+    of factor times the energy a formula unit of each reservoir in `terms`, plus a measured `enthalpy` [J]. `words` names
+    it."""
 
     element: int
     own: float
@@ -105,15 +107,16 @@ def _element(element: int) -> Potential | None:
 
 
 def _of_compound(element: int, sheet: Sheet, environment: str) -> Potential | None:
-    """The anion comes from its pure form, lowered by the enthalpy of formation in equilibrium with the metal; the cation from the
-    sheet less that."""
+    """The anion comes from its pure form, lowered by the enthalpy of formation in equilibrium with the metal; the cation from
+    the sheet less that."""
     (_, cations), (anion, anions) = sheet.formula
     given = _element(anion)
     if given is None or environment == "cation-rich" and sheet.name not in FORMATION:
         return None
     if environment == "cation-rich":
         enthalpy = FORMATION[sheet.name] / anions
-        given = replace(given, enthalpy=enthalpy, words=f"{given.words} lowered by the measured {-enthalpy / EV:.2f} eV of formation")
+        given = replace(given, enthalpy=enthalpy, words=f"{given.words} lowered by the measured {-enthalpy / EV:.2f} eV of "
+                                                        f"formation")
     if element == anion:
         return given
     return _combined(element, 1 / cations, Potential(element, 1.0, (), f"the {sheet.name} sheet"), -anions / cations, given)

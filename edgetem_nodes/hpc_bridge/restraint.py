@@ -1,9 +1,9 @@
 """Relaxation held to measured positions: the most probable structure, given its energy and what was measured.
 
 With the prior exp(-E(x) / kT) and Gaussian errors of covariance S about the measured places m, the most probable positions
-minimise E(x) + (kT / 2) (x - m)^T S^-1 (x - m). A stiff mode relaxes, because noise in it would cost more than kT; a soft one, or
-one that was measured well, stays where it was measured. Errors of a mode of stiffness k and standard error s leave
-(k s^2 / 2) (kT / (k s^2 + kT))^2, at most kT / 8. Energies in eV, lengths in Angstrom, as ASE has them.
+minimise E(x) + (kT / 2) (x - m)^T S^-1 (x - m). A stiff mode relaxes, because noise in it would cost more than kT; a soft one,
+or one that was measured well, stays where it was measured. Errors of a mode of stiffness k and standard error s leave (k s^2 /
+2) (kT / (k s^2 + kT))^2, at most kT / 8. Energies in eV, lengths in Angstrom, as ASE has them.
 """
 
 from __future__ import annotations

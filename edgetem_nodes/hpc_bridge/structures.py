@@ -24,12 +24,11 @@ class StructureError(ValueError):
 class Structure:
     """Atoms in SI units.
 
-    Attributes: `atomic_numbers` (atoms,) int; `positions` (atoms, 3), (x, y, z) [m]; `cell` (3, 3), rows are lattice
-    vectors [m], a row that is not periodic may be zero; `periodic` of each row; `charge` [e];
-    `standard_errors` (atoms, 3) of the positions [m], or (0, 3) where they are not known; `covariances` (atoms, 2, 2) of x and y
-    [m^2] of atoms that were measured one by one, NaN of one that was not, or (0, 2, 2); `deformation_covariance` (4, 4) of L
-    (xx, xy, yx, yy), where the true cell is 1 + L times this one, or (0, 0); `defect_probabilities` (defects,): those of 0.5 and
-    more are built in.
+    Attributes: `atomic_numbers` (atoms,) int; `positions` (atoms, 3), (x, y, z) [m]; `cell` (3, 3), rows are lattice vectors
+    [m], a row that is not periodic may be zero; `periodic` of each row; `charge` [e]; `standard_errors` (atoms, 3) of the
+    positions [m], or (0, 3) where they are not known; `covariances` (atoms, 2, 2) of x and y [m^2] of atoms that were measured
+    one by one, NaN of one that was not, or (0, 2, 2); `deformation_covariance` (4, 4) of L (xx, xy, yx, yy), where the true
+    cell is 1 + L times this one, or (0, 0); `defect_probabilities` (defects,): those of 0.5 and more are built in.
     """
 
     atomic_numbers: np.ndarray
@@ -129,7 +128,8 @@ def _check_covariances(candidate: Structure) -> None:
                                  "positive definite, or all NaN for an atom that was not measured")
     whole, wrong = candidate.deformation_covariance, False
     if len(whole):
-        wrong = not np.isfinite(whole).all() or np.linalg.eigvalsh((whole + whole.T) / 2).min() < -1e-9 * max(np.trace(whole), 0)
+        wrong = not np.isfinite(whole).all()
+        wrong = wrong or np.linalg.eigvalsh((whole + whole.T) / 2).min() < -1e-9 * max(np.trace(whole), 0)
     if wrong:
         raise StructureError(f"deformation_covariance is {whole.tolist()}; it must be finite and without negative eigenvalues")
     odd = candidate.defect_probabilities[~((candidate.defect_probabilities >= 0) & (candidate.defect_probabilities <= 1))]

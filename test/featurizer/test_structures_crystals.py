@@ -55,7 +55,8 @@ def test_a_deformation_acts_across_the_beam_only():
 
 def test_a_slab_has_the_measured_number_of_cells_and_vacuum():
     gold = unit_cell(MATERIALS["Au [001]"])
-    slab = deformed_cell(gold, np.eye(2), COVARIANCE, Structure(supercell=1), "Au [001]", thickness=4.9e-9, thickness_error=0.1e-9)
+    slab = deformed_cell(gold, np.eye(2), COVARIANCE, Structure(supercell=1), "Au [001]", thickness=4.9e-9,
+                         thickness_error=0.1e-9)
     assert len(slab.atomic_numbers) == 12 * len(gold) and slab.periodic == (True, True, False)
     assert np.ptp(slab.positions[:, 2]) == pytest.approx(11.5 * 4.078e-10, rel=1e-6)
     with pytest.raises(NotIdentifiable, match="a slab needs it to half a cell"):

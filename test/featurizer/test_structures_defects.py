@@ -49,7 +49,8 @@ def atoms_of(structure) -> Atoms:
 def neighbours(atoms: Atoms, reach: float) -> list[tuple[int, int, float]]:
     first, second, distance = neighbor_list("ijd", atoms, reach)
     numbers = atoms.numbers
-    return sorted((int(numbers[i]), int(numbers[j]), round(float(d), 6)) for i, j, d in zip(first, second, distance, strict=True))
+    return sorted((int(numbers[i]), int(numbers[j]), round(float(d), 6))
+                  for i, j, d in zip(first, second, distance, strict=True))
 
 
 GRAPHENE, MOS2 = graphene(a=2.46, vacuum=5), mx2("MoS2", a=3.16, thickness=3.17, vacuum=5)
@@ -92,13 +93,15 @@ def test_every_measured_place_and_covariance_comes_into_the_cell():
     f = deformation(0.01, 0.0, 0.0, 0.3)
     found = seen(GRAPHENE, f, (0.0, 0.2), noise=0.05)
     structure = defect_cell(unit_cell(MATERIALS["graphene"]), f, COVARIANCE, found, Structure(), "graphene")
-    perfect = defect_cell(unit_cell(MATERIALS["graphene"]), f, COVARIANCE, seen(GRAPHENE, f, (0.0, 0.2)), Structure(), "graphene")
+    exact = seen(GRAPHENE, f, (0.0, 0.2))
+    perfect = defect_cell(unit_cell(MATERIALS["graphene"]), f, COVARIANCE, exact, Structure(), "graphene")
     measured = np.isfinite(structure.covariances).all(axis=(1, 2))
     away = (structure.positions - perfect.positions)[:, :2] * 1e10
     # sites that were not seen stand where the lattice has them, the others scatter by the noise
     assert 20 < measured.sum() <= 32 and np.abs(away[~measured]).max(initial=0) < 1e-6
     assert away[measured].std() == pytest.approx(0.05, rel=0.25)
-    np.testing.assert_allclose(structure.covariances[measured], np.diag([0.01, 0.0025]) * 1e-20 * np.ones((measured.sum(), 1, 1)))
+    expected = np.diag([0.01, 0.0025]) * 1e-20 * np.ones((measured.sum(), 1, 1))
+    np.testing.assert_allclose(structure.covariances[measured], expected)
     assert structure.standard_errors[measured][:, :2] == pytest.approx(np.tile([1e-11, 5e-12], (measured.sum(), 1)))
 
 
@@ -132,7 +135,8 @@ def _unidentified():
     (_unidentified, np.eye(2), Structure(), "more than half"),
     (lambda: seen(GRAPHENE, np.eye(2), (0.0, 0.0)), 1.12 * np.eye(2), Structure(), "pattern and atoms contradict"),
     (lambda: seen(MOS2, np.eye(2), (0.0, 0.0)), np.eye(2), Structure(), "the two measurements contradict"),
-    (lambda: seen(GRAPHENE, np.eye(2), (0.0, 0.0)), np.eye(2), Structure(largest_atoms=20), "32 atoms, above structure.largest"),
+    (lambda: seen(GRAPHENE, np.eye(2), (0.0, 0.0)), np.eye(2), Structure(largest_atoms=20),
+     "32 atoms, above structure.largest"),
     (lambda: seen(GRAPHENE, np.eye(2), (0.0, 0.0), half=0.1), np.eye(2), Structure(), "no atom was found"),
 ])
 def test_what_is_not_identifiable_is_refused(found, f, settings, message):

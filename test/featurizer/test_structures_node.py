@@ -78,8 +78,10 @@ def test_a_phase_chooses_the_crystal(bench):
 
 
 @pytest.mark.parametrize(("told", "micro_scan", "code", "message"), [
-    (dict(details=pattern(), failure="the pattern is rejected: it is empty"), None, Codes.NOT_IDENTIFIABLE, "rejected: it is empty"),
-    (dict(details=pattern()), dict(details=scan(), failure="rejected: unlike the training set"), Codes.NOT_IDENTIFIABLE, "unlike"),
+    (dict(details=pattern(), failure="the pattern is rejected: it is empty"), None, Codes.NOT_IDENTIFIABLE,
+     "rejected: it is empty"),
+    (dict(details=pattern()), dict(details=scan(), failure="rejected: unlike the training set"), Codes.NOT_IDENTIFIABLE,
+     "unlike"),
     (dict(details=pattern()), dict(details=scan(), position=SITE + 5e-9), Codes.NOT_IDENTIFIABLE, "7.07 nm apart"),
     (dict(details=pattern()), dict(details=pattern()), Codes.NO_STRUCTURE_MODEL, "is no micro-scan"),
     (dict(details=pattern(phase=-1, material="", phase_probability=0.2)), None, Codes.NOT_IDENTIFIABLE, "none of those"),

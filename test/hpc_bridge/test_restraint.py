@@ -1,4 +1,4 @@
-"""Restrained relaxation: its forces against finite differences, a harmonic crystal against the formula, GFN1 against a Monte Carlo."""
+"""Restrained relaxation: forces against finite differences, springs against the formula, GFN1 against a Monte Carlo."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_the_restraints_force_is_the_derivative_of_its_energy_and_unmeasured_ato
 
 
 def test_modes_relax_as_far_as_stiffness_and_error_say():
-    """x = n s / (k + s) for noise n, stiffness k and s = kT / error^2: energy left (k e^2 / 2) (kT / (k e^2 + kT))^2 on average."""
+    """x = n s / (k + s) for noise n, stiffness k and s = kT / e^2: left is (k e^2 / 2) (kT / (k e^2 + kT))^2 on average."""
     rng = np.random.default_rng(2)
     error, stiffness = 0.05, rng.uniform(1, 80, (400, 3))
     rest = rng.uniform(0, 50, (400, 3))
@@ -140,6 +140,7 @@ def test_a_distortion_that_was_measured_well_is_kept():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("vacancy", [False, True])
 @pytest.mark.parametrize("error", [2e-12, 5e-12, 10e-12])
 def test_stated_errors_are_those_of_a_monte_carlo(graphene, error, vacancy):
@@ -150,11 +151,11 @@ def test_stated_errors_are_those_of_a_monte_carlo(graphene, error, vacancy):
     true = energetics.compute(plan(carried), graphene).excess_energy / EV
     assert true == pytest.approx(7.68 if vacancy else 0.0, abs=0.05)
     rng = np.random.default_rng(7)
-    found = [energetics.compute(plan(measured(carried, error, rng)), graphene) for _ in range(6)]
+    found = [energetics.compute(plan(measured(carried, error, rng)), graphene) for _ in range(5)]
     excess, stated = np.array([(r.excess_energy / EV - true, r.standard_error / EV) for r in found]).T
     assert abs(excess.mean()) < 0.05
     assert np.abs(excess / stated).max() < 3.5
-    assert excess.std() / stated.mean() == pytest.approx(1.0, abs=0.65)
+    assert excess.std() / stated.mean() == pytest.approx(1.0, abs=0.8)
 
 
 def test_restraint_can_be_switched_off(graphene):

@@ -132,8 +132,8 @@ def sheet_atoms(measured: Remembered, micro_scan: Remembered) -> SheetAtoms:
     told = micro_scan.details
     apart = float(np.linalg.norm(measured.position - micro_scan.position))
     if apart > LARGEST_DISTANCE:
-        raise NotIdentifiable(f"pattern and micro-scan were taken {apart * 1e9:.3g} nm apart; {LARGEST_DISTANCE * 1e9:g} nm is the "
-                              "limit: take both at the same place")
+        raise NotIdentifiable(f"pattern and micro-scan were taken {apart * 1e9:.3g} nm apart; {LARGEST_DISTANCE * 1e9:g} nm "
+                              "is the limit: take both at the same place")
     layer = told["layer"] if "layer" in told else np.zeros(len(told["atoms"]), int)
     return SheetAtoms(told["atoms"], told["atom_covariance"], told["host"], layer, told["species_probability"], ELEMENTS,
                       float(told["footprint"]))

@@ -40,11 +40,12 @@ def phase_known(name: str, probability: float, settings: Structure) -> None:
     """Raises NotIdentifiable where the phase is less probable than the settings ask for."""
     if not probability >= settings.least_phase_probability:
         raise NotIdentifiable(f"the phase is {name} with a probability of {probability:.3g}, below "
-                              f"structure.least_phase_probability, {settings.least_phase_probability:g}: measure with more dose")
+                              f"structure.least_phase_probability, {settings.least_phase_probability:g}: measure with more "
+                              f"dose")
 
 
 def sound_distances(atoms: Any, bond: float, settings: Structure) -> None:
-    """Raises NotIdentifiable where ASE atoms are closer than the settings' fraction of the perfect crystal's bond [Angstrom]."""
+    """Raises NotIdentifiable where ASE atoms are closer than the settings' fraction of the crystal's `bond` [Angstrom]."""
     shortest = shortest_distance(atoms)
     if shortest < settings.smallest_distance * bond:
         raise NotIdentifiable(f"two atoms would be {shortest:.3g} Å apart, below structure.smallest_distance, "
@@ -55,12 +56,12 @@ def sound_distances(atoms: Any, bond: float, settings: Structure) -> None:
 def small_enough(count: int, settings: Structure) -> None:
     """Raises NotIdentifiable where there would be more atoms than the settings allow."""
     if count > settings.largest_atoms:
-        raise NotIdentifiable(f"the cell would have {count} atoms, above structure.largest_atoms, {settings.largest_atoms}: choose "
-                              "a smaller supercell, fewer layers or raise the limit")
+        raise NotIdentifiable(f"the cell would have {count} atoms, above structure.largest_atoms, {settings.largest_atoms}: "
+                              "choose a smaller supercell, fewer layers or raise the limit")
 
 
 def electrons(numbers: np.ndarray, charge: int = 0) -> str:
-    """A sentence on the charge of a cell: no pattern tells it, so it is an assumption, and an odd number of electrons is said."""
+    """A sentence on the charge of a cell, which no pattern tells, and on an odd number of electrons."""
     count = int(np.sum(numbers)) - charge
     words = "the cell is taken to be neutral" if charge == 0 else f"the cell is given a charge of {charge:+d} e"
     return words + (f"; {ODD.format(count=count)}" if count % 2 else "")

@@ -22,7 +22,8 @@ def unit_cell(material: Material, layers: int = 1) -> Any:
     positions, numbers, _ = material.positions(layers)
     cell = material.cell.copy()
     cell[2] *= layers
-    return Atoms(numbers=numbers, positions=positions[:, ::-1] / ANGSTROM, cell=cell[:, ::-1] / ANGSTROM, pbc=not material.sheet)
+    return Atoms(numbers=numbers, positions=positions[:, ::-1] / ANGSTROM, cell=cell[:, ::-1] / ANGSTROM,
+                 pbc=not material.sheet)
 
 
 def deformed_cell(atoms: Any, deformation: np.ndarray, covariance: np.ndarray, settings: Structure, name: str = "",
@@ -46,8 +47,9 @@ def deformed_cell(atoms: Any, deformation: np.ndarray, covariance: np.ndarray, s
     if thickness:
         cells = max(1, round(thickness / height))
         if not thickness_error <= height / 2:
-            raise NotIdentifiable(f"the thickness is {thickness * 1e9:.3g} nm with a standard error of {thickness_error * 1e9:.2g} "
-                                  f"nm; a slab needs it to half a cell, {height * 5e8:.2g} nm: ask for a bulk cell")
+            raise NotIdentifiable(f"the thickness is {thickness * 1e9:.3g} nm with a standard error of "
+                                  f"{thickness_error * 1e9:.2g} nm; a slab needs it to half a cell, {height * 5e8:.2g} nm: "
+                                  "ask for a bulk cell")
     checks.small_enough(len(atoms) * count ** 2 * cells, settings)
     made = atoms * (count, count, cells)
     slab = bool(thickness) or not atoms.pbc[2]
@@ -64,8 +66,8 @@ def deformed_cell(atoms: Any, deformation: np.ndarray, covariance: np.ndarray, s
     errors[:, :2] = np.sqrt(np.maximum(np.einsum("aj,ak,ijik->ai", offsets, offsets, relative.reshape(2, 2, 2, 2)), 0.0))
     kind = f"slab of {cells} cells along the beam, measured {thickness * 1e9:.3g} nm" if thickness else \
         "sheet" if slab else "bulk cell"
-    source = (f"{name or made.get_chemical_formula()}, {count} x {count} {kind}, standard error of the strain up to {error:.2g} %; "
-              f"lengths along the beam are those of the undeformed crystal; {checks.electrons(made.numbers)}")
+    source = (f"{name or made.get_chemical_formula()}, {count} x {count} {kind}, standard error of the strain up to "
+              f"{error:.2g} %; lengths along the beam are those of the undeformed crystal; {checks.electrons(made.numbers)}")
     return MeasuredStructure(np.asarray(made.numbers), made.positions * ANGSTROM, errors * ANGSTROM,
                              made.cell.array * ANGSTROM, tuple(bool(p) for p in made.pbc), source, name,
                              deformation_covariance=relative)

@@ -1,8 +1,9 @@
 """A periodic cell with the atoms and defects that a micro-scan, or an image, found on a sheet.
 
-The cell is a supercell of the measured lattice, of an area as near to that which was seen as one may have. Every measured atom is
-put on the site of the cell that it is at, by as many lattice vectors of the supercell as are needed: of two that would be at the same
-site the one nearer to the middle counts. Sites that were not seen have the perfect sheet's atoms, without a measured place.
+The cell is a supercell of the measured lattice, of an area as near to that which was seen as one may have. Every measured atom
+is put on the site of the cell that it is at, by as many lattice vectors of the supercell as are needed: of two that would be
+at the same site the one nearer to the middle counts. Sites that were not seen have the perfect sheet's atoms, without a
+measured place.
 """
 
 from __future__ import annotations
@@ -52,8 +53,8 @@ class SheetAtoms:
 
 @dataclass(frozen=True)
 class _Registry:
-    """Where the lattice lies: `nodes` (n, 2) int and `basis` (n,) of every entry, `ideal` (n, 2) its site [Angstrom, (x, y)], the
-    root mean square distance from it, `turned` by 180 degrees."""
+    """Where the lattice lies: `nodes` (n, 2) int and `basis` (n,) of every entry, `ideal` (n, 2) its site [Angstrom, (x, y)],
+    the root mean square distance from it, `turned` by 180 degrees."""
 
     nodes: np.ndarray
     basis: np.ndarray
@@ -82,8 +83,8 @@ def defect_cell(sheet: Any, deformation: np.ndarray, covariance: np.ndarray, fou
         raise NotIdentifiable("no atom was found: there is nothing to build a cell from; measure the place again")
     foreign = set(found.host[kept].tolist()) - set(sheet.numbers.tolist())
     if foreign:
-        raise NotIdentifiable(f"the pattern says {name}, the atoms are those of a sheet with atomic number {min(foreign)}: the two "
-                              "measurements contradict one another")
+        raise NotIdentifiable(f"the pattern says {name}, the atoms are those of a sheet with atomic number {min(foreign)}: "
+                              "the two measurements contradict one another")
     bond = checks.shortest_distance(_periodic(sheet))
     plane = deformation[::-1, ::-1]
     strained = sheet.copy()
@@ -93,8 +94,9 @@ def defect_cell(sheet: Any, deformation: np.ndarray, covariance: np.ndarray, fou
     places = found.positions[kept][:, ::-1] / ANGSTROM
     registry = _register(strained, places, found.host[kept], found.layer[kept])
     if registry.distance > FARTHEST * bond:
-        raise NotIdentifiable(f"the atoms are {registry.distance:.2g} Å off the sites of {name} in the measured lattice, root mean "
-                              f"square; {FARTHEST * bond:.2g} Å is the limit: pattern and atoms contradict one another")
+        raise NotIdentifiable(f"the atoms are {registry.distance:.2g} Å off the sites of {name} in the measured lattice, "
+                              f"root mean square; {FARTHEST * bond:.2g} Å is the limit: pattern and atoms contradict one "
+                              "another")
     size = _supercell(strained, found.footprint, name)
     checks.small_enough(len(sheet) * size ** 2, settings)
     chosen = _on_cell(registry, places, size)
@@ -198,21 +200,22 @@ def _assembled(strained: Any, registry: _Registry, places: np.ndarray, chosen: d
     errors = np.zeros_like(positions)
     errors[:, :2] = np.sqrt(np.nan_to_num(np.diagonal(spread, axis1=1, axis2=2)))
     built = [defect for defect in defects if defect.probability >= BUILT_IN]
-    source = (f"{known['name']} {size} x {size} supercell of the lattice from nanobeam diffraction, standard error of the strain up "
-              f"to {known['error']:.2g} %, with atoms and {len(built)} defects from a footprint of {found.footprint * 1e18:.3g} nm^2; "
-              f"{unseen} of {sites} sites were not seen and are perfect; heights are those of the unstrained sheet; "
-              f"{checks.electrons(np.array(numbers))}")
+    source = (f"{known['name']} {size} x {size} supercell of the lattice from nanobeam diffraction, standard error of the "
+              f"strain up to {known['error']:.2g} %, with atoms and {len(built)} defects from a footprint of "
+              f"{found.footprint * 1e18:.3g} nm^2; {unseen} of {sites} sites were not seen and are perfect; heights are "
+              f"those of the unstrained sheet; {checks.electrons(np.array(numbers))}")
     result = MeasuredStructure(np.array(numbers), positions * ANGSTROM, errors, cell * ANGSTROM, (True, True, False), source,
                                known["name"], spread, known["relative"], found.footprint, tuple(defects))
     return checks.checked(result, settings, known["bond"])
 
 
-def _species(probabilities: np.ndarray, elements: tuple[int, ...], host: int, site: np.ndarray) -> tuple[int, list[Defect], bool]:
+def _species(probabilities: np.ndarray, elements: tuple[int, ...], host: int,
+             site: np.ndarray) -> tuple[int, list[Defect], bool]:
     """What is built in at a site, the defects that are listed, and whether it is uncertain which."""
     likely = elements[int(probabilities.argmax())]
     if likely == OTHER:
-        raise NotIdentifiable(f"the likeliest atom at ({site[1] / 10:.2f}, {site[0] / 10:.2f}) nm is none of the elements that are "
-                              "known: a dopant must be named before an engine is asked")
+        raise NotIdentifiable(f"the likeliest atom at ({site[1] / 10:.2f}, {site[0] / 10:.2f}) nm is none of the elements "
+                              "that are known: a dopant must be named before an engine is asked")
     symbols = _symbols()
     listed = [Defect(f"{'V' if element == VACANCY else symbols[element]}_{symbols[host]}", float(p),
                      np.array([site[0], site[1], 0.0]) * ANGSTROM)
@@ -223,12 +226,12 @@ def _species(probabilities: np.ndarray, elements: tuple[int, ...], host: int, si
 
 def _certain(uncertain: int, unseen: int, sites: int, settings: Structure) -> None:
     if uncertain > settings.uncertain_defects:
-        raise NotIdentifiable(f"{uncertain} sites have the perfect sheet's atom with a probability between {UNCERTAIN[0]:g} and "
-                              f"{UNCERTAIN[1]:g}; structure.uncertain_defects allows {settings.uncertain_defects}: measure with "
-                              "more dose")
+        raise NotIdentifiable(f"{uncertain} sites have the perfect sheet's atom with a probability between {UNCERTAIN[0]:g} "
+                              f"and {UNCERTAIN[1]:g}; structure.uncertain_defects allows {settings.uncertain_defects}: measure "
+                              "with more dose")
     if unseen > sites / 2:
-        raise NotIdentifiable(f"{unseen} of the {sites} sites of the cell were not identified, more than half: the footprint is too "
-                              "small or the dose too low")
+        raise NotIdentifiable(f"{unseen} of the {sites} sites of the cell were not identified, more than half: the footprint "
+                              "is too small or the dose too low")
 
 
 def _symbols() -> list[str]:

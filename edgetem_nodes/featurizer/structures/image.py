@@ -124,8 +124,8 @@ def _columns(atoms: Any, sheet: Any, centre: np.ndarray, radius: float) -> Sheet
     covariances = np.zeros((len(spread), 2, 2))
     covariances[:, [0, 1], [0, 1]] = (spread * ANGSTROM) ** 2
     covariances[np.isnan(spread).any(axis=1)] = np.nan
-    return SheetAtoms(np.array(places).reshape(-1, 2)[:, ::-1] * ANGSTROM, covariances, np.array(host, int), np.array(layer, int),
-                      np.array(probabilities), elements, np.pi * (radius * ANGSTROM) ** 2)
+    return SheetAtoms(np.array(places).reshape(-1, 2)[:, ::-1] * ANGSTROM, covariances, np.array(host, int),
+                      np.array(layer, int), np.array(probabilities), elements, np.pi * (radius * ANGSTROM) ** 2)
 
 
 def _hosts(atoms: Any, order: list[int]) -> np.ndarray:

@@ -47,8 +47,7 @@ def strained_sheet(deformation: np.ndarray, covariance: np.ndarray, lattice: Lat
     count = settings.supercell
     source = (f"{lattice.material} {count} x {count} supercell, a0 = {lattice_constant(lattice) / ANGSTROM:.4g} Å, strain "
               f"exx {exx:+.3f} %, eyy {eyy:+.3f} %, exy {exy:+.3f} % from nanobeam diffraction, standard error up to "
-              f"{error:.2g} %; heights are those of the unstrained sheet; "
-              f"{checks.electrons(sheet.numbers)}")
+              f"{error:.2g} %; heights are those of the unstrained sheet; {checks.electrons(sheet.numbers)}")
     return MeasuredStructure(np.asarray(sheet.numbers), sheet.positions * ANGSTROM, errors * ANGSTROM, cell * ANGSTROM,
                              (True, True, False), source, lattice.material,
                              deformation_covariance=relative_covariance(deformation, covariance))
