@@ -132,7 +132,7 @@ def test_pixel_angle_from_rings():
 def test_scan_steps_that_are_not_square(kind, lattice):
     steps, generator, pulls = np.array([0.4e-10, 0.3e-10]), np.random.default_rng(5), []
     expected = (deflections(kind, (64, 80), steps, width=0.5e-10)[1] + 0.2) * 30
-    for _ in range(25):
+    for _ in range(15):
         found = fit_scan_steps(generator.poisson(expected), lattice, tuple(steps * generator.uniform(0.95, 1.05, 2)),
                                errors=np.sqrt(expected))
         pulls.append([*(found.steps - steps) / found.errors, found.shear / found.shear_error])

@@ -80,7 +80,7 @@ def test_a_centre_off_its_pixels_is_a_failure():
 def test_few_electrons_never_have_an_error_of_zero():
     """At two electrons a frame on average; those on one row, and on one pixel, count in the spread of all."""
     rng = np.random.default_rng(5)
-    frames = rng.poisson(2 / np.prod(SHAPE), (30000, *SHAPE)).astype(np.uint8)
+    frames = rng.poisson(2 / np.prod(SHAPE), (12000, *SHAPE)).astype(np.uint8)
     for noise in (CountingNoise(), CountingNoise(readout_noise=1e-3)):
         reduced = Reduction(SHAPE, {}, noise=noise)(frames)
         electrons = frames.sum(axis=(1, 2))

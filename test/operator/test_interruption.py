@@ -12,7 +12,7 @@ from edgetem_nodes.operator.outcome import read_outcome
 
 POINTS = 48
 NODES = ["recorder", "compressor", "featurizer", "detector", "microscope", "hpc_bridge", "planner"]
-QUICK = ["compressor", "planner"]
+QUICK = ["compressor"]
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) for name in NODES])
@@ -49,7 +49,7 @@ def test_a_killed_node_is_named_and_the_experiment_goes_on_from_what_it_left(edg
     assert replay.finish() == 0, replay.output
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_a_signal_ends_everything_within_ten_seconds_and_files_are_closed(edgetem, tmp_path, number):
     folder = tmp_path / "run"
     command = edgetem("run", SYNTHETIC, "--output", folder, *SLOWLY)
