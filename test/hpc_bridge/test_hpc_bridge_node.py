@@ -120,6 +120,25 @@ def test_a_strained_sheet_gets_energy_excess_forces_and_error(graph):
     assert str(graph.published[0]) == str(said)
 
 
+def test_a_dopant_gets_a_named_reservoir_and_its_uncertainty_counts(graph):
+    doped = message(rattle=0.01)
+    doped.atomic_numbers[5] = 7
+    doped.position_covariances = messages.number_array(np.tile(np.eye(2) * 25e-24, (32, 1, 1)))
+    doped.deformation_covariance = messages.number_array(np.eye(4) * 1e-6)
+    doped.defects, doped.defect_probabilities = ["N_C"], messages.number_array([0.9])
+    result = graph.compute(doped, settings='{"noise_draws": 1}')
+    said = result.energetics
+    assert result.error_code == Codes.NONE, result.error_msg
+    assert "+1 N from the N2 molecule" in said.reference and "-1 C from the perfect sheet" in said.reference
+    assert said.excess_energy == pytest.approx(said.energy - said.reference_energy - said.strain_variance_energy
+                                               - said.position_variance_energy)
+    assert 0.2 < said.defect_energy / 1.602e-19 < 1.2 and said.cell_size_error < 0.1 * 1.602e-19
+    assert said.standard_error > 0.3 * said.defect_energy
+    assert said.position_variance_energy > 0 and said.restraint_chi_square < 3
+    assert said.goal_settings == '{"noise_draws": 1}' and said.goal_engine == "" and said.charge == 0
+    assert "unrestrained_energy_ev" in json.loads(said.settings)
+
+
 def test_every_step_comes_as_feedback(graph):
     graph.feedback.clear()
     result = graph.compute(message(rattle=0.05), settings='{"reference": false}')
