@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from edgetem_nodes.planner.surrogates import Surrogate
     from edgetem_nodes.planner.surrogates.posterior import Posterior
 
+CONFIRMED = 2
+"""Batches, the initial scan counted, before an uncertainty target of an energy map can be met."""
+
 
 class ActiveExperiment(MeasuredField):
     """Ask/tell core of the planner.
@@ -70,7 +73,9 @@ class ActiveExperiment(MeasuredField):
         if budget.target_standard_deviation > 0 and self.observations.valid.any():
             # What the operator forbade cannot become certain, and is not asked to.
             within = allowed_by(self.regions, self._allowed, self.field)
-            known = self.levels == 1 or self._belief().correction is not None
+            # A sparse initial scan of noisy energies can look like a flat map: a batch must have followed that was predicted.
+            known = not self.parameters.energetics.mapped or self._batch >= CONFIRMED
+            known = known and (self.levels == 1 or self._belief().correction is not None)
             deviation = float("nan") if not known else float(self.predict()[1].ravel()[within].max()) if within.any() else 0.0
         changes = self._changes
         if budget.convergence > 0 and self._has_news:

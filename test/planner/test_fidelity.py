@@ -177,6 +177,16 @@ def test_an_experiment_with_two_levels_maps_the_better_one_and_goes_on_from_a_ch
     ActiveExperiment.load_state(experiment.state_dict(), dataclasses.replace(PARAMETERS, energetics=patient))
 
 
+def test_a_target_is_not_met_before_a_batch_that_was_predicted_beforehand():
+    single = dataclasses.replace(PARAMETERS, energetics=Energetics(mapped=True))
+    experiment = ActiveExperiment(np.ones((1, SIDE, SIDE)), FIELD, single, 0)
+    budget = dataclasses.replace(experiment.budget(), target_standard_deviation=1e6)
+    told(experiment, world(2)[0])
+    assert experiment.stop_reason(Spent(experiment.points), budget) == ""
+    told(experiment, world(2)[0])
+    assert experiment.stop_reason(Spent(experiment.points), budget) == "uncertainty_target"
+
+
 def test_a_better_level_is_told_of_valid_rows_only():
     experiment = ActiveExperiment(np.ones((1, SIDE, SIDE)), FIELD, PARAMETERS, 0)
     experiment.tell([1, 2], [1.0, np.nan], [0.1, 0.1])
