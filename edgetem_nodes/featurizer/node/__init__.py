@@ -67,6 +67,7 @@ class FeaturizerNode(GraphNode):
         self._structures = StructureService(self)
         self._change = ScalarizerChange(self)
         self._live = LivePublishing(self)
+        self._rehearse()
 
     def start(self) -> None:
         self._change.start()
