@@ -57,9 +57,7 @@ class PeriodicPBE(Calculator):
         free = cell[2, 2] - np.ptp(atoms.positions[:, 2])
         if np.abs(cell[2, :2]).max() < 1e-9 and free > EMPTY:
             cell[2, 2] -= free - EMPTY
-        found = periodic.Cell(**shared, a=cell, ke_cutoff=CUTOFF, spin=parity)
-        found.exp_to_discard = 0.1
-        return found.build()
+        return periodic.Cell(**shared, a=cell, ke_cutoff=CUTOFF, spin=parity).build()
 
     @staticmethod
     def _field(system: Any, periodic: bool) -> Any:
