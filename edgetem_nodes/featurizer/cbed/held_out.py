@@ -12,7 +12,7 @@ import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -32,12 +32,17 @@ HIGH_TENSIONS = (100e3, 150e3, 250e3)
 VIEWS = 2
 """Patterns of a specimen: two places, the camera shifted differently."""
 _PLACES = 5
-"""Over which a pattern is averaged, within a nanometre: each meets other atoms, so that these are as many frozen phonons."""
-_AROUND = 1e-9
+"""Over which a pattern is averaged: each meets other atoms, so that these stand for more frozen phonons."""
+_AROUND = (0.05e-9, 0.5e-9)
+"""[m] where they are: on one tile of the specimen, which is most of the work."""
+_WIDEST = 5e-9
+"""Largest wavelength over pixel angle [m]: work grows with its square."""
+_MEMORY = tuple(64 << power for power in range(7))
+"""[MiB]"""
 _SHIFT = 2.5
 """Largest misalignment of the camera [pixel]."""
 _THICKEST = 16e-9
-_VERSION = 2
+_VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -104,7 +109,8 @@ def _case(chosen: Material, rng: np.random.Generator, thickest: float, phonons: 
     shell = chosen.shortest * wavelength(tension)
     angle = float(min(rng.uniform(1.2e-3, 2.8e-3), 0.42 * shell))
     reach = rng.uniform(1.6, min(3.2, 1.1e10 / chosen.shortest)) * shell
-    pixel_angle = float(min(max(reach, 2.2 * shell if chosen.sheet else reach) / (PIXELS / 2), angle / 1.4))
+    reach = max(reach, 2.2 * shell if chosen.sheet else _WIDEST ** -1 * wavelength(tension) * PIXELS / 2)
+    pixel_angle = float(min(reach / (PIXELS / 2), angle / 1.4))
     if chosen.sheet:
         layers = int(rng.integers(1, chosen.layers + 1))
     else:
@@ -128,13 +134,23 @@ def computed(case: Case) -> np.ndarray:
                            case.seed)
     # slices no thinner than the distance of atomic planes, so that none is empty
     numerics = Numerics(phonon_configurations=case.phonons, slice_thickness=2.05e-10,
-                        largest_shift=_SHIFT * case.pixel_angle, memory_mib=2048)
+                        largest_shift=_SHIFT * case.pixel_angle, memory_mib=_MEMORY[0])
     probe = Probe(case.high_tension, case.semi_convergence_angle, case.defocus)
-    beam = Diffraction(specimen, probe, Camera(PIXELS, case.pixel_angle), numerics, seed=case.seed)
+    beam = _fitted(specimen, probe, Camera(PIXELS, case.pixel_angle), numerics, case.seed)
     # a sheet has Debye-Waller factors; its vacancies are what differs from place to place
-    around = np.random.default_rng(case.seed).uniform(-_AROUND, _AROUND, (VIEWS * _PLACES, 2))
+    around = np.random.default_rng(case.seed).uniform(*_AROUND, (VIEWS * _PLACES, 2))
     patterns = beam.patterns(around, np.repeat(np.array(case.shifts) * case.pixel_angle, _PLACES, axis=0))
     return patterns.reshape(VIEWS, _PLACES, PIXELS, PIXELS).mean(axis=1)
+
+
+def _fitted(specimen: UniformSlab, probe: Probe, camera: Camera, numerics: Numerics, seed: int) -> Diffraction:
+    """The microscope with the least memory that holds a tile, and so with the smallest tile."""
+    for memory in _MEMORY[:-1]:
+        try:
+            return Diffraction(specimen, probe, camera, replace(numerics, memory_mib=memory), seed=seed)
+        except ValueError:
+            continue
+    return Diffraction(specimen, probe, camera, replace(numerics, memory_mib=_MEMORY[-1]), seed=seed)
 
 
 def stored(key: object, cache: Path | None, make: Callable[[], np.ndarray]) -> np.ndarray:
