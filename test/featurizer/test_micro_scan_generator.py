@@ -55,7 +55,8 @@ def test_signals_are_those_of_the_virtual_microscope(host):
 
 def lone(number, place):
     empty = np.zeros(0, int)
-    return Piece(np.array([place]), np.array([number]), np.array([0.07e-10]), np.ones(1), np.zeros((0, 2)), np.zeros((0, 2)), empty, empty, empty,
+    nowhere = np.zeros((0, 2))
+    return Piece(np.array([place]), np.array([number]), np.array([0.07e-10]), np.ones(1), nowhere, nowhere, empty, empty, empty,
                  None, np.eye(2), np.zeros(2))
 
 

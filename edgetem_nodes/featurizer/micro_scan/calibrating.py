@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from edgetem_nodes.featurizer.micro_scan.columns import Columns, judge
+from edgetem_nodes.featurizer.micro_scan.columns import Calibration, Columns, judge, priors
 from edgetem_nodes.featurizer.micro_scan.conditions import MicroScan
 from edgetem_nodes.featurizer.micro_scan.generator import MicroScanBatch, MicroScanGenerator
-from edgetem_nodes.featurizer.micro_scan.network import Calibration, MicroScanNetwork
+from edgetem_nodes.featurizer.micro_scan.network import MicroScanNetwork
 from edgetem_nodes.featurizer.micro_scan.specimens import Piece
 
 _TEMPERATURES = np.exp(np.linspace(np.log(0.7), np.log(2.0), 22))
@@ -40,20 +40,22 @@ def calibrated(network: MicroScanNetwork, generator: MicroScanGenerator, seed: i
     ------
     ValueError : no sheet was found, unless `lenient`: then nothing is calibrated.
     """
-    logits, labels, chi, features = [], [], [], []
+    logs, labels, chi, features = [], [], [], []
+    open_calibration = replace(network.calibration, temperature=1.0, limit=float("inf"))
     sure = replace(generator, ranges=replace(generator.ranges, foreign=0.0))
     for number in range(batches):
         batch = sure.draw(rows, np.random.default_rng([seed, number]))
         progress(number + 1, batches, "")
         for columns, piece in _read(network, batch):
-            judged = judge(columns, batch.scan, network.calibration.frequencies, *_open())
+            judged = judge(columns, batch.scan, open_calibration)
             if judged.host is None or judged.host is not piece.host:
                 continue
             found, true = matched(columns, piece, judged.inside)
             if len(found) < 4:
                 continue
             features.append(judged.features)
-            logits.append(np.log(np.maximum(columns.probabilities[found], 1e-12)))
+            prior = np.log(priors(judged.host))[columns.sublattice[found] ^ int(judged.swapped)]
+            logs.append((np.log(np.maximum(judged.posterior[found], 1e-12)) - prior, prior))
             labels.append(piece.classes[true])
             there = piece.classes[true] > 0
             off = piece.sites[true] - columns.sites[found] - columns.offsets[found]
@@ -62,22 +64,18 @@ def calibrated(network: MicroScanNetwork, generator: MicroScanGenerator, seed: i
         return network.calibration, {}
     if not labels:
         raise ValueError("no sheet of the validation set was found: the network is not trained")
-    logits, labels, chi, features = (np.concatenate(logits), np.concatenate(labels), np.concatenate(chi), np.stack(features))
-    losses = [float(-_log_softmax(logits / t)[np.arange(len(labels)), labels].mean()) for t in _TEMPERATURES]
+    likelihood, prior = (np.concatenate([one[k] for one in logs]) for k in (0, 1))
+    labels, chi, features = np.concatenate(labels), np.concatenate(chi), np.stack(features)
+    losses = [float(-_log_softmax(likelihood / t + prior)[np.arange(len(labels)), labels].mean()) for t in _TEMPERATURES]
     temperature = float(_TEMPERATURES[int(np.argmin(losses))])
     spread = float(np.quantile(chi, 0.9) / _CHI_SQUARE_90)
     typical, deviation = np.median(features, axis=0), features.std(axis=0) + 1e-6
     distance = np.sqrt((np.maximum((features - typical) / deviation, 0) ** 2).mean(axis=1))
-    calibration = Calibration(temperature, spread, network.calibration.frequencies, tuple(typical.tolist()), tuple(deviation.tolist()),
-                              float(np.quantile(distance, 0.99)))
+    calibration = Calibration(temperature, spread, network.calibration.frequencies, tuple(typical.tolist()),
+                              tuple(deviation.tolist()), float(np.quantile(distance, 0.99)))
     figures = {"sites": len(labels), "micro_scans": len(features), "of": batches * rows, "temperature": temperature,
                "spread": spread, "coverage90_before": float((chi < _CHI_SQUARE_90).mean()), "log_loss": min(losses)}
     return calibration, figures
-
-
-def _open() -> tuple[tuple[float, ...], tuple[float, ...], float]:
-    """Arguments of `judge` with which nothing is foreign."""
-    return (0.0,) * 4, (1.0,) * 4, float("inf")
 
 
 def _read(network: MicroScanNetwork, batch: MicroScanBatch) -> list[tuple[Columns, Piece]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,7 +26,7 @@ _RIVAL = 0.85
 _CONSTANT_SPREAD = 0.035
 DEFECT_RATE = 0.04
 """Defects a site that are expected before anything is seen."""
-_SURE = 0.9
+_SURE = 0.7
 _UNSURE = 0.5
 
 
@@ -48,6 +49,26 @@ class Columns:
     covariances: np.ndarray
     images: Images
     electrons: float
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What makes probabilities and intervals hold on a validation set, and what the training set looks like.
+
+    Attributes
+    ----------
+    temperature : log likelihoods of classes are divided by it where the sheet is known; spread : factor of covariances.
+    frequencies : (K,) how often each class stood on a site of the training set.
+    typical, deviation : (features,) mean and standard deviation of `Judgement.features` for sheets of the set.
+    limit : rejection of all but a hundredth of them.
+    """
+
+    temperature: float = 1.0
+    spread: float = 1.0
+    frequencies: tuple[float, ...] = (1 / len(CLASSES),) * len(CLASSES)
+    typical: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0)
+    deviation: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0)
+    limit: float = 3.0
 
 
 @dataclass(frozen=True)
@@ -99,22 +120,24 @@ class Judgement:
         return ""
 
 
-def judge(columns: Columns, scan: MicroScan, frequencies: tuple[float, ...], typical: tuple[float, ...],
-          deviation: tuple[float, ...], limit: float) -> Judgement:
-    """Which sheet it is and whether it is credible; the last four are of `network.Calibration`."""
+def judge(columns: Columns, scan: MicroScan, calibration: Calibration, hosts: Sequence[Host] = HOSTS) -> Judgement:
+    """Which sheet of `hosts` it is, what stands on its sites, and whether that is credible."""
     nothing = np.zeros(len(columns.sites))
     if columns.lattice is None:
-        return Judgement(columns, columns.probabilities, None, 0.0, False, 0.0, nothing, np.full(4, np.nan), np.inf, "no lattice of sites was found")
-    host, probability, swapped, likelihood = identify(columns, scan, np.array(frequencies))
-    posterior = columns.probabilities * (priors(host)[columns.sublattice ^ int(swapped)] / np.array(frequencies))
+        return Judgement(columns, columns.probabilities, None, 0.0, False, 0.0, nothing, np.full(4, np.nan), np.inf,
+                         "no lattice of sites was found")
+    frequencies = np.array(calibration.frequencies)
+    host, probability, swapped, likelihood = identify(columns, scan, frequencies, hosts)
+    logs = np.log(np.maximum(columns.probabilities / frequencies, 1e-9)) / calibration.temperature
+    posterior = np.exp(logs - logs.max(axis=1, keepdims=True)) * priors(host)[columns.sublattice ^ int(swapped)]
     posterior /= posterior.sum(axis=1, keepdims=True)
     detection = detection_index(columns, host, scan)
     half = footprint(columns, host, scan)
     features = np.array([-columns.lattice.score, -likelihood, abs(np.log(max(columns.images.dark[0], 1e-6)
                                                                          / expected_dark(host, scan))),
                          np.log(max(columns.lattice.misfit, 1e-3))])
-    excess = (features - np.array(typical)) / np.array(deviation)
-    rejection = float(np.sqrt((np.maximum(excess, 0) ** 2).mean())) / limit
+    excess = (features - np.array(calibration.typical)) / np.array(calibration.deviation)
+    rejection = float(np.sqrt((np.maximum(excess, 0) ** 2).mean())) / calibration.limit
     lattice, reason = columns.lattice, ""
     if lattice.score < _LEAST_SCORE:
         reason = (f"no honeycomb of sites stands out (contrast {lattice.score:.2f}, {_LEAST_SCORE} is the least): no sheet, "
@@ -143,22 +166,23 @@ def priors(host: Host, rate: float = DEFECT_RATE) -> np.ndarray:
     return result / result.sum(axis=1, keepdims=True)
 
 
-def identify(columns: Columns, scan: MicroScan, frequencies: np.ndarray) -> tuple[Host, float, bool, float]:
+def identify(columns: Columns, scan: MicroScan, frequencies: np.ndarray,
+             hosts: Sequence[Host] = HOSTS) -> tuple[Host, float, bool, float]:
     """Likeliest host, its probability, whether its sublattices are the lattice's in reverse, mean log likelihood of a site.
 
     The likelihood of a site's signals under a host is that of every class, p(class | signals) / frequency, times how often the
     class stands there. Sites are not independent witnesses: what misleads the network at one misleads it at its neighbours,
-    so their logarithms count a third.
+    so their logarithms count an eighth, with which probabilities of sheets came out least surprised on 181 micro-scans.
     """
     near = (np.abs(columns.sites) < scan.span / 2 + 0.5e-10).all(axis=1)
     likelihood = columns.probabilities[near] / frequencies
     constant = float(np.sqrt(abs(np.linalg.det(columns.lattice.vectors)) * 2 / np.sqrt(3)))
     options = []
-    for host in HOSTS:
+    for host in hosts:
         prior = priors(host)
         for swapped in (False, True) if host.sites[0] != host.sites[1] else (False,):
             logs = np.log(np.einsum("nk,nk->n", likelihood, prior[columns.sublattice[near] ^ int(swapped)]) + 1e-3)
-            total = float(logs.sum()) / 3 - 0.5 * (np.log(constant / host.lattice) / _CONSTANT_SPREAD) ** 2
+            total = float(logs.sum()) / 8 - 0.5 * (np.log(constant / host.lattice) / _CONSTANT_SPREAD) ** 2
             options.append((total, host, swapped, float(logs.mean()) if len(logs) else 0.0))
     totals = np.array([one[0] for one in options])
     best = int(np.argmax(totals))

@@ -114,8 +114,8 @@ def drawn_sheet(host: Host, conditions: Conditions, rng: np.random.Generator, ha
     rotation = np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
     deformation = rotation @ (np.eye(2) + np.array([[stretch[0], stretch[1] / 2], [stretch[1] / 2, stretch[2]]]))
     defects = Defects((conditions.density, conditions.density), conditions.disorder, conditions.near_defects)
-    return sheet(host, deformation, rng.uniform(-host.lattice, host.lattice, 2), half, defects, float(np.mean(host.displacement)),
-                 rng)
+    return sheet(host, deformation, rng.uniform(-host.lattice, host.lattice, 2), half, defects,
+                 float(np.mean(host.displacement)), rng)
 
 
 def frames(piece: Piece, conditions: Conditions, rng: np.random.Generator) -> tuple[np.ndarray, Camera]:
@@ -231,7 +231,7 @@ class _Tally:
         for low, high in ((0, 0.1), (0.1, 0.3), (0.3, 0.7), (0.7, 0.9), (0.9, 0.99), (0.99, 1.01)):
             here = (pairs[:, 0] >= low) & (pairs[:, 0] < high)
             if here.any():
-                result.probability_coverage.append((float(pairs[here, 0].mean()), float(pairs[here, 1].mean()), int(here.sum())))
+                result.probability_coverage.append((*pairs[here].mean(axis=0).tolist(), int(here.sum())))
         if self.chi:
             result.coverage90 = float((np.array(self.chi) < 4.605).mean())
             result.position_error = float(np.sqrt(np.mean(self.square)))

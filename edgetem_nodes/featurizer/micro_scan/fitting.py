@@ -159,8 +159,8 @@ def _filled(batches: Sequence[LabelledImages]) -> LabelledImages:
         more = size - one.planes.shape[-1]
         planes.append(np.pad(one.planes, [(0, 0), (0, 0), (0, more), (0, more)]))
     moved = [(PIXEL * (size - one.planes.shape[-1]) / 2) for one in batches]
-    sites, points = (np.concatenate([getattr(one, name) - by for one, by in zip(batches, moved, strict=True)]).astype(np.float32)
-                     for name in ("sites", "points"))
+    sites, points = (np.concatenate([(getattr(one, name) - by).astype(np.float32)
+                                     for one, by in zip(batches, moved, strict=True)]) for name in ("sites", "points"))
     classes, hosts, features = (np.concatenate([getattr(one, name) for one in batches])
                                 for name in ("classes", "hosts", "features"))
     return LabelledImages(np.concatenate(planes), sites, classes, hosts, points, features, 0.0, 0.0)

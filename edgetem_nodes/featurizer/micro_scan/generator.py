@@ -139,11 +139,12 @@ class MicroScanGenerator:
                      rng.normal() * ranges.spherical_aberration, rng.uniform(*ranges.source_size))
 
     def _masks(self, signals_of: DetectorSignals, scan: MicroScan, pixel: float, rng: np.random.Generator) -> np.ndarray:
-        """Detectors of a camera with square pixels of `pixel` [rad], a little off the beam, on the diffraction plane's samples."""
+        """Detectors of a camera with pixels of `pixel` [rad], a little off the beam, on the diffraction plane's samples."""
         centre, turn = rng.normal(size=2) * self.ranges.centre, rng.normal() * self.ranges.turn
         reach = math.ceil(scan.outer_angle / pixel) + 1
         camera = sampled_detectors(pixel, reach, scan.probe.semi_convergence_angle, scan.outer_angle, tuple(centre), turn)
-        order, cells = np.arange(-signals_of.reach, signals_of.reach + 1) * signals_of.angle_step, np.arange(-reach, reach + 1) * pixel
+        order = np.arange(-signals_of.reach, signals_of.reach + 1) * signals_of.angle_step
+        cells = np.arange(-reach, reach + 1) * pixel
         low = np.maximum(order[:, None] - signals_of.angle_step / 2, cells[None, :] - pixel / 2)
         high = np.minimum(order[:, None] + signals_of.angle_step / 2, cells[None, :] + pixel / 2)
         overlap = (np.maximum(high - low, 0) / signals_of.angle_step).astype(np.float32)

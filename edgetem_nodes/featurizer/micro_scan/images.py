@@ -22,7 +22,7 @@ class Plane(IntEnum):
     PHASE, PHASE_KNOWN : phase image in standard deviations of the prior, and what part of the prior's variance is known.
     DARK, DARK_KNOWN : arcsinh(20 I) / 2 of the dark-field image, and the same.
     INFORMATION : a third of log10 of the Fisher information on a lone sulphur atom.
-    NOISE : log10 of the ratio of noise to signal, shifted; LEVEL : log10 of the mean dark field over that of a sheet of sulphur.
+    NOISE : log10 of the ratio of noise to signal, shifted; LEVEL : log10 of the mean dark field over a sulphur sheet's.
     INSIDE : 1; 0 where images of different size are filled up.
     """
 

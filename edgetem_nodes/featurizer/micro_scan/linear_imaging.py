@@ -152,7 +152,8 @@ def noise_ratio(spread: Spread, data: torch.Tensor, electrons: float) -> float:
     points = by_channel.shape[1]
     noise = (1 - 1 / points) / electrons
     signal = max(variance - noise, 0.02 * noise)
-    power = float((spread.bright ** 2).sum(dim=(2, 4)).mean(dim=(1, 2)).div(torch.from_numpy(spread.vacuum)).mean()) * _SCALE ** 2
+    by_segment = (spread.bright ** 2).sum(dim=(2, 4)).mean(dim=(1, 2)) / torch.from_numpy(spread.vacuum)
+    power = float(by_segment.mean()) * _SCALE ** 2
     return 4.0 ** round(math.log(noise / signal * power + _UNEXPLAINED * power, 4))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +11,10 @@ import torch
 
 from edgetem_nodes.featurizer.cbed.weights import WeightsError, fill_module, module_arrays, read_weights, write_weights
 from edgetem_nodes.featurizer.micro_scan.amplitudes import site_features
-from edgetem_nodes.featurizer.micro_scan.columns import Columns, judge
+from edgetem_nodes.featurizer.micro_scan.columns import Calibration, Columns, judge
 from edgetem_nodes.featurizer.micro_scan.conditions import PIXEL, MicroScan
 from edgetem_nodes.featurizer.micro_scan.descriptors import MicroScanDescriptors
-from edgetem_nodes.featurizer.micro_scan.hosts import CLASSES
+from edgetem_nodes.featurizer.micro_scan.hosts import CLASSES, HOSTS, Host
 from edgetem_nodes.featurizer.micro_scan.images import Images, Imaging
 from edgetem_nodes.featurizer.micro_scan.model import ColumnNetwork, SiteNetwork, read
 from edgetem_nodes.featurizer.micro_scan.registry import RegistryFinder
@@ -26,26 +26,6 @@ _VIEW = 0.7e-10
 FEWEST_ELECTRONS = 1500.0
 """In a pattern; half of the fewest in training."""
 MOST_POINTS = 12
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """What makes probabilities and intervals hold on a validation set, and what the training set looks like.
-
-    Attributes
-    ----------
-    temperature : logits of classes are divided by it; spread : factor of position covariances.
-    frequencies : (K,) how often each class stood on a site of the training set.
-    typical, deviation : (features,) mean and standard deviation of `columns.Judgement.features` for sheets of the set.
-    limit : rejection of all but a hundredth of them.
-    """
-
-    temperature: float = 1.0
-    spread: float = 1.0
-    frequencies: tuple[float, ...] = (1 / len(CLASSES),) * len(CLASSES)
-    typical: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0)
-    deviation: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0)
-    limit: float = 3.0
 
 
 class MicroScanNetwork:
@@ -92,7 +72,8 @@ class MicroScanNetwork:
             networks = {"site": [], "column": []}
             for kind, make in (("site", SiteNetwork), ("column", ColumnNetwork)):
                 for number in range(settings["members"]):
-                    own = {name.split("/", 2)[2]: value for name, value in arrays.items() if name.startswith(f"{kind}/{number}/")}
+                    own = {name.split("/", 2)[2]: value for name, value in arrays.items()
+                           if name.startswith(f"{kind}/{number}/")}
                     networks[kind].append(fill_module(make(settings[f"{kind}_width"]), own, f"{kind} network {number}"))
         except (KeyError, TypeError, ValueError) as error:
             raise WeightsError(f"no weights of this micro-scan network: {error}") from None
@@ -111,7 +92,8 @@ class MicroScanNetwork:
         """Write weights; SHA-256 (hex) of the file."""
         return write_weights(Path(path), *self.described())
 
-    def __call__(self, signals: np.ndarray, electrons: np.ndarray, scan: MicroScan) -> MicroScanDescriptors:
+    def __call__(self, signals: np.ndarray, electrons: np.ndarray, scan: MicroScan,
+                 hosts: Sequence[Host] = HOSTS) -> MicroScanDescriptors:
         """Atoms of reduced micro-scans. A row depends on itself alone.
 
         Parameters
@@ -119,6 +101,7 @@ class MicroScanNetwork:
         signals : (rows, channels, n, n), of `reduction.Reduction`.
         electrons : (rows,) in a pattern.
         scan : beam and scan; its electrons do not matter.
+        hosts : sheets that may be there.
 
         Raises
         ------
@@ -136,8 +119,7 @@ class MicroScanNetwork:
                                         "no atom can be told")
             else:
                 columns = self.columns(signals[row:row + 1], electrons[row:row + 1], scan)
-                result.failures[row] = judge(columns, scan, self.calibration.frequencies, self.calibration.typical,
-                                             self.calibration.deviation, self.calibration.limit).write(result, row)
+                result.failures[row] = judge(columns, scan, self.calibration, hosts).write(result, row)
         return result
 
     def columns(self, signals: np.ndarray, electrons: np.ndarray, scan: MicroScan) -> Columns:
@@ -157,7 +139,8 @@ class MicroScanNetwork:
         lattice = self._finders[key](there, lambda points: self._places(outputs, points))
         if lattice is None:
             empty = np.zeros((0, 2))
-            return Columns(None, empty, np.zeros(0, int), np.zeros((0, len(CLASSES))), empty, np.zeros((0, 2, 2)), images, electrons)
+            return Columns(None, empty, np.zeros(0, int), np.zeros((0, len(CLASSES))), empty, np.zeros((0, 2, 2)), images,
+                           electrons)
         sites, sublattice = lattice.sites(there.shape[-1] * PIXEL / 2)
         features = site_features(images.spreads[0], torch.from_numpy(signals), electrons, scan, sites, sublattice)
         probabilities = self._classes(features)
@@ -186,5 +169,5 @@ class MicroScanNetwork:
         """Class probabilities (n, K) of the ensemble's mixture; those of the training set where nothing is known."""
         with torch.no_grad():
             logits = [one(torch.from_numpy(features)).double() for one in self.column_networks]
-        mixture = torch.stack([torch.softmax(one / self.calibration.temperature, dim=-1) for one in logits]).mean(dim=0).numpy()
+        mixture = torch.stack([torch.softmax(one, dim=-1) for one in logits]).mean(dim=0).numpy()
         return np.where((features != 0).any(axis=1)[:, None], mixture, self.calibration.frequencies)

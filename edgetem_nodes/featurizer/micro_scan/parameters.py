@@ -17,4 +17,5 @@ class MicroScanAtoms:
                                   minimum=-100.0, maximum=100.0)
     source_size_pm: float = parameter(0.0, "full width at half maximum of the source's image; 0: not known", unit="pm",
                                       minimum=0.0, maximum=500.0)
+    hosts: list[str] = parameter([], "sheets that may be there: graphene, h-BN, MoS2, WS2, MoSe2, WSe2; empty: any of them")
     weights: str = parameter("", "weights that 'edgetem train' wrote; empty: those that come with the package", path=True)

@@ -98,8 +98,8 @@ class DetectorSignals:
         within = (np.abs(piece.positions) < self.half).all(axis=1)
         for number in np.unique(piece.numbers[within]):
             here = within & (piece.numbers == number)
-            y, x = (np.exp(-2j * np.pi * np.outer(self._frequency, piece.positions[here, axis] + self.half)).astype(np.complex64)
-                    for axis in (0, 1))
+            places = piece.positions[here] + self.half
+            y, x = (np.exp(-2j * np.pi * np.outer(self._frequency, places[:, axis])).astype(np.complex64) for axis in (0, 1))
             phase += ((y * piece.weights[here].astype(np.float32)) @ x.T) * self._factor(int(number))
         width = float(piece.widths[0]) if len(piece.widths) else 0.0
         phase *= np.exp(-2 * (np.pi * width * self._radius) ** 2).astype(np.float32)

@@ -10,10 +10,12 @@ import numpy as np
 
 from edgetem_nodes.featurizer.features import CountingNoise, Features, finished
 from edgetem_nodes.featurizer.micro_scan.conditions import MicroScan
+from edgetem_nodes.featurizer.micro_scan.hosts import BY_NAME, HOSTS
 from edgetem_nodes.featurizer.micro_scan.network import MicroScanNetwork
 from edgetem_nodes.featurizer.micro_scan.reduction import Reduction
 from edgetem_nodes.featurizer.micro_scan.parameters import MicroScanAtoms
 from edgetem_nodes.featurizer.patterns.instrument import PatternInstrument
+from edgetem_nodes.graph.configuration import nearest
 from edgetem_nodes.physics.optics import Probe
 from edgetem_nodes.physics.scan import Axis
 
@@ -60,6 +62,10 @@ class MicroScanScalarizer:
         probe = Probe(instrument.high_tension, alpha, group.defocus_nm * 1e-9, source_size=group.source_size_pm * 1e-12)
         self._scan = MicroScan(probe, y.size, y.scale, self._reduction.outer_angle, 1.0)
         self._middle = np.array([y.values().mean(), x.values().mean()])
+        for name in group.hosts:
+            if name not in BY_NAME:
+                raise ValueError(f"micro_scan.hosts: {name!r} is not one of {', '.join(BY_NAME)}" + nearest(name, BY_NAME))
+        self._hosts = tuple(BY_NAME[name] for name in group.hosts) or HOSTS
         self._network = MicroScanNetwork.load(Path(group.weights)) if group.weights else MicroScanNetwork.shipped()
 
     @property
@@ -75,11 +81,11 @@ class MicroScanScalarizer:
         clean = np.where(np.isfinite(flat), flat, 0).reshape(frames.shape)
         totals = clean.reshape(rows, self._shape[0] ** 2, -1).sum(axis=2, dtype=float)
         for row in np.flatnonzero((totals <= 0).any(axis=1)):
-            failures[row] = failures[row] or (f"{int((totals[row] <= 0).sum())} of {totals.shape[1]} patterns are empty: the scan "
-                                              "was cut short or the beam is off")
+            failures[row] = failures[row] or (f"{int((totals[row] <= 0).sum())} of {totals.shape[1]} patterns are empty: the "
+                                              "scan was cut short or the beam is off")
         good = np.flatnonzero([not failure for failure in failures])
         values, variances = np.full((rows, len(NAMES)), np.nan), np.full((rows, len(NAMES)), np.nan)
-        descriptors = self._network(*self._reduced(clean[good], good, failures), self._scan)
+        descriptors = self._network(*self._reduced(clean[good], good, failures), self._scan, self._hosts)
         details = {}
         for name, value in descriptors.arrays().items():
             filled = _blank(value, rows)
@@ -101,8 +107,8 @@ class MicroScanScalarizer:
         for row, disk in zip(rows, self._reduction.disk_fraction(reduced), strict=True):
             if disk < _LEAST_DISK:
                 failures[row] = (f"{100 * disk:.0f} % of the electrons are in the bright-field disk of "
-                                 f"{self._scan.probe.semi_convergence_angle * 1e3:g} mrad, {100 * _LEAST_DISK:g} % is the least "
-                                 "for a sheet: a thicker specimen, or another convergence or camera length")
+                                 f"{self._scan.probe.semi_convergence_angle * 1e3:g} mrad, {100 * _LEAST_DISK:g} % is the "
+                                 "least for a sheet: a thicker specimen, or another convergence or camera length")
         return reduced.signals, reduced.electrons
 
 

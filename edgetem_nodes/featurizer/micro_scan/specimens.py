@@ -22,8 +22,9 @@ class Piece:
     ----------
     positions : (atoms, 2), (y, x) [m]; numbers, widths : (atoms,) atomic number and thermal displacement [m].
     weights : (atoms,) how often the atom stands there along the beam.
-    nodes, sites : (sites, 2) [m], of the perfect lattice, and where the column stands, or would; classes, hosts : (sites,) what stands there, what the perfect
-        sheet has; sublattice : (sites,) 0 or 1. No sites: it is no sheet.
+    nodes, sites : (sites, 2) [m], of the perfect lattice, and where the column stands, or would.
+    classes, hosts : (sites,) what stands there, what the perfect sheet has; sublattice : (sites,) 0 or 1. No sites: it is no
+        sheet.
     host : the sheet, None for what is none.
     deformation : F (2, 2), (y, x), of the honeycomb of `hosts.honeycomb`; origin : (2,) [m] of its first site.
     """
@@ -84,15 +85,16 @@ def sheet(host: Host, deformation: np.ndarray, origin: np.ndarray, half: float, 
         drawn = rng.choice(len(names), len(sites), p=np.array(weights) / sum(weights))
         classes = np.where(here, np.array([NAMES.index(name) for name in names])[drawn], classes)
         changed |= here
-    distance = np.linalg.norm(sites[:, None] - sites[None, changed], axis=-1) if changed.any() else np.full((len(sites), 1), 1.0)
-    near = distance.min(axis=1) < 0.62 * host.lattice
+    near = np.zeros(len(sites), bool)
+    if changed.any():
+        near = np.linalg.norm(sites[:, None] - sites[None, changed], axis=-1).min(axis=1) < 0.62 * host.lattice
     vacant = classes == 0
     spread = np.where(near & ~vacant, np.hypot(defects.disorder, defects.near_defects), defects.disorder * ~vacant)
     perfect = sites
     sites = sites + rng.normal(size=sites.shape) * spread[:, None]
     positions, numbers = _atoms(sites, classes, rng)
-    return Piece(positions, numbers, np.full(len(numbers), width), np.ones(len(numbers)), perfect, sites, classes, hosts, sublattice,
-                 host, np.asarray(deformation), np.asarray(origin))
+    return Piece(positions, numbers, np.full(len(numbers), width), np.ones(len(numbers)), perfect, sites, classes, hosts,
+                 sublattice, host, np.asarray(deformation), np.asarray(origin))
 
 
 def _atoms(sites: np.ndarray, classes: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -125,5 +127,6 @@ def foreign(kind: str, half: float, rng: np.random.Generator) -> Piece:
         numbers = np.full(len(positions), rng.choice([13, 14, 22, 29, 38, 47, 79]))
         weights = np.full(len(positions), float(rng.integers(2, 30)))
     empty = np.zeros(0, int)
-    return Piece(positions, numbers, np.full(len(numbers), 0.08e-10), weights, np.zeros((0, 2)), np.zeros((0, 2)), empty, empty, empty, None,
+    nowhere = np.zeros((0, 2))
+    return Piece(positions, numbers, np.full(len(numbers), 0.08e-10), weights, nowhere, nowhere, empty, empty, empty, None,
                  np.eye(2), np.zeros(2))

@@ -1,4 +1,4 @@
-"""Training of the micro-scan network from nothing: generator, ensemble, calibration, model card. Run by `edgetem train cbed`."""
+"""Training of the micro-scan network from nothing, as `edgetem train cbed` runs it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ import torch
 
 from edgetem_nodes.featurizer.cbed.training.registry import Trained, TrainingRun
 from edgetem_nodes.featurizer.micro_scan.calibrating import calibrated
+from edgetem_nodes.featurizer.micro_scan.columns import Calibration
 from edgetem_nodes.featurizer.micro_scan.fitting import FittingSettings, fit, fit_columns, frequencies
 from edgetem_nodes.featurizer.micro_scan.generator import MicroScanGenerator, Ranges
 from edgetem_nodes.featurizer.micro_scan.hosts import BY_NAME, HOSTS
-from edgetem_nodes.featurizer.micro_scan.network import Calibration, MicroScanNetwork
+from edgetem_nodes.featurizer.micro_scan.network import MicroScanNetwork
 from edgetem_nodes.featurizer.micro_scan.training_set import training_set
 from edgetem_nodes.graph.configuration import ConfigurationError, group, parameter
 
@@ -52,7 +53,7 @@ class Conditions:
 class Fitting:
     """Fitting of each network."""
 
-    epochs: int = parameter(12, "of the site network, over the set, each time turned or mirrored anew", minimum=1, maximum=1000)
+    epochs: int = parameter(10, "of the site network, over the set, each time turned or mirrored anew", minimum=1, maximum=1000)
     rows: int = parameter(32, "micro-scans in a step", minimum=2, maximum=4096)
     rate: float = parameter(3e-3, "largest learning rate", minimum=1e-6, maximum=0.1)
     width: int = parameter(28, "channels of the site network", minimum=4, maximum=512)
@@ -107,7 +108,8 @@ def train(settings: MicroScanTraining, run: TrainingRun) -> Trained:
         column, curve = fit_columns(data[:settings.batches], kept, fitting, settings.seed + number, run.stopped)
         columns.append(column)
         curves[f"columns, {stage}: loss"], curves[f"columns, {stage}: validation"] = curve.training, curve.validation
-        site, curve = fit(data[:settings.batches], kept, fitting, settings.seed + number, run.device, _stage(run, stage), run.stopped)
+        site, curve = fit(data[:settings.batches], kept, fitting, settings.seed + number, run.device, _stage(run, stage),
+                          run.stopped)
         sites.append(site)
         curves[f"sites, {stage}: loss"], curves[f"sites, {stage}: validation"] = curve.training, curve.validation
     first = Calibration(frequencies=tuple(frequencies(data[:settings.batches]).tolist()))
@@ -128,11 +130,11 @@ def _card(settings: MicroScanTraining, figures: dict[str, Any]) -> dict[str, Any
     return {
         "network": "micro_scan",
         "purpose": "atoms, vacancies and dopants of a sheet from a square of focused-probe patterns",
-        "data": f"{settings.batches * settings.rows} micro-scans of {', '.join(settings.hosts)} under {settings.batches} beams, "
-                "drawn by featurizer/micro_scan/generator.py",
+        "data": f"{settings.batches * settings.rows} micro-scans of {', '.join(settings.hosts)} under {settings.batches} "
+                "beams, drawn by featurizer/micro_scan/generator.py",
         "not_trained_on": ", ".join(host.name for host in HOSTS if host.name not in settings.hosts),
         "figures": [figures],
         "not_for": "thick crystals, several layers, amorphous films, edges of sheets, optics or doses outside the conditions",
-        "notes": [f"position error calibrated on {figures['sites']:.0f} sites; 90 % ellipses held {figures['coverage90_before']:.3f} "
-                  "of them before"],
+        "notes": [f"position error calibrated on {figures['sites']:.0f} sites; 90 % ellipses held "
+                  f"{figures['coverage90_before']:.3f} of them before"],
     } if np.isfinite(figures.get("sites", np.nan)) else {"network": "micro_scan", "figures": [], "notes": ["not calibrated"]}

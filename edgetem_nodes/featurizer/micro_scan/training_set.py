@@ -32,8 +32,8 @@ class LabelledImages:
     ----------
     planes : (rows, inputs, m, m) float16.
     sites : (rows, SITES, 2) [m] where the column stands, NaN padded; classes, hosts : (rows, SITES) int8, -1 padded.
-    points : (rows, SITES, 2) [m] sites of the lattice, as far off as a fitted one is; features : (rows, SITES, FEATURES) float16
-        of `amplitudes.site_features` there.
+    points : (rows, SITES, 2) [m] sites of the lattice, as far off as a fitted one is.
+    features : (rows, SITES, FEATURES) float16 of `amplitudes.site_features` there.
     half : half of the scan's edge [m]; electrons : in a pattern.
     """
 
@@ -79,7 +79,8 @@ def training_set(generator: MicroScanGenerator, batches: int, rows: int, seed: i
         if file is not None and file.exists():
             with np.load(file, allow_pickle=False) as held:
                 values = {name: held[name] for name in held.files}
-                result.append(LabelledImages(**{**values, "half": float(values["half"]), "electrons": float(values["electrons"])}))
+                numbers = {name: float(values.pop(name)) for name in ("half", "electrons")}
+                result.append(LabelledImages(**values, **numbers))
             continue
         rng = np.random.default_rng([seed, number])
         result.append(labelled(generator.draw(rows, rng), rng))
