@@ -155,7 +155,7 @@ def test_stated_errors_are_those_of_a_monte_carlo(graphene, error, vacancy):
     excess, stated = np.array([(r.excess_energy / EV - true, r.standard_error / EV) for r in found]).T
     assert abs(excess.mean()) < 0.05
     assert np.abs(excess / stated).max() < 3.5
-    assert excess.std() / stated.mean() == pytest.approx(1.0, abs=0.8)
+    assert 0.25 < np.sqrt((excess ** 2).mean()) / stated.mean() < 1.8
 
 
 def test_restraint_can_be_switched_off(graphene):
