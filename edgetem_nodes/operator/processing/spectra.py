@@ -120,7 +120,7 @@ class _Loss(_Spectral):
             except ValueError as error:
                 self._note(f"spectra are not aligned: {error}; state --set {self.name}.zero_loss_eV=EV if it lies farther off")
         if self.values["remove_spikes"]:
-            self._clean = without_spikes(self.sample, noise, self.context.source.places)
+            self._clean = without_spikes(self.sample, self.energies, noise, self.context.source.places)
         super().prepare()
         self._report_spikes()
 
@@ -142,7 +142,7 @@ class _Loss(_Spectral):
         ValueError : they are to be replaced and cannot be told from noise.
         """
         try:
-            count = spikes_in(self.sample, self.context.noise)
+            count = spikes_in(self.sample, self.energies, self.context.noise)
         except ValueError:
             if self._clean is not None:
                 raise

@@ -101,33 +101,37 @@ class ZeroLossAxis:
                 f"moved by whole channels of {self._step:.3g} eV")
 
 
-def without_spikes(common: np.ndarray, noise: CountingNoise, places: int) -> Callable[[np.ndarray], tuple[np.ndarray, int]]:
+def without_spikes(common: np.ndarray, energies: np.ndarray, noise: CountingNoise,
+                   places: int) -> Callable[[np.ndarray], tuple[np.ndarray, int]]:
     """A function that replaces spikes in spectra (rows, channels), and says how many channels had one.
 
     Spectra are judged one at a time beside a sample `common` (spectra, channels) of the same file, so that what is removed
-    does not depend on how they were read. Of `places` spectra in all, a tenth of a channel is replaced without cause.
+    does not depend on how they were read. Of `places` spectra in all, a tenth of a channel is replaced without cause. Within
+    `FINE` of no loss nothing is: flanks of a zero loss that lies between channels rise as steeply as spikes.
     """
-    common = common[::max(1, len(common) // COMPARED)]
+    # A spectrum of the sample would else stand beside its own spikes.
+    common = remove_spikes(common[::max(1, len(common) // COMPARED)], noise).spectra
     false_alarms = 0.1 * (1 + len(common)) / max(places, 1)
 
     def clean(spectra: np.ndarray) -> tuple[np.ndarray, int]:
         result, count = np.array(spectra), 0
         for row in range(len(result)):
             found = remove_spikes(np.concatenate([result[row:row + 1], common]), noise, false_alarms=false_alarms)
-            result[row] = found.spectra[0]
-            count += int(np.count_nonzero(found.rows == 0))
+            channels = found.channels[(found.rows == 0) & (np.abs(energies[found.channels]) > FINE)]
+            result[row, channels] = found.spectra[0, channels]
+            count += len(channels)
         return result, count
     return clean
 
 
-def spikes_in(sample: np.ndarray, noise: CountingNoise) -> int:
-    """Number of channels with a spike in a sample (spectra, channels).
+def spikes_in(sample: np.ndarray, energies: np.ndarray, noise: CountingNoise) -> int:
+    """Number of channels with a spike, farther than `FINE` from no loss, in a sample (spectra, channels).
 
     Raises
     ------
     ValueError : there are so many that counts merely scatter more than counting statistics allow, or the sample is too short.
     """
-    found = len(remove_spikes(sample, noise).rows)
+    found = int(np.count_nonzero(np.abs(energies[remove_spikes(sample, noise).channels]) > FINE))
     if found > MOST_SPIKES * sample.size:
         raise ValueError(f"{found} of {sample.size} channels of the sample lie higher than counting statistics of "
                          f"{noise.counts_per_electron:g} counts an electron allow, which is too many for spikes: state "
