@@ -17,7 +17,8 @@ COMPUTING = ("archive", "featurizer", "physics")
 
 def started(rooms: list[str], **options: object) -> subprocess.Popen:
     """pytest on some rooms."""
-    return subprocess.Popen([sys.executable, "-m", "pytest", *(str(TESTS / room) for room in rooms)], cwd=TESTS.parent, **options)
+    places = [str(TESTS / room) for room in rooms]
+    return subprocess.Popen([sys.executable, "-m", "pytest", *places], cwd=TESTS.parent, **options)
 
 
 def main(arguments: list[str]) -> int:

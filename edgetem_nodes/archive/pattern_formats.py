@@ -113,7 +113,8 @@ def _mapped(path: Path, shape: tuple[int, ...], dtype: str, offset: int) -> Patt
         return _plain(path, MappedArray(path, shape, kind, offset, order))
     frames = (size - offset) // (math.prod(shape[-2:]) * kind.itemsize)
     if len(shape) not in (3, 4) or order == "F" or frames < 1:
-        raise PatternFileError(f"{stated}, and no whole frame can be told from what is there: check --shape, --dtype and --offset")
+        raise PatternFileError(f"{stated}, and no whole frame can be told from what is there: check --shape, --dtype and "
+                               "--offset")
     opened = _plain(path, MappedArray(path, (frames, *shape[-2:]), kind, offset))
     opened = opened.reshaped(shape[:2]) if len(shape) == 4 else opened
     opened.notes.append(f"{stated}: the {frames} whole frames there are read, as of a scan that was cut short; if it was not, "

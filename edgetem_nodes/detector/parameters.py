@@ -12,8 +12,8 @@ from edgetem_nodes.graph.instrument import Instrument
 class Stream:
     """A simulated camera that is as fast as real ones."""
 
-    places: int = parameter(0, "places along each axis of the scan field at which patterns are computed before the first frame; "
-                               "electrons are drawn from that of the nearest place; 0: every position has a pattern of its own",
+    places: int = parameter(0, "places along each axis of the scan field at which patterns are computed before the first "
+                               "frame; electrons are drawn from that of the nearest place; 0: every position has its own",
                             minimum=0, maximum=256)
 
 

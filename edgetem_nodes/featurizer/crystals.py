@@ -85,8 +85,8 @@ class OrientationScalarizer:
     """Orientation of a crystal by template matching. Columns: the chosen quantity first, then the others.
 
     All are counted from the reference orientation, by the equivalent that is nearest to it: `misorientation` [deg]; `tilt`
-    [deg] of the reference's zone axis from where it lay; `in_plane` [deg] turn about the beam, -180 to 180, from x towards y; score
-    and reliability of the match. Where two orientations fit alike (reliability below `AMBIGUOUS`) the one nearer to the
+    [deg] of the reference's zone axis from where it lay; `in_plane` [deg] turn about the beam, -180 to 180, from x towards y;
+    score and reliability of the match. Where two orientations fit alike (reliability below `AMBIGUOUS`) the one nearer to the
     reference counts. Errors: those of turns, from scatter about the model; a bias common to all reflections, as of dynamical
     diffraction, is not in them.
     """

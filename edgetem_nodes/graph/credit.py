@@ -30,7 +30,7 @@ fewer than so many blocks: the detector needs half a window at most for its next
 
 
 class CreditReporter:
-    """A consumer's side: publishes `Credit` when it starts, whenever a good part of the window is free again, and once a second.
+    """A consumer's side: publishes `Credit` when it starts, when a good part of the window is free again, and once a second.
 
     Make it in `setup`, call `start` in `start`, `consumed` once a block needs no more memory of the receiving queue (from
     any thread), `stop` in `stop` and `destroy` in `teardown`.
@@ -64,7 +64,7 @@ class CreditReporter:
         self._timer.reset()
 
     def consumed(self, acquisition_id: uuid.UUID, through: int, size: int | None = None) -> None:
-        """Frames 0 .. through - 1 of the acquisition are consumed, the last `size` bytes just now (not given: say so at once)."""
+        """Frames 0 .. through - 1 of the acquisition are consumed, the last `size` bytes just now (None: say so at once)."""
         with self._lock:
             bytes_, blocks = self._unsaid[0] + (size or 0), self._unsaid[1] + 1
             if size is not None and bytes_ * UNSAID_SHARE < self._message.window and blocks < UNSAID_BLOCKS:

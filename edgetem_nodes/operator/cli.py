@@ -89,7 +89,8 @@ def run(configuration: Annotated[Path | None, typer.Argument(help="configuration
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def launch(context: typer.Context, file: Annotated[str, typer.Argument(help="launch file, or the name of a shipped one")],
-           show_args: Annotated[bool, typer.Option("--show-args", "-s", help="show the launch file's arguments")] = False) -> None:
+           show_args: Annotated[bool, typer.Option("--show-args", "-s", help="show the launch file's arguments")]
+           = False) -> None:
     """Run a launch file: NAME:=VALUE arguments; with the genuine launcher where it is installed, else with edgetem's."""
     from edgetem_nodes.graph.environment import share_directory
     from edgetem_nodes.graph.launching import LaunchFileError, parse_arguments, run_launch, show_arguments
@@ -187,8 +188,9 @@ def process(file: Annotated[Path, typer.Argument(help="a measured scan: what Ros
                                                            "towards y")] = None,
             flipped: Annotated[bool, typer.Option(help="the detector's y runs against the scan's; counts with --rotation")]
             = False,
-            descan: Annotated[str, typer.Option(metavar="measured|none|YY,YX,XY,XX", help="how patterns move with the position: "
-                                                "measured and used where significant, not used, or stated [pixel/nm]")]
+            descan: Annotated[str, typer.Option(metavar="measured|none|YY,YX,XY,XX", help="how patterns move with the "
+                                                "position: measured and used where significant, not used, or "
+                                                "stated [pixel/nm]")]
             = "measured",
             lattice: Annotated[str, typer.Option(help="of the specimen: graphene, MoS2, hBN, SrTiO3, Si[001], Au[001], "
                                                  "hexagonal:NM, square:NM, rectangular:NM,NM or rings:NM,...; measures the "

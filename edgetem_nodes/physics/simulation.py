@@ -353,7 +353,7 @@ class Simulation:
         return contamination(positions, self.dose, self.settings.damage)
 
     def atoms(self, low: np.ndarray, high: np.ndarray, exposure: Exposure) -> Atoms:
-        """The atoms with low <= (y, x) < high [m] in the frame of the scan, at the specimen's depth z, as damaged as they are."""
+        """The atoms with low <= (y, x) < high [m] in the frame of the scan, at the specimen's depth z, as damaged as now."""
         self._account(exposure)
         offset = self.illumination.offset(exposure)
         found = self.specimen.atoms(np.asarray(low) + offset, np.asarray(high) + offset, self.illumination.condition(exposure))

@@ -164,8 +164,8 @@ def test_a_sample_is_bounded_and_spread(tmp_path):
 
 @pytest.mark.parametrize(("file", "frames", "shape"), [
     ("merlin_mib/001_4x2_6bit.mib", 8, (2, 4)), ("blockfile/test1.blo", 6, (3, 2)), ("topspin/topspin_test_A.app5", 10, (2, 5)),
-    ("dectris_arina/test_00_master.h5", 16, (4, 4)), ("gatan_dm/EELS_SI.dm4", 4, (2, 2)), ("bruker/test_TEM.bcf", 4096, (64, 64)),
-    ("velox_emd/Test_SI_16x16_215kx.emd", 256, (16, 16))])
+    ("dectris_arina/test_00_master.h5", 16, (4, 4)), ("gatan_dm/EELS_SI.dm4", 4, (2, 2)), 
+    ("bruker/test_TEM.bcf", 4096, (64, 64)), ("velox_emd/Test_SI_16x16_215kx.emd", 256, (16, 16))])
 def test_measured_files(data_root, file, frames, shape):
     source = open_patterns(data_root / "formats" / file)
     assert (source.count, source.field.shape) == (frames, shape)

@@ -1,4 +1,4 @@
-"""The running graph under a detector that is faster than its consumers: everything is measured and archived, nothing dropped."""
+"""The running graph under a detector that is faster than its consumers: all is measured and archived, nothing dropped."""
 
 import json
 import os

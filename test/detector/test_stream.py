@@ -1,4 +1,4 @@
-"""The streaming source: electrons drawn one by one have the statistics of Poisson counts, and frames do not depend on reading."""
+"""The streaming source: electrons drawn one by one have the statistics of Poisson counts; frames do not depend on reading."""
 
 import numpy as np
 import pytest

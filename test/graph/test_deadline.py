@@ -6,7 +6,8 @@ import sys
 import pytest
 
 # PyDLL keeps the interpreter's lock during the call, as rclpy does.
-BLOCKED = "import ctypes; from edgetem_nodes.graph.deadline import exit_within; exit_within({}, {}); ctypes.PyDLL(None).sleep(600)"
+BLOCKED = ("import ctypes; from edgetem_nodes.graph.deadline import exit_within; exit_within({}, {}); "
+           "ctypes.PyDLL(None).sleep(600)")
 
 
 @pytest.mark.parametrize(("seconds", "code"), [(0.01, 0), (0.2, 3), (1.1, 130)])

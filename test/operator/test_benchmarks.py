@@ -16,8 +16,8 @@ KEYS = {
     "sampling": "cases",
     "virtual-detectors": "frames_per_s libertem_frames_per_s memcpy_mb_per_s mb_per_s ratio_libertem ratio_memcpy cases",
     "ssb": "complex_relative_rms frames_per_cpu_s libertem_frames_per_cpu_s ratio_libertem phase_correlation",
-    "descriptors": "strain_mae rotation_mae_deg thickness_mae_nm lattice_mae phase_accuracy defect_precision defect_recall coverage90 "
-                   "rejection_auc patterns_per_s device bragg_strain_mae",
+    "descriptors": "strain_mae rotation_mae_deg thickness_mae_nm lattice_mae phase_accuracy defect_precision defect_recall "
+                   "coverage90 rejection_auc patterns_per_s device bragg_strain_mae",
     "hpc": "overhead_ms_per_job jobs lost run_twice peak_rss_mb",
     "compression": "cases",
     "compressed-analysis": "frames_per_s decode_then_compute_frames_per_s libertem_frames_per_s ratio_libertem dose",

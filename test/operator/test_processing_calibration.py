@@ -131,7 +131,8 @@ def test_a_lattice_tells_the_pixels_angle(molybdenum_disulphide, tmp_path):
     stated = processed(molybdenum_disulphide, tmp_path / "stated", "com", pixel_angle=6.3e-4, **lattice)
     assert of(stated, "pixel_angle")[0] == 6.3e-4 and of(stated, "pixel_angle_measured") == pytest.approx((value, error))
     assert any(line.strip().startswith("pixel_angle") and "stated 0.63" in line for line in stated.lines)
-    preferred = processed(molybdenum_disulphide, tmp_path / "preferred", "com", pixel_angle=6.3e-4, use_measured=True, **lattice)
+    preferred = processed(molybdenum_disulphide, tmp_path / "preferred", "com", pixel_angle=6.3e-4, use_measured=True,
+                          **lattice)
     assert of(preferred, "pixel_angle") == pytest.approx((value, error)) and of(preferred, "pixel_angle_stated")[0] == 6.3e-4
     np.testing.assert_allclose(preferred.map("com") * 6.3e-4, stated.map("com") * value)
 
@@ -154,7 +155,8 @@ def test_rings_tell_the_pixels_angle(tmp_path):
     assert "rings need an approximate angle of a pixel" in silent.text
 
 
-@pytest.mark.parametrize("text", ["graphite", "square:", "rectangular:0.3", "hexagonal:0.2,0.3", "square:-1", "rings:a", "round:1"])
+@pytest.mark.parametrize("text", ["graphite", "square:", "rectangular:0.3", "hexagonal:0.2,0.3", "square:-1", "rings:a",
+                                  "round:1"])
 def test_an_unknown_lattice_is_refused_with_the_forms(text):
     with pytest.raises(ProcessingError, match="is not a name .*rings:NM"):
         KnownLattice.of(text)

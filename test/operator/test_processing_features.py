@@ -1,5 +1,5 @@
-"""Features of `edgetem process` on scans of known content: rotation and phases from the virtual microscope, strain of ideal disks,
-counted electrons, measured spectra."""
+"""Features of `edgetem process` on scans of known content: rotation and phases from the virtual microscope, strain of ideal
+disks, counted electrons, measured spectra."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ def graphene(tmp_path_factory):
 
 
 def test_rotation_is_measured_and_phases_are_bright_where_atoms_are(graphene, tmp_path):
-    done = processed(graphene, tmp_path / "out", "adf,com,icom,div,ssb", step=STEP, high_tension=80e3, semi_convergence_angle=30e-3)
+    done = processed(graphene, tmp_path / "out", "adf,com,icom,div,ssb", step=STEP, high_tension=80e3,
+                     semi_convergence_angle=30e-3)
     assert done.code == 0, done.text
     known = done.root().metadata["calibration"]
     assert known["pixel_angle"] == pytest.approx(1.25e-3, rel=0.01) and known["rotation_source"] == "measured"

@@ -1,4 +1,4 @@
-"""`edgetem process` on energy-loss spectra whose zero loss wanders and that have spikes, against the spectra that were drawn."""
+"""`edgetem process` on energy-loss spectra whose zero loss wanders and that have spikes, against what was drawn."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def expected(shift: float, electrons: float) -> np.ndarray:
 
 
 def drawn(seed: int, electrons: float = 2e4) -> tuple[np.ndarray, np.ndarray]:
-    """Counts (rows, columns, channels) and the shift of every spectrum [eV]: 1.5 eV all, 1 eV over the columns, steps of half."""
+    """Counts (rows, columns, channels) and the shift of every spectrum [eV]: 1.5 all, 1 over the columns, steps of half."""
     shift = 1.5 + np.add.outer(0.5 * (np.arange(SCAN[0]) % 2), np.linspace(0, 1, SCAN[1]))
     counts = np.array([[expected(one, electrons) for one in row] for row in shift])
     return np.random.default_rng(seed).poisson(counts).astype(np.uint32), shift
@@ -63,7 +63,8 @@ def test_spectra_move_by_whole_channels_to_their_zero_loss():
     moved, failures = axis(rows)
     assert not any(failures)
     assert (np.abs(axis.energies[moved.argmax(axis=1)]) <= STEP).all()
-    assert axis.spread == pytest.approx(np.ptp(shift), abs=2 * STEP) and axis.offset == pytest.approx(np.median(shift), abs=STEP)
+    assert axis.spread == pytest.approx(np.ptp(shift), abs=2 * STEP)
+    assert axis.offset == pytest.approx(np.median(shift), abs=STEP)
     away = np.rint((shift.ravel() - axis.offset) / STEP).astype(int)
     for row, steps in zip(range(len(rows)), away, strict=True):
         start = axis.margin + steps

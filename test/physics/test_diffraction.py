@@ -124,7 +124,8 @@ def crystal_error(layers, positions, configurations, **numerics):
     length = 24 * STO
     crystal, probe = strontium_titanate(layers, period=24), Probe(200e3, 20e-3)
     camera = Camera(72, 3 * probe.wavelength / length)
-    diffraction = Diffraction(crystal, probe, camera, Numerics(phonon_configurations=configurations, sampling=0.12e-10, **numerics), seed=3)
+    diffraction = Diffraction(crystal, probe, camera, Numerics(
+        phonon_configurations=configurations, sampling=0.12e-10, **numerics), seed=3)
     positions = length / 2 + positions
     samples = 24 * math.ceil(length / 24 / diffraction.window.step)
     theirs = reference(crystal, length, samples, diffraction.window.slicing, probe, camera, positions, range(configurations),

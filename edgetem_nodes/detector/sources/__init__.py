@@ -15,8 +15,8 @@ from edgetem_nodes.physics.scan import Axis
 class DetectorSource(Protocol):
     """What the detector node asks of a camera, spectrometer, simulation or file.
 
-    A source that can pause may offer `read_into(exposure, first, frames)` besides `read`: it fills an array that is there, which
-    spares a copy.
+    A source that can pause may offer `read_into(exposure, first, frames)` besides `read`: it fills an array that is there,
+    which spares a copy.
     """
 
     name: str

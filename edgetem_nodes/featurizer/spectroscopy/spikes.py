@@ -16,8 +16,8 @@ BLOCK = 1 << 20
 ROUNDS = 3
 """A spike hides its neighbours: after it is removed they are looked at again."""
 CROWDED = 0.05
-"""Part of the rows, and more than three of them, that are hit within `reach` channels: a feature of the specimen or of the camera,
-for spikes fall anywhere."""
+"""Part of the rows, and more than three of them, that are hit within `reach` channels: a feature of the specimen or of the
+camera, for spikes fall anywhere."""
 NARROW = 5.0
 """What spectra have in common has a narrow peak where its maximum is so many times its median within 2 `reach` channels."""
 OWN_PEAK = 0.1
@@ -88,7 +88,7 @@ def remove_spikes(spectra: np.ndarray, noise: CountingNoise | None = None, *, re
 
 
 def _most_of_all(spectra: np.ndarray, clean: np.ndarray, hit: np.ndarray, reach: int) -> np.ndarray:
-    """Which of the hit channels (rows, channels) hold, with those near, half of their spectrum: a narrow zero loss, not a spike."""
+    """Which of the hit channels (rows, channels) hold, with those near, half of their spectrum, as a narrow zero loss does."""
     from scipy.ndimage import uniform_filter1d
 
     whole = np.maximum(spectra.astype(float), 0).sum(axis=1, keepdims=True)

@@ -76,9 +76,9 @@ def _enter(context: Context, centers: np.ndarray, errors: np.ndarray, places: np
         calibration.note("descan", f"patterns move by {told}: left as it is, as --descan none says")
     else:
         _use(context, found.matrix, found.matrix_errors, "measured")
-        calibration.note("descan", f"patterns move by {told}, linearly: taken as descan and out of deflections, of which the rest "
-                         f"scatters by {float(np.hypot(*found.scatter)):.3f} pixel. A constant field gradient of the specimen looks the same: --descan "
-                         "none keeps it")
+        calibration.note("descan", f"patterns move by {told}, linearly: taken as descan and out of deflections, of which the "
+                         f"rest scatters by {float(np.hypot(*found.scatter)):.3f} pixel. A constant field gradient of the "
+                         "specimen looks the same: --descan none keeps it")
 
 
 def _use(context: Context, matrix: np.ndarray, errors: np.ndarray, source: str) -> None:

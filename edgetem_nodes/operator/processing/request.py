@@ -78,8 +78,8 @@ class Request:
     use_measured: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("step", "high_tension", "semi_convergence_angle", "pixel_angle", "radius", "inner", "outer", "readout_noise",
-                     "saturation"):
+        for name in ("step", "high_tension", "semi_convergence_angle", "pixel_angle", "radius", "inner", "outer",
+                     "readout_noise", "saturation"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise ProcessingError(f"{name.replace('_', ' ')} {value:g} must be a positive number, or 0 where it is not "

@@ -10,7 +10,8 @@ from edgetem_nodes.operator.processing.feature import Context
 from edgetem_nodes.operator.processing.output import Outcome
 from edgetem_nodes.operator.processing.results import Failures
 
-_SHOWN = {"V": ("kV", 1e-3), "rad": ("mrad", 1e3), "m": ("nm", 1e9), "s": ("ms", 1e3), "A": ("pA", 1e12), "pixel/m": ("pixel/nm", 1e-9)}
+_SHOWN = {"V": ("kV", 1e-3), "rad": ("mrad", 1e3), "m": ("nm", 1e9), "s": ("ms", 1e3), "A": ("pA", 1e12),
+          "pixel/m": ("pixel/nm", 1e-9)}
 _BY_NAME = {"rotation": ("deg", 180 / math.pi), "camera_length": ("mm", 1e3)}
 _MEBIBYTE = 1 << 20
 

@@ -97,8 +97,8 @@ class ZeroLossAxis:
 
     def line(self) -> str:
         """For people."""
-        return (f"zero loss lies at {self.offset:.4g} eV in the file's axis, over {self.spread:.3g} eV in the sample; spectra are "
-                f"moved by whole channels of {self._step:.3g} eV")
+        return (f"zero loss lies at {self.offset:.4g} eV in the file's axis, over {self.spread:.3g} eV in the sample; spectra "
+                f"are moved by whole channels of {self._step:.3g} eV")
 
 
 def without_spikes(common: np.ndarray, energies: np.ndarray, noise: CountingNoise,
