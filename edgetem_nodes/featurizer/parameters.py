@@ -222,8 +222,9 @@ class Cbed:
     weights: str = parameter("", "weights for nanobeam patterns that 'edgetem train cbed' wrote; empty: those that come with "
                              "the package", path=True)
     material: str = parameter("", "phase, one of those that the weights know, e.g. 'MoS2'; empty: found by the network")
-    reference_nm: list[float] = parameter([], "undeformed lattice, four numbers: first vector (y, x), second vector (y, x); with "
-                                          "it, strain of materials that were not trained is known; empty: the phase's", unit="nm")
+    reference_nm: list[float] = parameter([], "undeformed lattice, four numbers: first vector (y, x), second vector (y, x); "
+                                          "with it, strain of materials that were not trained is known; empty: the phase's",
+                                          unit="nm")
     lattice_constant_nm: float = parameter(0.0, "length of the undeformed lattice's first vector, its shape staying; 0: the "
                                            "phase's", unit="nm", minimum=0.0, maximum=5.0)
     rotation_deg: float = parameter(0.0, "orientation of the undeformed lattice: angle of its first vector from the x axis "

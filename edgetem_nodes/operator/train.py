@@ -22,14 +22,14 @@ def training() -> None:
 @app.command()
 def cbed(configuration: Annotated[Path, typer.Argument(help="configuration of the training: a file, or the name of a shipped "
                                                        "one, train_nanobeam or train_micro_scan")],
-         output: Annotated[Path | None, typer.Option("--output", "-o", help="folder for weights.npz, model_card.md, model_card.json, "
-                                                     "curves.png and curves.csv; default: trained/<configuration's name>")] = None,
+         output: Annotated[Path | None, typer.Option("--output", "-o", help="folder for weights.npz, model_card.md and .json, "
+                                                     "curves.png and .csv; default: trained/<configuration's name>")] = None,
          seed: Annotated[int | None, typer.Option(min=0, help="of everything random; default: the configuration's")] = None,
          device: Annotated[str, typer.Option(help="cpu, cuda, ...; auto: a GPU where there is one")] = "auto",
          quick: Annotated[bool, typer.Option("--quick", help="as little as shows that everything works")] = False,
          initial: Annotated[Path | None, typer.Option("--from", help="weights to begin with: fine-tuning")] = None,
-         archive: Annotated[Path | None, typer.Option(help="archive.h5 of an experiment: patterns are drawn for its beam, "
-                                                      "camera and dose")] = None,
+         archive: Annotated[Path | None, typer.Option(help="archive.h5 of an experiment: patterns are drawn for its camera "
+                                                      "and dose")] = None,
          settings: Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="override a setting, e.g. "
                                                      "--set disk.epochs=4")] = []) -> None:  # noqa: B006
     """Train a network for diffraction patterns. Ctrl-C ends the stage at hand and writes what there is; twice: nothing."""
@@ -37,7 +37,6 @@ def cbed(configuration: Annotated[Path, typer.Argument(help="configuration of th
     from rich.console import Console
 
     from edgetem_nodes.featurizer.cbed.training.command import train
-    from edgetem_nodes.graph.environment import share_directory
     try:
         changed = {}
         for text in settings:
@@ -45,9 +44,7 @@ def cbed(configuration: Annotated[Path, typer.Argument(help="configuration of th
             if not equals:
                 raise ValueError(f"{text!r} is not KEY=VALUE, e.g. disk.epochs=4")
             changed[key] = yaml.safe_load(value)
-        if not configuration.exists() and configuration.name == str(configuration):
-            shipped = share_directory() / "config" / configuration.with_suffix(".yaml")
-            configuration = shipped if shipped.exists() else configuration
+        configuration = _found(configuration)
         folder = output or Path("trained") / configuration.stem
         print(train(configuration, folder, Console(stderr=True), seed=seed, device=device, quick=quick, initial=initial,
                     archive=archive, changed=changed))
@@ -57,3 +54,45 @@ def cbed(configuration: Annotated[Path, typer.Argument(help="configuration of th
     except KeyboardInterrupt:
         print("ended: nothing was written", file=sys.stderr)
         raise typer.Exit(130) from None
+
+
+@app.command()
+def atoms(configuration: Annotated[Path, typer.Argument(help="configuration: a file, or the shipped train_atoms")] = Path(
+              "train_atoms"),
+          output: Annotated[Path, typer.Option("--output", "-o", help="folder for atoms.npz, curves.json and model_card.md")]
+          = Path("trained/atoms"),
+          seed: Annotated[int | None, typer.Option(min=0, help="default: the configuration's")] = None,
+          device: Annotated[str, typer.Option(help="cpu, cuda, ...; auto: a GPU where there is one")] = "auto") -> None:
+    """Train the network that finds atoms in images."""
+    import yaml
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from edgetem_nodes.featurizer.atoms.training import train
+    from edgetem_nodes.featurizer.cbed.training.run import chosen_device
+    try:
+        with open(_found(configuration)) as file:
+            config = yaml.safe_load(file)
+        if not isinstance(config, dict) or config.get("network") != "atoms":
+            raise ValueError(f"{configuration} is no configuration of this training: it has no 'network: atoms'")
+        with Progress(console=Console(stderr=True)) as progress:
+            task = progress.add_task("column network", total=None)
+            path = train(config, output, int(config.get("seed", 0)) if seed is None else seed, chosen_device(device),
+                         lambda step, steps, loss: progress.update(task, completed=step, total=steps,
+                                                                   description=f"column network, loss {loss:.4f}"))
+        print(path)
+    except (ValueError, OSError, yaml.YAMLError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(2) from None
+    except KeyboardInterrupt:
+        print("ended: nothing was written", file=sys.stderr)
+        raise typer.Exit(130) from None
+
+
+def _found(configuration: Path) -> Path:
+    """A file as it is, or the shipped configuration of this name."""
+    from edgetem_nodes.graph.environment import share_directory
+    if configuration.exists() or configuration.name != str(configuration):
+        return configuration
+    shipped = share_directory() / "config" / configuration.with_suffix(".yaml")
+    return shipped if shipped.exists() else configuration

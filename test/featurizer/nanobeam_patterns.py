@@ -33,6 +33,18 @@ def strains(deformation: np.ndarray) -> np.ndarray:
     return np.stack([stretch[:, 1, 1], stretch[:, 0, 0], stretch[:, 0, 1]], axis=1)
 
 
+def nearest_equivalent(deformation: np.ndarray, fold: int = 6) -> np.ndarray:
+    """Of F @ R, with R the turns of a lattice into itself, the one that turns least: (n, 2, 2)."""
+    def turn(matrices: np.ndarray) -> np.ndarray:
+        return np.arctan2(matrices[:, 0, 1] - matrices[:, 1, 0], np.trace(matrices, axis1=1, axis2=2))
+
+    best = deformation
+    for angle in 2 * np.pi / fold * np.arange(1, fold):
+        other = deformation @ np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+        best = np.where((np.abs(turn(other)) < np.abs(turn(best)))[:, None, None], other, best)
+    return best
+
+
 def sheet_pattern(basis: np.ndarray, electrons: float, radius: float = 3.0, pixels: int = 64, centre: tuple = (32.0, 32.0),
                   share: float = 0.01) -> np.ndarray:
     """Expected counts of even disks on a lattice, columns `basis` [pixel], with `share` of the electrons in each but the direct
@@ -48,7 +60,8 @@ def sheet_pattern(basis: np.ndarray, electrons: float, radius: float = 3.0, pixe
     return total * electrons
 
 
-def mos2_basis(pixel_angle: float, turn: float = 0.0, length: float = wavelength(80e3), lattice: float = 3.16e-10) -> np.ndarray:
+def mos2_basis(pixel_angle: float, turn: float = 0.0, length: float = wavelength(80e3),
+               lattice: float = 3.16e-10) -> np.ndarray:
     """Reciprocal vectors of a hexagonal sheet as columns [pixel], the first real vector at an angle `turn` from x to y."""
     angles = turn + np.array([0.0, 2 * np.pi / 3])
     cell = lattice * np.stack([np.sin(angles), np.cos(angles)], axis=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,9 @@ import pytest
 import torch
 from nanobeam_patterns import generator
 
+from edgetem_nodes.archive.contents import AcquisitionFacts
+from edgetem_nodes.archive.writer import ArchiveWriter
+from edgetem_nodes.compressor.codec import Codec
 from edgetem_nodes.featurizer.cbed.lattice_solution import posterior, solve
 from edgetem_nodes.featurizer.cbed.nanobeam import NanobeamNetwork
 from edgetem_nodes.featurizer.cbed.networks import DiskNetwork
@@ -18,14 +22,16 @@ from edgetem_nodes.featurizer.cbed.posterior import moments
 from edgetem_nodes.featurizer.cbed.training import disks
 from edgetem_nodes.featurizer.cbed.training.calibration import error_scale, temperature
 from edgetem_nodes.featurizer.cbed.training.curves import smoothed
+from edgetem_nodes.featurizer.cbed.training.experiment import conditions_of
 from edgetem_nodes.featurizer.cbed.training.registry import TrainingError, TrainingRun, recipe
 from edgetem_nodes.featurizer.cbed.training.run import run_training
 from edgetem_nodes.featurizer.cbed.training.settings import NanobeamTraining, network_of, read_settings
 from edgetem_nodes.graph.configuration import ConfigurationError
+from edgetem_nodes.physics.scan import Axis
 
 SHIPPED = Path(__file__).parents[2] / "config" / "train_nanobeam.yaml"
-TINY = {"disk.patterns": 256, "disk.epochs": 2, "disk.batch": 64, "disk.width": 32, "pattern.patterns": 256, "pattern.epochs": 2,
-        "pattern.batch": 32, "pattern.members": 1, "calibration_patterns": 256}
+TINY = {"disk.patterns": 256, "disk.epochs": 2, "disk.batch": 64, "disk.width": 32, "pattern.patterns": 256,
+        "pattern.epochs": 2, "pattern.batch": 32, "pattern.members": 1, "calibration_patterns": 256}
 
 
 def test_shipped_configuration_equals_the_defaults():
@@ -101,6 +107,21 @@ def test_mixtures_with_two_peaks_are_seen():
     np.testing.assert_allclose(two.covariance[0, 0, 0], 0.25 + 0.01, rtol=1e-6)
 
 
+def test_camera_and_dose_of_an_experiment(tmp_path):
+    frames = np.random.default_rng(3).poisson(2.0, (20, 96, 96)).astype(np.uint16)
+    axes = tuple(Axis(name, "rad", 1e-3, -48e-3, 96) for name in ("ky", "kx"))
+    with ArchiveWriter(tmp_path / "archive.h5", Codec(), reserve=0) as archive:
+        writer = archive.begin(AcquisitionFacts(uuid.uuid4(), "camera", 20, 1e-3, 1e-3))
+        writer.append(0, frames, np.zeros((20, 2)), axes, 0)
+        writer.finish("complete", requested=20, sent=20)
+    adapted = conditions_of(str(tmp_path / "archive.h5"), NanobeamTraining().conditions)
+    assert adapted.pixels == [96] and adapted.high_tensions_kV == NanobeamTraining().conditions.high_tensions_kV
+    low, high = adapted.electrons
+    assert low == pytest.approx(2 * 96**2 / 3, rel=0.03) and high == pytest.approx(2 * 96**2 * 3, rel=0.03)
+    with pytest.raises(TrainingError, match="there is no archive"):
+        conditions_of(str(tmp_path / "none.h5"), NanobeamTraining().conditions)
+
+
 def test_running_mean():
     np.testing.assert_allclose(smoothed([1.0, 3.0, 5.0, 7.0], 2), [1.0, 2.0, 4.0, 6.0])
 
@@ -117,7 +138,8 @@ def test_training_is_reproduced_to_the_bit_and_written(tmp_path):
     assert list(dict.fromkeys(seen)) == ["rocking curves", "patterns for disks", "disk network", "patterns for the rest",
                                          "pattern network 1", "calibration"]
     card = json.loads((tmp_path / "first" / "model_card.json").read_text())
-    assert card["weights_sha256"] == runs[0][0] and card["seed"] == 0 and card["materials"] == ["graphene", "h-BN", "MoS2", "WS2"]
+    assert card["weights_sha256"] == runs[0][0] and card["seed"] == 0
+    assert card["materials"] == ["graphene", "h-BN", "MoS2", "WS2"]
     assert runs[0][0] in (tmp_path / "first" / "model_card.md").read_text()
     assert (tmp_path / "first" / "curves.png").stat().st_size > 5000
     network = NanobeamNetwork.load(tmp_path / "first" / "weights.npz")

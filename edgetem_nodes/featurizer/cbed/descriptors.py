@@ -69,7 +69,8 @@ class Descriptors:
         return self.strain[:, 0] + self.strain[:, 1]
 
 
-def footprint_radius(wavelength: float, semi_convergence_angle: float, thickness: np.ndarray, defocus: float = 0.0) -> np.ndarray:
+def footprint_radius(wavelength: float, semi_convergence_angle: float, thickness: np.ndarray,
+                     defocus: float = 0.0) -> np.ndarray:
     """Radius (rows,) [m] of the piece of the specimen that a pattern speaks of.
 
     The first zero of the diffraction-limited probe, 0.61 wavelength / angle, and by how much the beam spreads geometrically

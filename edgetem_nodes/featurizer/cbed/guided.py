@@ -49,10 +49,27 @@ def ordered_nodes(basis, nodes):
 
 
 @njit(cache=True, nogil=True)
-def joint_significance(score, centre, basis, nodes, count):
-    """Standard errors by which the reflections of a lattice stand out together, of the nearest 4, 8, ... or all."""
+def _smallest_turn(basis):
+    """Turn [rad] that takes a reduced lattice into itself."""
+    a, b = np.hypot(basis[0, 0], basis[1, 0]), np.hypot(basis[0, 1], basis[1, 1])
+    cosine = (basis[0, 0] * basis[0, 1] + basis[1, 0] * basis[1, 1]) / (a * b)
+    if abs(a - b) > 0.02 * a:
+        return np.pi
+    if abs(abs(cosine) - 0.5) < 0.02:
+        return np.pi / 3
+    return np.pi / 2 if abs(cosine) < 0.02 else np.pi
+
+
+@njit(cache=True, nogil=True)
+def joint_significance(score, centre, basis, nodes, count, hopeless=0.0):
+    """Standard errors by which the reflections of a lattice stand out together, of the nearest 4, 6, ... or all.
+
+    It is given up where the nearest 6 together stand out by less than `hopeless`.
+    """
     total, best, used = 0.0, 0.0, 0
     for n in range(count):
+        if used == 6 and total < hopeless * 2.449:
+            return best
         value = _at(score, centre[0] + nodes[n, 0] * basis[0, 0] + nodes[n, 1] * basis[0, 1],
                     centre[1] + nodes[n, 0] * basis[1, 0] + nodes[n, 1] * basis[1, 1])
         if np.isfinite(value):
@@ -76,23 +93,25 @@ def guided_lattice(score, radius, centre, references, lattice):
     nodes = np.zeros((_MOST, 2))
     best = 0.0
     kept = np.zeros((2, 2))
-    for reference in references:
-        count = ordered_nodes(reference, nodes)
+    for number in range(len(references)):
+        known = np.ascontiguousarray(references[number])
+        count = ordered_nodes(known, nodes)
         far = 0.0
         for n in range(min(count, 12)):
-            far = max(far, np.hypot(nodes[n, 0] * reference[0, 0] + nodes[n, 1] * reference[0, 1],
-                                    nodes[n, 0] * reference[1, 0] + nodes[n, 1] * reference[1, 1]))
+            far = max(far, np.hypot(nodes[n, 0] * known[0, 0] + nodes[n, 1] * known[0, 1],
+                                    nodes[n, 0] * known[1, 0] + nodes[n, 1] * known[1, 1]))
         step = _STEP * radius / far
-        turns = int(np.ceil(np.pi / step))
+        whole = _smallest_turn(known)
+        turns = int(np.ceil(whole / step))
         stretches = int(np.ceil(STRAIN / step))
         for s in range(-stretches, stretches + 1):
             scale = 1.0 + STRAIN * s / max(stretches, 1)
             for t in range(turns):
-                angle = np.pi * t / turns
+                angle = whole * t / turns
                 c, d = scale * np.cos(angle), scale * np.sin(angle)
                 turn = np.array([[c, d], [-d, c]])
-                basis = turn @ reference
-                value = joint_significance(score, centre, basis, nodes, min(count, 24))
+                basis = turn @ known
+                value = joint_significance(score, centre, basis, nodes, min(count, 24), 0.35 * best)
                 if value > best:
                     best = value
                     kept[:] = basis

@@ -25,7 +25,8 @@ def reduce_basis(a, b):
         b[1] -= whole * a[1]
     if a[0] * b[1] - a[1] * b[0] > 0:  # b to the wrong side: as many turns from x towards y have a negative (y, x) determinant
         b[0], b[1] = -b[0], -b[1]
-    if a[0] * b[0] + a[1] * b[1] > 1e-9 * (a[0]**2 + a[1]**2):
+    # nearly square lattices stay at 90 degrees, whatever noise says
+    if a[0] * b[0] + a[1] * b[1] > 0.05 * (a[0]**2 + a[1]**2):
         b[0] -= a[0]
         b[1] -= a[1]
 

@@ -1,7 +1,8 @@
 """What the disks of a pattern look like inside, in the axes of its own lattice: input of the pattern network.
 
 Axes are turned so that the first reduced reciprocal vector lies along x: the network need not learn that a pattern turns with
-the specimen. Intensities are parts of the counts of the pattern, as roots, so that dose does not matter but through noise.
+the specimen. What a disk holds is a part of the counts of the pattern, so that dose does not matter but through noise; what it
+looks like inside is relative to its own mean, so that weak disks are seen as well.
 """
 
 from __future__ import annotations
@@ -34,13 +35,14 @@ def _one(frame, table, lattice, index, count, radius, nanometre, total, disks):
         sample_inside(frame, y, x, cosine, sine, radius, row[:cells])
         inside = box(table, y, x, 0.886 * radius)
         about = (box(table, y, x, 1.45 * radius) - inside) / (1.45**2 / 0.886**2 - 1.0)
-        mean = 0.0
+        mean = 0.05 / area
         for m in range(cells):
             mean += row[m] / cells
-            row[m] = np.sqrt(max(row[m], 0.0) * area / total) * 4.0
+        for m in range(cells):
+            row[m] = np.sqrt(max(row[m], 0.0) / mean) - 0.8
         row[cells] = np.sqrt(max(inside, 0.0) / total) * 4.0
         row[cells + 1] = np.sqrt(max(about, 0.0) / total) * 4.0
-        row[cells + 2] = np.log(max(inside, 0.0) + 1.0) / 4.0 - 1.0
+        row[cells + 2] = np.log((max(inside - about, 0.0) + 0.5) / total) / 3.0 + 1.5
         gy, gx = (v * cosine - u * sine) * nanometre, (u * cosine + v * sine) * nanometre
         row[cells + 3], row[cells + 4] = gy / 8.0, gx / 8.0
         row[cells + 5] = (gy**2 + gx**2) / 64.0

@@ -1,8 +1,8 @@
 """The likeliest lattice of a pattern: the product of its disks' Gaussian likelihoods, with the covariance that follows.
 
-Disk (h, k) lies at d @ theta, d = (1, h, k), in y and x apart. If it says of its place "offset m with information J" about where
-it was looked for, then theta changes by the solution of (sum J x d d^T + prior) change = sum (J m) x d. Lengths in radii of the disk,
-indices divided by `INDEX_SCALE`, so that the six numbers are alike in size.
+Disk (h, k) lies at d @ theta, d = (1, h, k), in y and x apart. If it says of its place "offset m with information J" about
+where it was looked for, then theta changes by the solution of (sum J x d d^T + prior) change = sum (J m) x d. Lengths are in
+radii of the disk, indices divided by `INDEX_SCALE`, so that the six numbers are alike in size.
 """
 
 from __future__ import annotations

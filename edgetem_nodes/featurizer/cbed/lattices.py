@@ -66,9 +66,14 @@ class Lattices:
     @classmethod
     def empty(cls, rows: int) -> Lattices:
         """Nothing found yet."""
-        return cls(np.full((rows, 6), np.nan), np.full((rows, 6, 6), np.nan), np.full(rows, np.nan), np.zeros(rows),
-                   np.full(rows, np.nan), np.zeros(rows), np.zeros(rows), np.zeros(rows, np.int64), np.zeros(rows), np.zeros(rows),
-                   np.zeros((rows, DISKS, 2), np.int64), np.zeros(rows, np.int64), np.zeros(rows))
+        def nothing() -> np.ndarray:
+            return np.full(rows, np.nan)
+
+        def zeros(kind: type = float) -> np.ndarray:
+            return np.zeros(rows, kind)
+
+        return cls(np.full((rows, 6), np.nan), np.full((rows, 6, 6), np.nan), nothing(), zeros(), nothing(), zeros(), zeros(),
+                   zeros(np.int64), zeros(), zeros(), np.zeros((rows, DISKS, 2), np.int64), zeros(np.int64), zeros())
 
 
 @njit(cache=True, nogil=True)

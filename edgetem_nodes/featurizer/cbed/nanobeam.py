@@ -1,4 +1,4 @@
-"""The nanobeam network: patterns with disks apart to phase, lattice, strain, rotation, tilt and thickness, with their errors."""
+"""The nanobeam network: patterns with disks apart to phase, lattice, strain, rotation, tilt and thickness, with errors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from edgetem_nodes.featurizer.cbed.descriptors import UNKNOWN, Descriptors, footprint_radius
-from edgetem_nodes.featurizer.cbed.lattices import in_blocks
+from edgetem_nodes.featurizer.cbed.lattices import BLOCK, in_blocks
 from edgetem_nodes.featurizer.cbed.networks import DiskNetwork, PatternNetwork
 from edgetem_nodes.featurizer.cbed.phases import CHOICES, Phases, distinct, matches
 from edgetem_nodes.featurizer.cbed.posterior import (DETERMINED, TILT_SCALE, TWO_ANSWERS, TYPICAL_THICKNESS, log_probabilities,
@@ -109,7 +109,9 @@ class NanobeamNetwork:
         parts = []
         for first in range(0, max(len(frames), 1), _CHUNK):
             part = slice(first, first + _CHUNK)
-            parts.append(self._chunk(frames[part], exposures.rows(part), forced, given, orientation, defocus, noise))
+            count = len(frames[part])
+            padded, conditions = _filled(frames[part], exposures.rows(part))
+            parts.append(_first(self._chunk(padded, conditions, forced, given, orientation, defocus, noise), count))
         return parts[0] if len(parts) == 1 else _joined(parts)
 
     def _chunk(self, frames: np.ndarray, exposures: Exposures, forced: int | None, given: np.ndarray | None,
@@ -120,10 +122,12 @@ class NanobeamNetwork:
         reading = read_patterns(self.disk, self.references, counts, exposures, usable)
         logits, mixtures, hidden = in_blocks(self.members, reading.disks, reading.present, reading.context)
         logits, mixtures, hidden = (np.moveaxis(one, 1, 0) for one in (logits, mixtures, hidden))
-        vectors, covariance = scan_vectors(reading, exposures, float(self.calibration["lattice_scale"]))
+        vectors, covariance = scan_vectors(reading, exposures)
         found = matches(self.phases, vectors, orientation)
         probability = log_probabilities(logits, float(self.calibration["temperature"]))
         judged = judge(reading.lattices, exposures, probability, hidden, found, failures, self.calibration, self.limits, forced)
+        # the last is that of all phases together
+        covariance = covariance * (self.calibration["lattice_scale"][judged.phase]**2)[:, None, None]
         return self._descriptors(reading, exposures, vectors, covariance, found, judged, mixtures, given, orientation, defocus)
 
     def _descriptors(self, reading: Reading, exposures: Exposures, vectors: np.ndarray, covariance: np.ndarray, found: tuple,
@@ -193,14 +197,36 @@ def _kron(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     return np.einsum("...ij,...kl->...ikjl", np.broadcast_to(left, right.shape), right).reshape(-1, 4, 4)
 
 
-def scan_vectors(reading: Reading, exposures: Exposures, error_scale: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+def scan_vectors(reading: Reading, exposures: Exposures) -> tuple[np.ndarray, np.ndarray]:
     """Reciprocal vectors (rows, 2, 2) as columns (y, x) in the scan's axes [1/m], and covariance (rows, 4, 4) row by row."""
     order = [1, 2, 4, 5]
     to_scan = exposures.to_scan @ exposures.to_angle / exposures.wavelengths[:, None, None]
     scale = _kron(to_scan, np.broadcast_to(np.eye(2), to_scan.shape))
-    covariance = reading.lattices.covariance[:, order][:, :, order] * error_scale**2
+    covariance = reading.lattices.covariance[:, order][:, :, order]
     vectors = to_scan @ reading.lattices.lattice[:, order].reshape(-1, 2, 2)
     return vectors, scale @ covariance @ np.swapaxes(scale, 1, 2)
+
+
+def _filled(frames: np.ndarray, exposures: Exposures) -> tuple[np.ndarray, Exposures]:
+    """Frames filled up with empty ones to whole blocks: vectorised functions differ in their last bits at an array's end."""
+    missing = -len(frames) % BLOCK if len(frames) else BLOCK
+    if not missing:
+        return frames, exposures
+    empty = np.zeros((missing, *frames.shape[1:]), frames.dtype)
+
+    def repeated(values: np.ndarray, alone: object) -> np.ndarray:
+        last = values[-1:] if len(values) else np.asarray(alone, float)[None]
+        return np.concatenate([values, np.repeat(last, missing, axis=0)])
+
+    return np.concatenate([frames, empty]), Exposures(
+        repeated(exposures.to_angle, 1e-3 * np.eye(2)), repeated(exposures.centre, (0.0, 0.0)),
+        repeated(exposures.high_tension, 1e5), repeated(exposures.semi_convergence_angle, 2e-3), exposures.to_scan)
+
+
+def _first(found: Descriptors, count: int) -> Descriptors:
+    """The first rows."""
+    return Descriptors(**{name: value if name == "phases" else {key: one[:count] for key, one in value.items()}
+                          if isinstance(value, dict) else value[:count] for name, value in vars(found).items()})
 
 
 def _joined(parts: list[Descriptors]) -> Descriptors:

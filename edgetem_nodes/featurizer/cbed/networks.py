@@ -38,14 +38,21 @@ class DiskNetwork(nn.Module):
         ----------
         rows : (..., DISK_INPUTS).
         """
-        hidden = self.body(rows)
-        offset = _FARTHEST * torch.tanh(self.offset(hidden))
-        raw = self.information(hidden)
+        # a disk turned by half a turn lies where it did, mirrored: what the network says otherwise cancels
+        hidden, turned = self.body(rows), self.body(half_turn(rows))
+        offset = _FARTHEST * torch.tanh((self.offset(hidden) - self.offset(turned)) / 2)
+        raw = (self.information(hidden) + self.information(turned)) / 2
         # The root of the electrons about the disk, by the input that holds their logarithm.
         root = torch.exp(1.5 * (rows[..., CELLS**2:CELLS**2 + 1] + 1.5))
         diagonal = torch.exp(raw[..., ::2].clamp(-9.0, 3.0))
         lower = torch.cat([diagonal[..., :1], raw[..., 1:2], diagonal[..., 1:]], dim=-1)
         return offset, root * lower
+
+
+def half_turn(rows: torch.Tensor) -> torch.Tensor:
+    """Inputs (..., DISK_INPUTS) of disks turned by half a turn: cells in reverse, places within a pixel mirrored."""
+    cells, rest = rows[..., :CELLS**2].flip(-1), rows[..., CELLS**2:]
+    return torch.cat([cells, rest[..., :4], -rest[..., 4:6], rest[..., 6:]], dim=-1)
 
 
 class PatternNetwork(nn.Module):

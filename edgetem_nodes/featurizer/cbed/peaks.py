@@ -9,6 +9,8 @@ PEAKS = 40
 """Most peaks of a pattern."""
 FINEST = 2.6
 """Radius of a disk [pixel] to which larger ones are binned for the search."""
+_WIDER = 0.3
+"""By how much more than the disk is summed [binned pixel], so that there is one place only where the sum holds all of it."""
 SIGNIFICANT = 4.5
 """Standard errors by which a peak stands out: of some thousand places without a disk, one in a hundred patterns has one."""
 
@@ -40,7 +42,7 @@ def significance(image, radius):
     0 where the disk does not lie on the image whole.
     """
     rows, columns = image.shape
-    inner, outer = _runs(radius), _runs(1.55 * radius + 0.5)
+    inner, outer = _runs(radius + _WIDER), _runs(1.55 * radius + 2 * _WIDER)
     a, b = len(inner) // 2, len(outer) // 2
     # sums along rows, with room for the ring on either side
     sums = np.zeros((rows, columns + 2 * b + 1))
@@ -98,8 +100,10 @@ def find_peaks(score, radius, places, weights):
     rows, columns = score.shape
     found = np.empty((rows * columns, 3))
     count = 0
-    for i in range(1, rows - 1):
-        for j in range(1, columns - 1):
+    # on the rim of the map a disk that the camera cuts looks like a peak
+    rim = int(np.floor(radius / bin_ + _WIDER)) + 1
+    for i in range(rim, rows - rim):
+        for j in range(rim, columns - rim):
             value = score[i, j]
             if value < SIGNIFICANT:
                 continue

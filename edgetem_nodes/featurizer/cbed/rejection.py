@@ -56,7 +56,7 @@ class Judgement:
 
 def unusable(frames: np.ndarray, noise: CountingNoise, limits: Limits) -> list[str]:
     """Why frames (rows, rows, columns) cannot be read at all; empty where they can."""
-    flat = frames.reshape(len(frames), -1)
+    flat = frames.reshape(len(frames), frames.shape[1] * frames.shape[2])
     failures = noise.failures(flat)
     usable = np.array([not failure for failure in failures], bool)
     electrons = np.where(usable[:, None], flat, 0).sum(axis=1, dtype=float) / noise.counts_per_electron
@@ -64,13 +64,13 @@ def unusable(frames: np.ndarray, noise: CountingNoise, limits: Limits) -> list[s
     mark(failures, negative, "pixels are below zero by more than readout noise: subtract the right dark signal")
     mark(failures, electrons <= 0, "the pattern is empty")
     for row in np.flatnonzero(electrons < limits.electrons):
-        failures[row] = failures[row] or (f"{electrons[row]:.0f} electrons are fewer than the {limits.electrons:.0f} below which "
-                                          "nothing was trained: dwell longer")
+        failures[row] = failures[row] or (f"{electrons[row]:.0f} electrons are fewer than the {limits.electrons:.0f} below "
+                                          "which nothing was trained: dwell longer")
     return failures
 
 
 def feature_distances(hidden: np.ndarray, phase: np.ndarray, calibration: dict[str, np.ndarray]) -> np.ndarray:
-    """Root mean square Mahalanobis distance (rows,) of features (members, rows, n) from the mean of a phase's, per dimension."""
+    """Root mean square Mahalanobis distance (rows,) of features (members, rows, n) from a phase's mean, per dimension."""
     centres, whitening = calibration["feature_centres"], calibration["feature_whitening"]
     total = np.zeros(hidden.shape[1])
     for member, features in enumerate(hidden.astype(float)):
@@ -98,9 +98,10 @@ def judge(lattices: Lattices, exposures: Exposures, log_probability: np.ndarray,
                     / np.maximum((basis**2).sum(axis=1), 1e-9))
     chi_square = np.where(lattices.freedom >= 4, np.nan_to_num(lattices.chi_square), 0.0)
     for value, limit, reason in (
-            (off, limits.off_lattice, "{:.0%} of the clear disks do not lie on the lattice, more than {:.0%}: several crystals"),
-            (chi_square, limits.chi_square, "the places of the disks have a reduced chi-square of {:.3g}, above {:.3g}: no single "
-                                            "lattice, or disks that overlap"),
+            (off, limits.off_lattice, "{:.0%} of the clear disks do not lie on the lattice, more than {:.0%}: several "
+                                      "crystals"),
+            (chi_square, limits.chi_square, "the places of the disks have a reduced chi-square of {:.3g}, above {:.3g}: no "
+                                            "single lattice, or disks that overlap"),
             (error, limits.error, "the lattice is known to {:.2%} only, not to {:.0%}: too few electrons in the disks")):
         for row in np.flatnonzero((value > limit) & ~missing):
             reasons[row] = reasons[row] or reason.format(value[row], limit)

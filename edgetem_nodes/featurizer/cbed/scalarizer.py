@@ -1,4 +1,4 @@
-"""The scalarizer `cbed`: nanobeam patterns by the nanobeam network; micro-scans, which have four axes, by the network for those."""
+"""The scalarizer `cbed`: nanobeam patterns by the nanobeam network; micro-scans, with four axes, by the network for those."""
 
 from __future__ import annotations
 
@@ -102,7 +102,8 @@ class NanobeamScalarizer:
             lattice = np.array(group.reference_nm).reshape(2, 2) * 1e-9
         if group.lattice_constant_nm:
             if lattice is None and number is None:
-                raise ValueError("cbed.lattice_constant_nm needs a lattice whose size it is: name cbed.material or reference_nm")
+                raise ValueError("cbed.lattice_constant_nm needs a lattice whose size it is: name cbed.material or "
+                                 "reference_nm")
             lattice = phases.lattices[number] if lattice is None else lattice
             lattice = lattice * (group.lattice_constant_nm * 1e-9 / np.hypot(*lattice[0]))
         return lattice
@@ -111,8 +112,8 @@ class NanobeamScalarizer:
         radius = self._instrument.semi_convergence_angle / self._geometry.pixel_angle
         if radius < 1.0 or 6 * radius > min(shape):
             raise ValueError(f"disks of a radius of {radius:.3g} pixels on a camera of {' x '.join(map(str, shape))} do not "
-                             "make a nanobeam pattern: 1 pixel or more and several disks beside each other are needed; change "
-                             "camera length or semi-convergence angle")
+                             "make a nanobeam pattern: 1 pixel or more and several disks beside each other are needed; "
+                             "change camera length or semi-convergence angle")
 
     def __call__(self, frames: np.ndarray) -> Features:
         """Rows of frames (rows, ky, kx)."""
@@ -131,8 +132,8 @@ class NanobeamScalarizer:
                 failures[row] = (f"the likeliest phase, {found.phases[found.phase[row]]}, has a probability of "
                                  f"{found.phase_probability[row]:.2f}, below {group.smallest_probability:g}")
             elif not np.isfinite(values[row, self._order[0]]):
-                failures[row] = found.reasons[row] or (f"{group.component} is not identifiable from this pattern: its posterior "
-                                                       "is as wide as what was trained, or has two peaks")
+                failures[row] = found.reasons[row] or (f"{group.component} is not identifiable from this pattern: its "
+                                                       "posterior is as wide as what was trained, or has two peaks")
             elif wide[row] > group.largest_error_percent:
                 failures[row] = (f"the standard error of the strain, {wide[row]:.2g} %, is above the limit of "
                                  f"{group.largest_error_percent:g} %: too few electrons in the disks")

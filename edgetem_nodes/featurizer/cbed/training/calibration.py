@@ -94,7 +94,8 @@ def calibrate(outputs: Outputs, phases: int) -> dict[str, np.ndarray]:
     stated = np.sqrt(np.einsum("nii->ni", outputs.covariance))
     warmth = temperature(outputs.logits, outputs.label)
     spread = FeatureSpread.of(outputs.hidden, outputs.label, phases)
-    result = {"lattice_scale": np.float64(error_scale(off.ravel(), stated.ravel())), "temperature": np.float64(warmth),
+    scales = scales_by_phase(off.ravel(), stated.ravel(), np.repeat(outputs.label, 4), phases)
+    result = {"lattice_scale": np.append(scales, error_scale(off.ravel(), stated.ravel())), "temperature": np.float64(warmth),
               "feature_centres": spread.centres, "feature_whitening": spread.whitening}
     distances = feature_distances(outputs.hidden, outputs.label, result)
     judged = outputs.freedom >= 4
@@ -111,7 +112,8 @@ def calibrate(outputs: Outputs, phases: int) -> dict[str, np.ndarray]:
     deviation = np.sqrt(np.einsum("nii->ni", answer.covariance))
     error = outputs.target - answer.mean
     sure = (deviation < DETERMINED * prior[outputs.label]) & (answer.between < TWO_ANSWERS)
-    result["thickness_scale"] = scales_by_phase(error[sure[:, 0], 0], deviation[sure[:, 0], 0], outputs.label[sure[:, 0]], phases)
+    thick = sure[:, 0]
+    result["thickness_scale"] = scales_by_phase(error[thick, 0], deviation[thick, 0], outputs.label[thick], phases)
     both = sure[:, 1] & sure[:, 2]
     result["tilt_scale"] = scales_by_phase(error[both, 1:].ravel(), deviation[both, 1:].ravel(),
                                            np.repeat(outputs.label[both], 2), phases)

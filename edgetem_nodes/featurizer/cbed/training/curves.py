@@ -14,7 +14,8 @@ def write_curves(path: Path, curves: dict[str, list[float]]) -> None:
     longest = max((len(values) for values in curves.values()), default=0)
     lines = [",".join(["step", *(name.replace(",", ";") for name in curves)])]
     for step in range(longest):
-        lines.append(",".join([str(step), *(f"{values[step]:.6g}" if step < len(values) else "" for values in curves.values())]))
+        cells = (f"{values[step]:.6g}" if step < len(values) else "" for values in curves.values())
+        lines.append(",".join([str(step), *cells]))
     path.write_text("\n".join(lines) + "\n")
 
 

@@ -20,8 +20,9 @@ from edgetem_nodes.featurizer.cbed.networks import DISK_INPUTS, DiskNetwork
 from edgetem_nodes.featurizer.cbed.sampling import DISKS
 from edgetem_nodes.featurizer.cbed.training.truth import radii, true_lattices
 
-DISPLACEMENT = (0.01, 0.35)
-"""Least and largest standard deviation of the lattice's numbers when it is displaced [radii], logarithmic."""
+DISPLACEMENT = 0.16
+"""Standard deviation of the lattice's numbers when it is displaced [radii]. One number for all: were it drawn anew for each
+pattern, disks that look centred would speak for a small one, and the network would count the prior again as evidence."""
 _BAD = 20.0
 """Loss above which it counts by its logarithm."""
 _DRAWN = 256
@@ -71,7 +72,7 @@ def draw_disks(generator: NanobeamGenerator, patterns: int, displacements: int, 
         counts = batch.patterns.sum(axis=(1, 2), dtype=float)
         for _ in range(displacements):
             part = slice(filled, filled + count)
-            spread = np.exp(rng.uniform(*np.log(DISPLACEMENT), count))
+            spread = np.full(count, DISPLACEMENT)
             change = spread[:, None] * rng.standard_normal((count, 6))
             index, number = np.zeros((count, DISKS, 2), np.int64), np.zeros(count, np.int64)
             rows = np.zeros((count, DISKS, DISK_INPUTS), np.float32)

@@ -20,6 +20,7 @@ from edgetem_nodes.featurizer.cbed.posterior import (DETERMINED, TWO_ANSWERS, lo
 from edgetem_nodes.featurizer.cbed.reading import read_patterns
 from edgetem_nodes.featurizer.cbed.training import disks, patterns
 from edgetem_nodes.featurizer.cbed.training.calibration import NINETY, Outputs, calibrate
+from edgetem_nodes.featurizer.cbed.training.experiment import conditions_of
 from edgetem_nodes.featurizer.cbed.training.registry import Trained, TrainingError, TrainingRun
 from edgetem_nodes.featurizer.cbed.training.settings import NanobeamTraining
 from edgetem_nodes.featurizer.cbed.training.truth import true_lattices, wavelengths
@@ -28,6 +29,7 @@ from edgetem_nodes.featurizer.cbed.weights import fill_module, module_arrays
 SETTINGS = NanobeamTraining
 _QUICK = ("graphene", "h-BN", "MoS2", "WS2")
 _DRAWN = 256
+_FEWEST = 64
 
 
 def train(settings: NanobeamTraining, run: TrainingRun) -> Trained:
@@ -39,6 +41,10 @@ def train(settings: NanobeamTraining, run: TrainingRun) -> Trained:
         cannot be.
     """
     settings = _shortened(settings) if run.quick else settings
+    if run.archive:
+        settings = replace(settings, conditions=conditions_of(run.archive, settings.conditions))
+        run.notes.append(f"patterns of {settings.conditions.pixels[0]} pixels with {settings.conditions.electrons[0]:.3g} to "
+                         f"{settings.conditions.electrons[1]:.3g} electrons, as in the archive")
     materials = tuple(map(material, settings.materials)) or trained_materials()
     generator = NanobeamGenerator(materials, _ranges(settings), Path(settings.tables) if settings.tables else None)
     generator.prepare(lambda done, total: run.report("rocking curves", done, total, ""))
@@ -54,7 +60,8 @@ def train(settings: NanobeamTraining, run: TrainingRun) -> Trained:
         outputs = _outputs(settings, generator, disk, members, references, rng, run)
     finally:
         torch.set_num_threads(threads)
-    arrays = {f"calibration/{name}": np.asarray(value, np.float32) for name, value in calibrate(outputs, len(materials)).items()}
+    calibration = calibrate(outputs, len(materials))
+    arrays = {f"calibration/{name}": np.asarray(value, np.float32) for name, value in calibration.items()}
     arrays |= {f"disk/{name}": value for name, value in module_arrays(disk).items()}
     for number, network in enumerate(members):
         arrays |= {f"pattern{number}/{name}": value for name, value in module_arrays(network).items()}
@@ -121,7 +128,8 @@ def _train_disk(settings: NanobeamTraining, generator: NanobeamGenerator, rng: n
     stage = settings.disk
     network = _seeded(settings.seed, lambda: DiskNetwork(stage.width))
     _initial(run, "disk", network)
-    data = disks.draw_disks(generator, stage.patterns, stage.displacements, rng, _drawing(run, "patterns for disks", stage.patterns))
+    drawing = _drawing(run, "patterns for disks", stage.patterns)
+    data = disks.draw_disks(generator, stage.patterns, stage.displacements, rng, drawing)
     losses = curves.setdefault("disk network: loss", [])
     total = stage.epochs * max(len(data) // stage.batch, 1)
     steps = disks.epochs(network, data, stage.epochs, stage.batch, stage.rate, torch_generator, run.device)
@@ -151,9 +159,10 @@ def _train_members(settings: NanobeamTraining, generator: NanobeamGenerator, dis
     stage = settings.pattern
     wanted = min(stage.patterns, 2048) if run.stopped() else stage.patterns
     data = patterns.draw_patterns(disk, references, generator, wanted, rng, _drawing(run, "patterns for the rest", wanted))
-    if len(data) < 2 * stage.batch:
-        raise TrainingError(f"a lattice was found in {len(data)} of {wanted} patterns only, too few to train on: more electrons, "
-                            "or a longer training of the disk network")
+    if len(data) < _FEWEST:
+        raise TrainingError(f"a lattice was found in {len(data)} of {wanted} patterns only, too few to train on: more "
+                            "electrons, or a longer training of the disk network")
+    batch = min(stage.batch, len(data) // 2)
     members = []
     for member in range(stage.members):
         network = _seeded(settings.seed + 1 + member, lambda: PatternNetwork(len(generator.materials) + 1, stage.disk_width,
@@ -161,8 +170,8 @@ def _train_members(settings: NanobeamTraining, generator: NanobeamGenerator, dis
         _initial(run, f"pattern{member}", network)
         phase, density = (curves.setdefault(f"pattern network {member + 1}: {what}", []) for what in
                           ("cross entropy of the phase", "-log p(thickness, tilt)"))
-        total = stage.epochs * max(len(data) // stage.batch, 1)
-        steps = patterns.epochs(network, data, stage.epochs, stage.batch, stage.rate, torch_generator, run.device)
+        total = stage.epochs * max(len(data) // batch, 1)
+        steps = patterns.epochs(network, data, stage.epochs, batch, stage.rate, torch_generator, run.device)
         for number, (first, second) in enumerate(steps, start=1):
             phase.append(first)
             density.append(second)

@@ -1,7 +1,7 @@
 """Which networks can be trained: by the key `network` of a configuration.
 
-A recipe is a module with `SETTINGS`, a parameter dataclass with the fields `network` and `seed`, and `train(settings, run)` that
-returns what is written. It is imported only when it is asked for.
+A recipe is a module with `SETTINGS`, a parameter dataclass with the fields `network` and `seed`, and `train(settings, run)`
+that returns what is written. It is imported only when it is asked for.
 """
 
 from __future__ import annotations
@@ -75,5 +75,6 @@ def recipe(network: str) -> ModuleType:
     ConfigurationError : there is none of this name.
     """
     if network not in RECIPES:
-        raise ConfigurationError(f"network {network!r} is not known; there are {', '.join(RECIPES)}" + nearest(network, RECIPES))
+        raise ConfigurationError(f"network {network!r} is not known; there are {', '.join(RECIPES)}"
+                                 + nearest(network, RECIPES))
     return import_module(RECIPES[network])

@@ -108,8 +108,8 @@ def write(trained: Trained, output: Path, settings: Any, configuration: Path, ru
 
 def card_text(card: dict[str, Any]) -> str:
     """A model card for people, in Markdown."""
-    lines = [f"# Weights of the network `{card['network']}`", "", f"SHA-256 `{card['weights_sha256']}`, made by `edgetem train cbed "
-             f"{card['configuration']}` of version {card['version']}, seed {card['seed']}, on {card['device']} "
+    lines = [f"# Weights of the network `{card['network']}`", "", f"SHA-256 `{card['weights_sha256']}`, made by `edgetem train "
+             f"cbed {card['configuration']}` of version {card['version']}, seed {card['seed']}, on {card['device']} "
              f"({card['machine']}, torch {card['torch']}, numpy {card['numpy']}).", ""]
     lines += [f"- {note}" for note in card["notes"]]
     for name, value in card.items():

@@ -8,32 +8,33 @@ from typing import Any
 
 import yaml
 
-from edgetem_nodes.graph.configuration import ConfigurationError, build, checked, declared, expand_path, group, nearest, parameter
+from edgetem_nodes.graph.configuration import (ConfigurationError, build, checked, declared, expand_path, group, nearest,
+                                               parameter)
 
 
 @dataclass
 class DiskStage:
     """Training of the disk network."""
 
-    patterns: int = parameter(24000, "patterns that are drawn", minimum=32, maximum=10_000_000)
+    patterns: int = parameter(40000, "patterns that are drawn", minimum=32, maximum=10_000_000)
     displacements: int = parameter(2, "displaced lattices of each", minimum=1, maximum=16)
-    epochs: int = parameter(8, "passes over them", minimum=1, maximum=1000)
+    epochs: int = parameter(10, "passes over them", minimum=1, maximum=1000)
     batch: int = parameter(128, "lattices in a step", minimum=8, maximum=8192)
-    rate: float = parameter(2e-3, "largest learning rate", minimum=1e-6, maximum=0.1)
-    width: int = parameter(128, "neurons in a layer", minimum=8, maximum=1024)
+    rate: float = parameter(3e-3, "largest learning rate", minimum=1e-6, maximum=0.1)
+    width: int = parameter(160, "neurons in a layer", minimum=8, maximum=1024)
 
 
 @dataclass
 class PatternStage:
     """Training of the pattern networks."""
 
-    patterns: int = parameter(40000, "patterns that are drawn", minimum=32, maximum=10_000_000)
-    epochs: int = parameter(12, "passes over them", minimum=1, maximum=1000)
+    patterns: int = parameter(60000, "patterns that are drawn", minimum=32, maximum=10_000_000)
+    epochs: int = parameter(24, "passes over them", minimum=1, maximum=1000)
     batch: int = parameter(256, "patterns in a step", minimum=8, maximum=8192)
     rate: float = parameter(2e-3, "largest learning rate", minimum=1e-6, maximum=0.1)
     members: int = parameter(2, "networks of the ensemble", minimum=1, maximum=8)
-    disk_width: int = parameter(64, "neurons in a layer, for each disk", minimum=8, maximum=1024)
-    width: int = parameter(96, "neurons in a layer, for the pattern", minimum=8, maximum=1024)
+    disk_width: int = parameter(96, "neurons in a layer, for each disk", minimum=8, maximum=1024)
+    width: int = parameter(128, "neurons in a layer, for the pattern", minimum=8, maximum=1024)
 
 
 @dataclass
@@ -55,7 +56,8 @@ class NanobeamTraining:
     network: str = parameter("nanobeam", "which network", choices=("nanobeam",))
     seed: int = parameter(0, "of everything random", minimum=0, maximum=2**31 - 1)
     materials: list[str] = parameter([], "by name; empty: all that are not kept back for evaluation")
-    tables: str = parameter("", "folder for rocking curves, some 2 GB; empty: they are computed, some minutes, and forgotten", path=True)
+    tables: str = parameter("", "folder for rocking curves, some 2 GB; empty: they are computed, some minutes, and forgotten",
+                            path=True)
     calibration_patterns: int = parameter(8000, "patterns from which errors are calibrated", minimum=32, maximum=1_000_000)
     conditions: NanobeamConditions = group(NanobeamConditions)
     disk: DiskStage = group(DiskStage)
