@@ -17,7 +17,7 @@ from edgetem_nodes.featurizer.atoms.species import KINDS
 from edgetem_nodes.featurizer.atoms.structure import HOSTS
 
 PICOMETRE = 1e-12
-COLOURS = {"host": "#4aa3df", "lighter": "#ffd23f", "heavier": "#e4572e", "vacancy": "#ff5fd2", "double": "#ff9f1c",
+COLOURS = {"host": "#4aa3df", "lighter": "#ffd23f", "heavier": "#e4572e", "vacancy": "#ff5fd2", "double": "#b48cff",
            "off-lattice": "#76e083", "unknown": "#b8b8b8"}
 _ALIKE = 0.01
 """Part by which the two pixel sizes of a file may differ."""
@@ -99,7 +99,8 @@ def summarised(found: FoundAtoms) -> dict[str, Any]:
     lattice, distortion = found.lattice, affine_distortion(found.lattice.vectors)
     result["lattice"] = {
         "vectors_y_x": (lattice.vectors * scale).tolist(), "lengths_a_b_a-b": (lattice.lengths * scale).tolist(),
-        "relative_standard_errors": (lattice.length_errors / lattice.lengths).tolist(), "angle_deg": math.degrees(lattice.angle),
+        "relative_standard_errors": (lattice.length_errors / lattice.lengths).tolist(),
+        "angle_deg": math.degrees(lattice.angle),
         "relative_spread_over_image": found.uniformity().tolist(), "anisotropy": distortion.anisotropy,
         "anisotropy_of_halves_corrected_by_the_other": found.held_out_anisotropy().tolist(),
         "affine_distortion": {"of": distortion.symmetry, "equal_area_constant": distortion.constant * scale,
@@ -154,8 +155,8 @@ def _write_table(found: FoundAtoms, path: Path) -> None:
         for i in range(len(found)):
             numbers = [*found.positions[i], *errors[i], found.amplitudes[i], found.amplitude_errors[i], found.backgrounds[i]]
             tail = [*found.probabilities[i], found.q_values[i], found.ratio[i], found.ratio_error[i]]
-            writer.writerow([*(f"{v:.6g}" for v in numbers), int(found.found[i]), found.sublattice[i], *found.nodes[i], kinds[i],
-                             *(f"{v:.4g}" for v in tail), int(found.sound[i])])
+            writer.writerow([*(f"{v:.6g}" for v in numbers), int(found.found[i]), found.sublattice[i], *found.nodes[i],
+                             kinds[i], *(f"{v:.4g}" for v in tail), int(found.sound[i])])
 
 
 def picture(image: np.ndarray, found: FoundAtoms, path: Path) -> Path:

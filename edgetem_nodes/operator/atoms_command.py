@@ -10,7 +10,7 @@ import typer
 
 
 def atoms(file: Annotated[Path, typer.Argument(help="an atomic-resolution image: .npy, or what RosettaSciIO reads")],
-          pixel_size: Annotated[float, typer.Option(metavar="PM", min=0.0, help="edge of a pixel; 0: what the file says")] = 0.0,
+          pixel_size: Annotated[float, typer.Option(metavar="PM", min=0.0, help="edge of a pixel; 0: the file's")] = 0.0,
           output: Annotated[Path | None, typer.Option(help="folder for picture, table and structure; default FILE's name and "
                                                       "-atoms")] = None,
           signal: Annotated[str, typer.Option(help="title or number of the image in the file")] = "",
@@ -30,11 +30,12 @@ def atoms(file: Annotated[Path, typer.Argument(help="an atomic-resolution image:
         raise typer.Exit(2) from None
 
 
-def train_atoms(configuration: Annotated[Path, typer.Argument(help="configuration of the training, or the name of a shipped one: "
+def train_atoms(configuration: Annotated[Path, typer.Argument(help="configuration of the training, or a shipped one's name: "
                                                               "train_atoms")] = Path("train_atoms"),
                 output: Annotated[Path | None, typer.Option("--output", "-o", help="folder for atoms.npz, model_card.md and "
                                                             "curves.json; default: trained/<configuration's name>")] = None,
-                seed: Annotated[int | None, typer.Option(min=0, help="of everything random; default: the configuration's")] = None,
+                seed: Annotated[int | None, typer.Option(min=0, help="of everything random; default: the "
+                                                                  "configuration's")] = None,
                 device: Annotated[str, typer.Option(help="cpu, cuda, ...; auto: a GPU where there is one")] = "auto") -> None:
     """Train the network that finds atomic columns in images."""
     import torch

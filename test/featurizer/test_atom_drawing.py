@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from edgetem_nodes.featurizer.atoms.drawing import CRYSTALS, HEAVIER, LIGHTER, VACANCY, ImageRanges, defects, draw, render, sites
+from edgetem_nodes.featurizer.atoms.drawing import (CRYSTALS, HEAVIER, LIGHTER, VACANCY, ImageRanges, defects, draw, render,
+                                                    sites)
 
 QUIET = replace(ImageRanges(), background=(0.0, 0.0), contamination=(0.0, 0.0), jitter=(0.0, 0.0), flicker=(0.0, 0.0),
                 damaged=0.0, defects=(0.0, 0.0))
@@ -41,7 +42,8 @@ def test_fractions_of_defects():
     kinds, factors = defects(np.random.default_rng(1), 20000, np.array([0.03, 0.02, 0.01]))
     for kind, part in ((LIGHTER, 0.03), (HEAVIER, 0.02), (VACANCY, 0.01)):
         assert (kinds == kind).mean() == pytest.approx(part, rel=0.15)
-    assert (factors[kinds == LIGHTER] < 1).all() and (factors[kinds == HEAVIER] > 1).all() and (factors[kinds == VACANCY] == 0).all()
+    assert (factors[kinds == LIGHTER] < 1).all() and (factors[kinds == HEAVIER] > 1).all()
+    assert (factors[kinds == VACANCY] == 0).all()
 
 
 def test_same_seed_same_image():

@@ -12,7 +12,7 @@ from edgetem_nodes.featurizer.atoms.species import KINDS
 
 def found_sheet(material="MoS2", pixel_size=20e-12):
     """Four metal and four sulphur columns by hand: one vacancy, one lighter metal, one sulphur column that lost an atom."""
-    positions = np.array([(y, x) for y in (20.0, 36.0) for x in (20.0, 36.0)] + [(y, x) for y in (28.0, 44.0) for x in (28.0, 44.0)])
+    positions = np.array([(y, x) for low in (20.0, 28.0) for y in (low, low + 16) for x in (low, low + 16)])
     kinds = ["host", "lighter", "vacancy", "host", "lighter", "host", "host", "host"]
     probabilities = np.array([np.where(np.array(KINDS) == kind, 0.96, 0.01) for kind in kinds])
     found = np.array([kind != "vacancy" for kind in kinds])

@@ -83,7 +83,8 @@ def test_foreign_weights_are_refused(tmp_path):
         networks.load_weights(tmp_path / "nothing.npz")
 
 
-@pytest.mark.parametrize("config, message", [({"training": {"stepz": 3}}, "stepz"), ({"training": {"edge": 33}}, "multiple of 4"),
+@pytest.mark.parametrize("config, message", [({"training": {"stepz": 3}}, "stepz"),
+                                             ({"training": {"edge": 33}}, "multiple of 4"),
                                              ({"training": {"steps": 0}}, "positive"), ({"images": {"colour": 1}}, "colour")])
 def test_wrong_configurations_are_refused(config, message, tmp_path):
     with pytest.raises(ValueError, match=message):

@@ -33,10 +33,17 @@ CLAIMED = 0.6
 CLEAR = 8.0
 """Standard errors of a sublattice's typical amplitude below which amplitudes are measured at the lattice's sites, whether a
 column was found or not: places fitted to noise make amplitudes too high, and what was not found too low."""
+SPLIT = 0.8
+"""Distance over that of nearest columns below which a column beside the lattice is a site's column seen twice: lines of a scan
+that slip tear it in two."""
 CREDIBLE = 4.0
 """Standard errors by which a column's amplitude is to exceed zero where no site of the lattice speaks for it."""
 DAMAGED = 0.5
 """Part of the sites around without a column."""
+GROUPED = 2
+"""Deviating columns among the six nearest with which a deviating one counts as contaminated: dopants are seldom that dense."""
+DEVIATING = (0.15, 2.5)
+"""Least deviation of a column's amplitude from the host's: part, and standard errors."""
 
 
 @dataclass
@@ -95,8 +102,8 @@ def _seen(network: networks.ColumnNetwork, ready: PreparedImage) -> tuple[np.nda
     index = tuple(np.clip(np.rint(places).astype(int), 0, np.array(ready.data.shape) - 1).T)
     sound = ~ready.missing[index]
     if sound.sum() < FEWEST_COLUMNS:
-        raise ImageError(f"{sound.sum()} columns were found, {FEWEST_COLUMNS} or more are needed: no atomic resolution, too low "
-                         "a dose, a wrong pixel size, or dark columns (contrast 'dark')")
+        raise ImageError(f"{sound.sum()} columns were found, {FEWEST_COLUMNS} or more are needed: no atomic resolution, too low a "
+                         "dose, a wrong pixel size, or dark columns (contrast 'dark')")
     return places[sound], heights[sound]
 
 
@@ -114,8 +121,8 @@ def _fitted(ready: PreparedImage, places: np.ndarray, confidence: np.ndarray) ->
             if keep.all() and not changed:
                 break
             if keep.sum() < FEWEST_COLUMNS:
-                raise ImageError(f"of {len(places)} columns that the network saw {keep.sum()} stand out of the noise: too low a "
-                                 "dose, or no atomic resolution")
+                raise ImageError(f"of {len(places)} columns that the network saw {keep.sum()} stand out of the noise: too low "
+                                 "a dose, or no atomic resolution")
             places, rows = fits.positions[keep], rows[keep]
         else:
             fits = _part(fits, keep)
@@ -137,14 +144,16 @@ def _part(fits: ColumnFits, keep: np.ndarray) -> ColumnFits:
                    covariance=fits.covariance[keep], usable=fits.usable[keep])
 
 
-def _all_sites(ready: PreparedImage, lattice: LatticeFit, fits: ColumnFits, confidence: np.ndarray) -> tuple[LatticeFit, _Sites]:
+def _all_sites(ready: PreparedImage, lattice: LatticeFit, fits: ColumnFits,
+               confidence: np.ndarray) -> tuple[LatticeFit, _Sites]:
     """Every site of the lattice in the image: amplitudes where no column was found, faint sublattices included."""
     resolved = len(lattice.offsets)
     rest = without_columns(ready.data, fits)
     extended = lattice
     for offset in faint_sites(rest, lattice, fits.sigma):
         extended = _with_faint(ready.data, rest, extended, fits, offset)
-    extended = _claimed(extended, fits, ready.data.shape)
+    extended, single = _once(_claimed(extended, fits, ready.data.shape), fits, confidence)
+    fits, confidence, extended = _part(fits, single), confidence[single], _of_columns(extended, single)
     credible = (extended.sublattice >= 0) | (fits.amplitudes > CREDIBLE * fits.amplitude_errors)
     fits, confidence = _part(fits, credible), confidence[credible]
     extended = _of_columns(extended, credible)
@@ -197,6 +206,24 @@ def _claimed(lattice: LatticeFit, fits: ColumnFits, shape: tuple[int, int]) -> L
     return replace(lattice, nodes=new_nodes, sublattice=new_sublattice, residuals=residuals)
 
 
+def _once(lattice: LatticeFit, fits: ColumnFits, confidence: np.ndarray) -> tuple[LatticeFit, np.ndarray]:
+    """The lattice, and which columns (n,) to keep: of a site's column and one beside it that is too near, the one of which the
+    network is surer; it is the site's."""
+    keep, on = np.ones(len(fits.positions), bool), np.flatnonzero(lattice.sublattice >= 0)
+    nodes, sublattice, residuals = lattice.nodes.copy(), lattice.sublattice.copy(), lattice.residuals.copy()
+    beside = np.flatnonzero(lattice.sublattice < 0)
+    gap, near = cKDTree(fits.positions[on]).query(fits.positions[beside])
+    for row, distance, site in zip(beside, gap, on[near], strict=True):
+        if distance > SPLIT * lattice.nearest or not keep[site]:
+            continue
+        if confidence[row] > confidence[site]:
+            nodes[row], sublattice[row] = nodes[site], sublattice[site]
+            residuals[row] = fits.positions[row] - lattice.smooth(nodes[site][None], sublattice[site][None])[0]
+            row, site = site, row
+        keep[row] = False
+    return replace(lattice, nodes=nodes, sublattice=sublattice, residuals=residuals), keep
+
+
 def _with_faint(image: np.ndarray, rest: np.ndarray, lattice: LatticeFit, fits: ColumnFits, offset: np.ndarray) -> LatticeFit:
     """The lattice with a faint sublattice more, if its mean amplitude is significant; else as it was."""
     trial = replace(lattice, offsets=np.vstack([lattice.offsets, offset]))
@@ -219,7 +246,8 @@ def _with_faint(image: np.ndarray, rest: np.ndarray, lattice: LatticeFit, fits: 
 def _empty_sites(lattice: LatticeFit, fits: ColumnFits, shape: tuple[int, int],
                  only: int | None = None, margin: float = 0.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Nodes (m, 2), sublattices (m,) and places (m, 2) of sites without a column, a window and a margin inside the image."""
-    corners = (np.array([(y, x) for y in (0, shape[0]) for x in (0, shape[1])]) - lattice.origin) @ np.linalg.inv(lattice.vectors)
+    corners = np.array([(y, x) for y in (0, shape[0]) for x in (0, shape[1])])
+    corners = (corners - lattice.origin) @ np.linalg.inv(lattice.vectors)
     low, high = np.floor(corners.min(axis=0)).astype(int) - 2, np.ceil(corners.max(axis=0)).astype(int) + 3
     grid = np.stack(np.meshgrid(*(np.arange(a, b) for a, b in zip(low, high, strict=True)), indexing="ij"), -1).reshape(-1, 2)
     numbers = range(len(lattice.offsets)) if only is None else [only]
@@ -245,21 +273,23 @@ def _result(ready: PreparedImage, shape: tuple[int, int], lattice: LatticeFit | 
     edge = np.array(ready.data.shape) - 1 - fits.window
     inner = ((fits.positions >= fits.window) & (fits.positions <= edge)).all(axis=1)
     ratio, ratio_error, q_values = (np.full(count, np.nan) for _ in range(3))
-    probabilities, sublattices = np.full((count, len(KINDS)), np.nan), []
+    probabilities, members = np.full((count, len(KINDS)), np.nan), []
     errors = np.where(fits.usable, fits.amplitude_errors, np.nan)
     for number in range(0 if lattice is None else len(lattice.offsets)):
         mine = np.flatnonzero((sites.sublattice == number) & inner)
         kinds = classify(fits.positions[mine], np.where(fits.usable[mine], fits.amplitudes[mine], np.nan), errors[mine])
         ratio[mine], ratio_error[mine], q_values[mine] = kinds.ratio, kinds.ratio_error, kinds.q_values
         probabilities[mine] = kinds.probabilities
-        sublattices.append(_sublattice(number, mine, kinds, lattice, sites, sound))
+        members.append((mine, kinds))
+    sound &= ~_grouped(fits.positions, ratio, ratio_error)
+    sublattices = [_sublattice(number, mine, kinds, lattice, sites, sound) for number, (mine, kinds) in enumerate(members)]
     scale, shift = ready.binning, (ready.binning - 1) / 2
     covariance = np.where(sites.found[:, None, None], fits.position_covariance, np.nan) * scale**2
     notes = list(ready.notes)
     for number, s in enumerate(sublattices):
         if not s.identifiable:
-            notes.append(f"sublattice {number}: a missing column lies {s.separation:.1f} standard deviations from a host; kinds "
-                         "of its single columns are not identifiable")
+            notes.append(f"sublattice {number}: a missing column lies {s.separation:.1f} standard deviations from a host; "
+                         "kinds of its single columns are not identifiable")
     return FoundAtoms(shape, None if ready.pixel_size is None else ready.pixel_size / scale, fits.positions * scale + shift,
                       covariance, fits.amplitudes, errors, fits.backgrounds, sites.confidence, sites.found, sites.sublattice,
                       sites.nodes, ratio, ratio_error, probabilities, q_values, sound, fits.shape * scale**2, fits.noise,
@@ -270,7 +300,8 @@ def _result(ready: PreparedImage, shape: tuple[int, int], lattice: LatticeFit | 
 def _sublattice(number: int, mine: np.ndarray, kinds: Classified, lattice: LatticeFit, sites: _Sites,
                 sound: np.ndarray) -> SublatticeResult:
     found, good = sites.found[mine], sound[mine]
-    completeness = Completeness(len(mine), int(found.sum()), int(good.sum()), int((found & good).sum()), number < sites.resolved)
+    completeness = Completeness(len(mine), int(found.sum()), int(good.sum()), int((found & good).sum()),
+                                number < sites.resolved)
     strongest = np.nanmedian(sites.fits.amplitudes[sites.sublattice == 0])
     return SublatticeResult(lattice.offsets[number], float(np.nanmedian(sites.fits.amplitudes[mine]) / strongest), kinds.spread,
                             kinds.separation, kinds.identifiable, completeness)
@@ -289,6 +320,21 @@ def _sound(sites: _Sites, lattice: LatticeFit | None) -> np.ndarray:
     spread = 1.4826 * np.median(np.abs(around - middle))
     dense = sites.found[on][near[:, 1:]].mean(axis=1) > 1 - DAMAGED
     return (around < middle + CONTAMINATED * max(spread, 1e-12)) & dense
+
+
+def _grouped(places: np.ndarray, ratio: np.ndarray, error: np.ndarray) -> np.ndarray:
+    """(n,) bool, columns that deviate from the host in the same sense as several around them: contamination, or a cluster."""
+    result = np.zeros(len(places), bool)
+    known = np.flatnonzero(np.isfinite(ratio))
+    if len(known) < 8:
+        return result
+    part, errors = DEVIATING
+    deviation = ratio[known] - 1
+    strong = np.abs(deviation) > np.maximum(part, errors * error[known])
+    sense = np.where(strong, np.sign(deviation), 0)
+    _, near = cKDTree(places[known]).query(places[known], k=7)
+    result[known] = strong & ((sense[near[:, 1:]] == sense[:, None]).sum(axis=1) >= GROUPED)
+    return result
 
 
 def _rescaled(lattice: LatticeFit, scale: float, shift: float) -> LatticeFit:

@@ -2,8 +2,9 @@
 
 Least squares by Gauss-Newton, column after column until nothing moves; the shape, a full precision matrix, is fitted to all
 columns at once with their own parameters eliminated. The background is what is left, smoothed, after every sweep; a column
-may deviate from it a little: free backgrounds and the shape would grow against each other where columns overlap. Covariances are those of least squares under the noise that the
-residuals show: its variance grows with the signal, and neighbouring pixels may be correlated.
+may deviate from it a little: free backgrounds and the shape would grow against each other where columns overlap.
+Covariances are those of least squares under the noise that the residuals show: its variance grows with the signal, and
+neighbouring pixels may be correlated.
 """
 
 from __future__ import annotations
@@ -202,8 +203,9 @@ def _stepped(precision: np.ndarray, matrix: np.ndarray, right: np.ndarray) -> np
     return trial if positive and np.isfinite(trial).all() else precision
 
 
-def _errors(image: np.ndarray, background: np.ndarray, centres: np.ndarray, radius: float, table: np.ndarray, precision: np.ndarray,
-            near: tuple[np.ndarray, np.ndarray], usable: np.ndarray, fixed: np.ndarray) -> tuple[np.ndarray, float]:
+def _errors(image: np.ndarray, background: np.ndarray, centres: np.ndarray, radius: float, table: np.ndarray,
+            precision: np.ndarray, near: tuple[np.ndarray, np.ndarray], usable: np.ndarray,
+            fixed: np.ndarray) -> tuple[np.ndarray, float]:
     """Covariance (n, 4, 4), and the noise of a pixel on the mean background."""
     rest, model = np.full(image.shape, np.nan), np.full(image.shape, np.nan)
     kernels.residuals(image - background, centres, radius, table, precision, *near, usable, rest, model)

@@ -84,7 +84,8 @@ def equations(image, k, centre, radius, table, shape, starts, neighbours, matrix
 def sweep(image, starts_at, radius, table, shape, starts, neighbours, usable, farthest, fixed, stiffness):
     """One Gauss-Newton step of every column in turn; returns the shape's equations (3, 3), (3,), own parameters eliminated.
 
-    `fixed` columns keep their place. A column's own background is drawn to 0 as if by `stiffness` times its pixels. Steps are limited to half a pixel, and places to `farthest` from where they began.
+    `fixed` columns keep their place. A column's own background is drawn to 0 as if by `stiffness` times its pixels.
+    Steps are limited to half a pixel, and places to `farthest` from where they began.
     """
     matrix, right = np.empty((OWN + SHARED, OWN + SHARED)), np.empty(OWN + SHARED)
     shared_matrix, shared_right = np.zeros((SHARED, SHARED)), np.zeros(SHARED)

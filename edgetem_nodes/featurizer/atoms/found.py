@@ -69,7 +69,8 @@ class FoundAtoms:
     found : (n,) bool, columns found by themselves; the others are sites where the amplitude alone was measured.
     sublattice : (n,) int, the strongest is 0; -1: off the lattice. nodes : (n, 2) int.
     ratio, ratio_error : (n,) amplitude over that of the host around.
-    probabilities : (n, kinds) in the order KINDS, NaN where not identifiable and for columns cut by the edge. q_values : (n,) false discovery rate.
+    probabilities : (n, kinds) in the order KINDS, NaN where not identifiable and for columns cut by the edge.
+    q_values : (n,) false discovery rate.
     sound : (n,) bool, outside contaminated and damaged parts.
     sigma : covariance matrix (2, 2) of a column's Gaussian [pixel^2]. noise : of a pixel.
     lattice : of the rows that are `found`, in their order; None where there is none: `no_lattice` then says why.

@@ -165,7 +165,8 @@ def _walked(points: np.ndarray, vectors: np.ndarray, nearest: float) -> tuple[np
         gap, other = tree.query(points + step @ vectors, distance_upper_bound=LINK * nearest)
         hit = np.flatnonzero(np.isfinite(gap))
         rows.append(hit), columns.append(other[hit]), kinds.append(np.full(len(hit), kind + 1))
-    links = coo_matrix((np.concatenate(kinds), (np.concatenate(rows), np.concatenate(columns))), shape=(len(points),) * 2).tocsr()
+    links = coo_matrix((np.concatenate(kinds), (np.concatenate(rows), np.concatenate(columns))),
+                       shape=(len(points), len(points))).tocsr()
     _, piece = connected_components(links, directed=False)
     chosen = np.flatnonzero(piece == np.bincount(piece).argmax())
     middle = chosen[np.argmin(np.linalg.norm(points[chosen] - points[chosen].mean(axis=0), axis=1))]

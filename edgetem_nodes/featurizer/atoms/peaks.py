@@ -22,5 +22,6 @@ def local_maxima(heat: np.ndarray, threshold: float = THRESHOLD) -> tuple[np.nda
         dy, dx = (1, 0) if axis == 0 else (0, 1)
         before, after = padded[y + 1 - dy, x + 1 - dx], padded[y + 1 + dy, x + 1 + dx]
         curvature = before - 2 * heights + after
-        places[:, axis] += np.where(curvature < 0, np.clip(0.5 * (before - after) / np.minimum(curvature, -1e-12), -0.5, 0.5), 0)
+        step = 0.5 * (before - after) / np.minimum(curvature, -1e-12)
+        places[:, axis] += np.where(curvature < 0, np.clip(step, -0.5, 0.5), 0)
     return places, heights

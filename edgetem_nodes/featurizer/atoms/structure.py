@@ -76,7 +76,8 @@ def to_atoms(found: FoundAtoms, lighter: str = UNKNOWN_ELEMENT, heavier: str = U
                                   "probability": round(float(p), 4)}
                                  for (y, x), s, p in zip(found.positions[vacant] * scale, found.sublattice[vacant],
                                                          found.kind_probabilities[vacant], strict=True)]),
-        "defects": json.dumps({kind: int((kinds == kind).sum()) for kind in np.unique(kinds) if kind not in ("host", "unknown")})}
+        "defects": json.dumps({kind: int((kinds == kind).sum()) for kind in np.unique(kinds)
+                               if kind not in ("host", "unknown")})}
     return atoms
 
 

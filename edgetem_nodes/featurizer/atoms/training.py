@@ -47,7 +47,8 @@ class TrainingSettings:
         known = {f.name for f in fields(cls)}
         unknown = sorted(set(config) - known)
         if unknown:
-            raise ValueError(f"training.{unknown[0]} is not a setting of the column network; there are {', '.join(sorted(known))}")
+            raise ValueError(f"training.{unknown[0]} is not a setting of the column network; there are "
+                             + ", ".join(sorted(known)))
         settings = cls(**{k: tuple(v) if k == "channels" else v for k, v in config.items()})
         if min(settings.steps, settings.batch, settings.held_out, *settings.channels) < 1 or settings.learning_rate <= 0:
             raise ValueError(f"steps, batch, held_out, channels and learning_rate are to be positive: {settings}")
@@ -168,7 +169,8 @@ def _card(network: ColumnNetwork, settings: TrainingSettings, ranges: ImageRange
     count = sum(p.numel() for p in network.parameters())
     lines = [
         "# Column network", "",
-        f"Finds atomic columns in annular dark-field and reconstructed images. Fully convolutional, {count} parameters, float16.",
+        f"Finds atomic columns in annular dark-field and reconstructed images. Fully convolutional, {count} parameters, "
+        "float16.",
         f"Weights SHA-256 {digest}.", "",
         f"Trained on drawn images only (`featurizer/atoms/drawing.py`), seed {seed}: {settings.steps} steps of "
         f"{settings.batch} images of {settings.edge} x {settings.edge} pixels, Adam, learning rate up to "
@@ -176,8 +178,8 @@ def _card(network: ColumnNetwork, settings: TrainingSettings, ranges: ImageRange
         *(f"- {name}: {value}" for name, value in asdict(ranges).items()), "",
         f"Held-out images of the same ranges ({held_out['images']}, {held_out['columns']} columns), maxima of the map before "
         f"any fit, within {TOLERANCE:g} pixels: precision {held_out['precision']:.3f}, recall {held_out['recall']:.3f}, median "
-        f"distance {held_out['median_distance_pixels']:.2f} pixel. The ranges reach down to {ranges.peak_counts[0]:g} electrons on "
-        "the strongest column and to columns of a twentieth of its weight, which are not always visible.", "",
+        f"distance {held_out['median_distance_pixels']:.2f} pixel. The ranges reach down to {ranges.peak_counts[0]:g} electrons "
+        "on the strongest column and to columns of a twentieth of its weight, which are not always visible.", "",
         "Not for: dark-contrast images (invert them first), columns closer than 1.2 angstrom, moire patterns, pixels outside "
         "12-30 pm (the finder resamples).", ""]
     return "\n".join(lines)
