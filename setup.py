@@ -96,7 +96,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11,<3.13",
     packages=find_packages(include=["edgetem_nodes", "edgetem_nodes.*"]),
-    package_data={"edgetem_nodes": ["**/*.html", "**/*.json", "**/*.npz"]},
+    package_data={"edgetem_nodes": ["**/*.html", "**/*.json", "**/*.md", "**/*.npz"]},
     setup_requires=[line for line in LOCK if BUILD_TOOLS.match(line)],
     install_requires=[line for line in LOCK if re.split("[=\\[]", line)[0].lower() in RUNTIME_NAMES],
     extras_require={"dft": ["pyscf==2.14.0"]},
