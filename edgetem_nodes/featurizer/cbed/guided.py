@@ -16,6 +16,8 @@ _REACH = 3.5
 _MOST = 60
 _CLIP = 6.0
 """Standard errors for which a disk counts at most: one strong feature is no lattice."""
+_HOPELESS, _WORTH = 0.35, 3.5
+"""A turn is given up where its six nearest disks reach less than this part of the best so far, or of what is worth a try."""
 _STEP = 0.6
 """Step of turn and stretch at the outermost reflection [radii]."""
 
@@ -92,7 +94,7 @@ def guided_lattice(score, radius, centre, references, lattice):
     """
     nodes = np.zeros((_MOST, 2))
     best = 0.0
-    kept = np.zeros((2, 2))
+    kept, basis = np.zeros((2, 2)), np.zeros((2, 2))
     for number in range(len(references)):
         known = np.ascontiguousarray(references[number])
         count = ordered_nodes(known, nodes)
@@ -109,9 +111,10 @@ def guided_lattice(score, radius, centre, references, lattice):
             for t in range(turns):
                 angle = whole * t / turns
                 c, d = scale * np.cos(angle), scale * np.sin(angle)
-                turn = np.array([[c, d], [-d, c]])
-                basis = turn @ known
-                value = joint_significance(score, centre, basis, nodes, min(count, 24), 0.35 * best)
+                for k in range(2):
+                    basis[0, k] = c * known[0, k] + d * known[1, k]
+                    basis[1, k] = c * known[1, k] - d * known[0, k]
+                value = joint_significance(score, centre, basis, nodes, min(count, 24), _HOPELESS * max(best, _WORTH))
                 if value > best:
                     best = value
                     kept[:] = basis

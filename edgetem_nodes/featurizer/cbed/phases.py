@@ -39,15 +39,19 @@ class Phases:
         return np.linalg.inv(self.lattices)
 
 
+LARGEST_STRETCH = 0.08
+"""By which a lattice may differ from a phase's: twice what is trained, and more."""
+
+
 def distinct(reciprocal: np.ndarray, tolerance: float = 0.03) -> np.ndarray:
     """Of lattices (n, 2, 2), as columns, those that are not another one stretched by less than `tolerance`."""
-    kept: list[np.ndarray] = []
-    for one in reciprocal:
-        result = np.zeros((2, 2))
-        if all(best_match(np.ascontiguousarray(one), np.ascontiguousarray(other), CHOICES, result) > tolerance
-               for other in kept):
-            kept.append(one)
-    return np.array(kept)
+    matrices, stretches = np.zeros((len(reciprocal), len(reciprocal), 2, 2)), np.full((len(reciprocal),) * 2, np.inf)
+    match_rows(np.ascontiguousarray(reciprocal), np.linalg.inv(reciprocal[:, None] @ CHOICES), matrices, stretches)
+    kept: list[int] = []
+    for number in range(len(reciprocal)):
+        if all(stretches[number, other] > tolerance for other in kept):
+            kept.append(number)
+    return reciprocal[kept]
 
 
 def _unimodular() -> np.ndarray:
@@ -61,43 +65,47 @@ CHOICES = _unimodular()
 
 
 @njit(cache=True, nogil=True)
-def best_match(measured, reference, choices, result):
-    """The matrix A (2, 2), in place, with measured = A @ reference @ U for an integer U: of those that stretch least, which are
-    the equivalents by the lattice's symmetry, the one that turns least. Returns the largest stretch.
+def match_rows(measured, inverses, matrices, stretches):
+    """The matrix A with measured = A @ reference @ U for an integer U, in place (rows, phases, 2, 2), and its stretch: of those
+    that stretch least, which are the equivalents by the lattice's symmetry, the one that turns least.
 
-    A takes undeformed reciprocal vectors to measured ones; the deformation of the crystal is its inverse transposed.
+    A takes undeformed reciprocal vectors to measured ones; the deformation of the crystal is its inverse transposed. Phases
+    that are matched already, to `LARGEST_STRETCH`, are left as they are, as are rows with NaN.
+
+    Parameters
+    ----------
+    measured : (rows, 2, 2) columns. inverses : (phases, n, 2, 2) of reference @ U, for all U.
     """
-    least, nearest = 1e9, 1e9
-    for n in range(len(choices)):
-        basis = reference @ choices[n]
-        determinant = basis[0, 0] * basis[1, 1] - basis[0, 1] * basis[1, 0]
-        inverse = np.array([[basis[1, 1], -basis[0, 1]], [-basis[1, 0], basis[0, 0]]]) / determinant
-        a = measured @ inverse
-        if a[0, 0] * a[1, 1] - a[0, 1] * a[1, 0] <= 0:
-            continue
-        # singular values of a 2 x 2 matrix: half sum and half difference of two lengths
-        s = np.hypot(a[0, 0] + a[1, 1], a[0, 1] - a[1, 0]) / 2
-        d = np.hypot(a[0, 0] - a[1, 1], a[0, 1] + a[1, 0]) / 2
-        stretch = max(abs(s + d - 1.0), abs(s - d - 1.0))
-        turn = abs(np.arctan2(a[0, 1] - a[1, 0], a[0, 0] + a[1, 1]))
-        if stretch < least - 1e-7 or (stretch < least + 1e-7 and turn < nearest):
-            least, nearest = min(stretch, least), turn
-            result[:] = a
-    return least
-
-
-@njit(cache=True, nogil=True)
-def match_rows(measured, references, choices, matrices, stretches):
-    """`best_match` of lattices (rows, 2, 2) with every reference (phases, 2, 2), both as columns, in place."""
     for row in range(len(measured)):
-        for phase in range(len(references)):
-            stretches[row, phase] = best_match(measured[row], references[phase], choices, matrices[row, phase])
+        m00, m01, m10, m11 = measured[row, 0, 0], measured[row, 0, 1], measured[row, 1, 0], measured[row, 1, 1]
+        if not np.isfinite(m00 + m01 + m10 + m11):
+            continue
+        for phase in range(len(inverses)):
+            if stretches[row, phase] <= LARGEST_STRETCH:
+                continue
+            least, nearest = stretches[row, phase], 1e9
+            for n in range(inverses.shape[1]):
+                i00, i01 = inverses[phase, n, 0, 0], inverses[phase, n, 0, 1]
+                i10, i11 = inverses[phase, n, 1, 0], inverses[phase, n, 1, 1]
+                a00, a01 = m00 * i00 + m01 * i10, m00 * i01 + m01 * i11
+                a10, a11 = m10 * i00 + m11 * i10, m10 * i01 + m11 * i11
+                if a00 * a11 - a01 * a10 <= 0:
+                    continue
+                # singular values of a 2 x 2 matrix: sum and difference of two lengths
+                mean, half = np.hypot(a00 + a11, a01 - a10) / 2, np.hypot(a00 - a11, a01 + a10) / 2
+                stretch = max(abs(mean + half - 1.0), abs(mean - half - 1.0))
+                if stretch > least + 1e-7:
+                    continue
+                turn = abs(np.arctan2(a01 - a10, a00 + a11))
+                if stretch < least - 1e-7 or turn < nearest:
+                    least, nearest = min(stretch, least), turn
+                    matrices[row, phase, 0, 0], matrices[row, phase, 0, 1] = a00, a01
+                    matrices[row, phase, 1, 0], matrices[row, phase, 1, 1] = a10, a11
+            stretches[row, phase] = least
 
 
 _FINER = np.array([[[1, 0], [0, 1]], [[2, 0], [0, 1]], [[1, 0], [0, 2]], [[1, 1], [-1, 1]], [[2, 0], [0, 2]]], float)
 """The lattice of disks, and those parts of it that are seen where every other disk is too weak."""
-LARGEST_STRETCH = 0.08
-"""By which a lattice may differ from a phase's: twice what is trained, and more."""
 
 
 def matches(phases: Phases, measured: np.ndarray, orientation: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
@@ -110,15 +118,11 @@ def matches(phases: Phases, measured: np.ndarray, orientation: float = 0.0) -> t
     measured : (rows, 2, 2) columns [1/m]; rows with NaN match nothing.
     orientation : angle of the undeformed lattices' first vectors from x towards y [rad]; of equivalent turns the least counts.
     """
-    lost = ~np.isfinite(measured).all(axis=(1, 2))
-    lattices = np.ascontiguousarray(np.where(lost[:, None, None], np.eye(2), measured))
     count, cosine, sine = len(phases.names), np.cos(orientation), np.sin(orientation)
     turn = np.array([[cosine, sine], [-sine, cosine]])
+    lattices = np.ascontiguousarray(measured)
     result, least = np.full((len(measured), count, 2, 2), np.nan), np.full((len(measured), count), np.inf)
     for multiple in _FINER:
-        references = np.ascontiguousarray(turn @ phases.reciprocal @ multiple)
-        matrices, stretches = np.zeros_like(result), np.zeros_like(least)
-        match_rows(lattices, references, CHOICES, matrices, stretches)
-        better = (least > LARGEST_STRETCH) & (stretches < least) & ~lost[:, None]
-        result[better], least[better] = matrices[better], stretches[better]
+        references = turn @ phases.reciprocal @ multiple
+        match_rows(lattices, np.linalg.inv(references[:, None] @ CHOICES), result, least)
     return result, least
