@@ -7,6 +7,7 @@ prior is that all columns are alike, as widely as their own mean.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -17,6 +18,8 @@ from edgetem_nodes.featurizer.micro_scan.reduction import BRIGHT
 
 FEATURES = 14
 """Numbers that describe a site, see `site_features`."""
+CONTEXT = 11
+"""Numbers that describe it beside the others, see `InContext`."""
 _LEAST_NOISE = 0.02
 """Unexplained part of the dark field, over its mean."""
 
@@ -86,3 +89,59 @@ def site_features(spread: Spread, signals: torch.Tensor, electrons: float, scan:
                torch.from_numpy(beyond[near] * 1e10).float()]
     result[near] = torch.stack(columns, dim=1).clamp(-8, 12).numpy()
     return result
+
+
+@dataclass(frozen=True)
+class InContext:
+    """Sites of one micro-scan beside each other.
+
+    Attributes
+    ----------
+    sites : (n, CONTEXT) float32, how each differs from its sublattice; 0 where there are no features.
+    side : (n,) 0 or 1, the sublattice; the first site with features is on 0.
+    sheet : (4,) logarithms: of sublattice 0 over 1 in the dark field and in the phase, and their geometric means.
+    """
+
+    sites: np.ndarray
+    side: np.ndarray
+    sheet: np.ndarray
+
+
+def in_context(features: np.ndarray) -> InContext:
+    """Compare the sites of one micro-scan with each other.
+
+    A site is its amplitudes over the medians of its sublattice, how many errors that is from 1, both errors, the scatter of all
+    amplitudes about their medians, its distance from the scan's edge and the dose. Nothing in it tells one micro-scan from
+    another, which a network would learn by heart.
+
+    Parameters
+    ----------
+    features : (n, FEATURES) of `site_features`. Sites of a sublattice share its means, by which they are told apart.
+    """
+    result, side = np.zeros((len(features), CONTEXT), np.float32), np.zeros(len(features), int)
+    there = np.flatnonzero((features != 0).any(axis=1))
+    if not len(there):
+        return InContext(result, side, np.full(4, np.nan))
+    features = features[there].astype(np.float32)
+    phase, dark, beyond = features[:, 0], np.exp(features[:, 2]), features[:, 13]
+    other = ~(np.isclose(features[:, 6], features[0, 6], rtol=2e-3) & np.isclose(features[:, 7], features[0, 7], atol=4e-3))
+    well = beyond < max(0.3, float(np.quantile(beyond, 0.3)))
+    medians, off = np.zeros((2, 2)), [[], []]
+    for number in (0, 1):
+        here = other == bool(number)
+        chosen = here & well if (here & well).any() else here if here.any() else np.ones(len(here), bool)
+        for kind, values in enumerate((phase, dark)):
+            medians[number, kind] = max(float(np.median(values[chosen])), 1e-3)
+            off[kind].append(np.abs(values[chosen] / medians[number, kind] - 1))
+    # of a normal distribution, and never less than a few sites can tell
+    scatter = np.array([max(1.48 * float(np.median(np.concatenate(off[kind]))), least)
+                        for kind, least in ((0, 0.03), (1, 0.04))])
+    ratio = np.stack([phase, dark], axis=1) / medians[other.astype(int)]
+    errors = np.clip(features[:, [1, 3]], 0.0, 5.0)
+    result[there] = np.concatenate([
+        np.clip(ratio, -1, 6), np.log(np.clip(ratio[:, 1:], 0.05, 20)),
+        np.clip((ratio - 1) / np.hypot(scatter, 0.7 * errors), -12, 20), errors,
+        np.broadcast_to(scatter.clip(0, 2), ratio.shape), features[:, 12:14]], axis=1)
+    side[there] = other
+    asymmetry, mean = np.log(medians[0] / medians[1]), np.log(medians).mean(axis=0)
+    return InContext(result, side, np.array([asymmetry[1], asymmetry[0], mean[1], mean[0]]))

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from edgetem_nodes.featurizer.micro_scan.columns import Calibration, Columns, judge, priors
+from edgetem_nodes.featurizer.micro_scan.columns import Calibration, Columns, judge
 from edgetem_nodes.featurizer.micro_scan.conditions import MicroScan
 from edgetem_nodes.featurizer.micro_scan.generator import MicroScanBatch, MicroScanGenerator
 from edgetem_nodes.featurizer.micro_scan.network import MicroScanNetwork
@@ -48,14 +48,13 @@ def calibrated(network: MicroScanNetwork, generator: MicroScanGenerator, seed: i
         progress(number + 1, batches, "")
         for columns, piece in _read(network, batch):
             judged = judge(columns, batch.scan, open_calibration)
-            if judged.host is None or judged.host is not piece.host:
+            if judged.reason or judged.host is not piece.host:
                 continue
             found, true = matched(columns, piece, judged.inside)
-            if len(found) < 4:
+            if len(found) < 4 or (judged.expected[found] != piece.hosts[true]).mean() > 0.5:
                 continue
             features.append(judged.features)
-            prior = np.log(priors(judged.host))[columns.sublattice[found] ^ int(judged.swapped)]
-            logs.append((np.log(np.maximum(judged.posterior[found], 1e-12)) - prior, prior))
+            logs.append(np.log(np.maximum(judged.posterior[found], 1e-12)))
             labels.append(piece.classes[true])
             there = piece.classes[true] > 0
             off = piece.sites[true] - columns.sites[found] - columns.offsets[found]
@@ -64,14 +63,13 @@ def calibrated(network: MicroScanNetwork, generator: MicroScanGenerator, seed: i
         return network.calibration, {}
     if not labels:
         raise ValueError("no sheet of the validation set was found: the network is not trained")
-    likelihood, prior = (np.concatenate([one[k] for one in logs]) for k in (0, 1))
-    labels, chi, features = np.concatenate(labels), np.concatenate(chi), np.stack(features)
-    losses = [float(-_log_softmax(likelihood / t + prior)[np.arange(len(labels)), labels].mean()) for t in _TEMPERATURES]
+    values, labels, chi, features = np.concatenate(logs), np.concatenate(labels), np.concatenate(chi), np.stack(features)
+    losses = [float(-_log_softmax(values / t)[np.arange(len(labels)), labels].mean()) for t in _TEMPERATURES]
     temperature = float(_TEMPERATURES[int(np.argmin(losses))])
     spread = float(np.quantile(chi, 0.9) / _CHI_SQUARE_90)
     typical, deviation = np.median(features, axis=0), features.std(axis=0) + 1e-6
     distance = np.sqrt((np.maximum((features - typical) / deviation, 0) ** 2).mean(axis=1))
-    calibration = Calibration(temperature, spread, network.calibration.frequencies, tuple(typical.tolist()),
+    calibration = Calibration(temperature, spread, network.calibration.sheets, tuple(typical.tolist()),
                               tuple(deviation.tolist()), float(np.quantile(distance, 0.99)))
     figures = {"sites": len(labels), "micro_scans": len(features), "of": batches * rows, "temperature": temperature,
                "spread": spread, "coverage90_before": float((chi < _CHI_SQUARE_90).mean()), "log_loss": min(losses)}

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from edgetem_nodes.featurizer.micro_scan.amplitudes import InContext
 from edgetem_nodes.featurizer.micro_scan.conditions import PIXEL, MicroScan
 from edgetem_nodes.featurizer.micro_scan.descriptors import ELEMENTS, MOST, UNKNOWN, MicroScanDescriptors
 from edgetem_nodes.featurizer.micro_scan.hosts import CLASSES, HOSTS, NAMES, Host
 from edgetem_nodes.featurizer.micro_scan.images import Images
 from edgetem_nodes.featurizer.micro_scan.linear_imaging import REFERENCE
 from edgetem_nodes.featurizer.micro_scan.registry import Lattice
+from edgetem_nodes.featurizer.micro_scan.sheets import Sheets, turned
 from edgetem_nodes.physics.scattering_factors import annular_cross_section, potential_spectrum
 
 TELLING = 6.0
@@ -24,8 +26,8 @@ _LEAST_SCORE = 0.25
 _RIVAL = 0.85
 """Over the best lattice's score, from which a rival makes the registry ambiguous."""
 _CONSTANT_SPREAD = 0.035
-DEFECT_RATE = 0.04
-"""Defects a site that are expected before anything is seen."""
+_TEMPER = 1.2
+"""Log densities of sheets count so much less; the log loss of 800 micro-scans is least between 1 and 1.5."""
 _SURE = 0.7
 _UNSURE = 0.5
 
@@ -36,15 +38,16 @@ class Columns:
 
     Attributes
     ----------
-    lattice : None where there is none; sites : (n, 2) its sites [m]; sublattice : (n,).
-    probabilities : (n, K) of classes; offsets : (n, 2) of atoms from sites; covariances : (n, 2, 2) [m^2].
+    lattice : None where there is none; sites : (n, 2) its sites [m]; context : of the sites, and their sublattices.
+    probabilities : of classes (n, K), given the class (n,) that the perfect sheet has on every site.
+    offsets : (n, 2) of atoms from sites; covariances : (n, 2, 2) [m^2].
     images : of this micro-scan; electrons : in a pattern.
     """
 
     lattice: Lattice | None
     sites: np.ndarray
-    sublattice: np.ndarray
-    probabilities: np.ndarray
+    context: InContext
+    probabilities: Callable[[np.ndarray], np.ndarray]
     offsets: np.ndarray
     covariances: np.ndarray
     images: Images
@@ -57,15 +60,15 @@ class Calibration:
 
     Attributes
     ----------
-    temperature : log likelihoods of classes are divided by it where the sheet is known; spread : factor of covariances.
-    frequencies : (K,) how often each class stood on a site of the training set.
+    temperature : logits of classes are divided by it; spread : factor of covariances.
+    sheets : what sheets look like.
     typical, deviation : (features,) mean and standard deviation of `Judgement.features` for sheets of the set.
     limit : rejection of all but a hundredth of them.
     """
 
     temperature: float = 1.0
     spread: float = 1.0
-    frequencies: tuple[float, ...] = (1 / len(CLASSES),) * len(CLASSES)
+    sheets: Sheets = field(default_factory=lambda: Sheets({}, {}))
     typical: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0)
     deviation: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0)
     limit: float = 3.0
@@ -78,7 +81,7 @@ class Judgement:
     Attributes
     ----------
     posterior : (n, K) probabilities of classes given the sheet.
-    host : likeliest sheet; probability : of it; swapped : whether its first site is the lattice's second.
+    host : likeliest sheet; probability : of it; swapped : whether its first site is on sublattice 1.
     half : half of the footprint's edge [m]; detection : (n,) detection index of each site.
     features : (features,) how good lattice, host, scattering and places are; rejection : how unlike training, 1 is the limit.
     reason : why the row is rejected; empty: it is not.
@@ -98,7 +101,7 @@ class Judgement:
     @property
     def expected(self) -> np.ndarray:
         """Class (n,) of the perfect sheet on every site."""
-        return self.host.classes()[self.columns.sublattice ^ int(self.swapped)]
+        return self.host.classes()[self.columns.context.side ^ int(self.swapped)]
 
     @property
     def inside(self) -> np.ndarray:
@@ -124,17 +127,18 @@ def judge(columns: Columns, scan: MicroScan, calibration: Calibration, hosts: Se
     """Which sheet of `hosts` it is, what stands on its sites, and whether that is credible."""
     nothing = np.zeros(len(columns.sites))
     if columns.lattice is None:
-        return Judgement(columns, columns.probabilities, None, 0.0, False, 0.0, nothing, np.full(4, np.nan), np.inf,
+        return Judgement(columns, np.zeros((0, len(CLASSES))), None, 0.0, False, 0.0, nothing, np.full(4, np.nan), np.inf,
                          "no lattice of sites was found")
-    frequencies = np.array(calibration.frequencies)
-    host, probability, swapped, likelihood = identify(columns, scan, frequencies, hosts)
-    logs = np.log(np.maximum(columns.probabilities / frequencies, 1e-9)) / calibration.temperature
-    posterior = np.exp(logs - logs.max(axis=1, keepdims=True)) * priors(host)[columns.sublattice ^ int(swapped)]
-    posterior /= posterior.sum(axis=1, keepdims=True)
+    host, probability, swapped, order = identify(columns, scan, calibration.sheets, hosts)
+    if host is None:
+        return Judgement(columns, np.zeros((0, len(CLASSES))), None, 0.0, False, 0.0, nothing, np.full(4, np.nan), np.inf,
+                         "too few columns stand out to tell which sheet it is")
+    posterior = columns.probabilities(host.classes()[columns.context.side ^ int(swapped)])
+    seen = turned(columns.context.sheet) if swapped else columns.context.sheet
     detection = detection_index(columns, host, scan)
     half = footprint(columns, host, scan)
-    features = np.array([-columns.lattice.score, -likelihood, abs(np.log(max(columns.images.dark[0], 1e-6)
-                                                                         / expected_dark(host, scan))),
+    dark = abs(np.log(max(columns.images.dark[0], 1e-6) / expected_dark(host, scan)))
+    features = np.array([-columns.lattice.score, calibration.sheets.distance(host, seen, scan), dark,
                          np.log(max(columns.lattice.misfit, 1e-3))])
     excess = (features - np.array(calibration.typical)) / np.array(calibration.deviation)
     rejection = float(np.sqrt((np.maximum(excess, 0) ** 2).mean())) / calibration.limit
@@ -147,6 +151,9 @@ def judge(columns: Columns, scan: MicroScan, calibration: Calibration, hosts: Se
                   f"{lattice.score:.2f})")
     elif probability < _SURE:
         reason = f"the sheet is not identifiable: {host.name} is likeliest with a probability of {probability:.2f}"
+    elif order < _SURE:
+        reason = (f"which sublattice of {host.name} is {host.sites[0]} and which {host.sites[1]} is not identifiable "
+                  f"(probability {order:.2f}): a larger camera angle or a better focus tells")
     elif rejection > 1:
         worst = ("the lattice's contrast", "what stands on its sites", "how much it scatters", "where its atoms are")
         reason = (f"unlike the micro-scans of the training set (rejection {rejection:.2f}, 1 is the limit), first in "
@@ -156,39 +163,30 @@ def judge(columns: Columns, scan: MicroScan, calibration: Calibration, hosts: Se
     return Judgement(columns, posterior, host, probability, swapped, half, detection, features, rejection, reason)
 
 
-def priors(host: Host, rate: float = DEFECT_RATE) -> np.ndarray:
-    """How often each class stands on the two sublattices of a sheet, (2, K): defects by their weights in `hosts`."""
-    result = np.full((2, len(CLASSES)), 1e-5)
-    for side, defects in enumerate(host.defects):
-        for name, weight in defects.items():
-            result[side, NAMES.index(name)] += rate * weight / sum(defects.values())
-        result[side, host.classes()[side]] += 1 - rate
-    return result / result.sum(axis=1, keepdims=True)
+def identify(columns: Columns, scan: MicroScan, sheets: Sheets,
+             hosts: Sequence[Host] = HOSTS) -> tuple[Host | None, float, bool, float]:
+    """Likeliest host, its probability, whether its sublattices are the lattice's in reverse, and the probability of that.
 
-
-def identify(columns: Columns, scan: MicroScan, frequencies: np.ndarray,
-             hosts: Sequence[Host] = HOSTS) -> tuple[Host, float, bool, float]:
-    """Likeliest host, its probability, whether its sublattices are the lattice's in reverse, mean log likelihood of a site.
-
-    The likelihood of a site's signals under a host is that of every class, p(class | signals) / frequency, times how often the
-    class stands there. Sites are not independent witnesses: what misleads the network at one misleads it at its neighbours,
-    so their logarithms count an eighth, with which probabilities of sheets came out least surprised on 181 micro-scans.
+    The host is None where nothing is known.
     """
-    near = (np.abs(columns.sites) < scan.span / 2 + 0.5e-10).all(axis=1)
-    likelihood = columns.probabilities[near] / frequencies
     constant = float(np.sqrt(abs(np.linalg.det(columns.lattice.vectors)) * 2 / np.sqrt(3)))
     options = []
     for host in hosts:
-        prior = priors(host)
-        for swapped in (False, True) if host.sites[0] != host.sites[1] else (False,):
-            logs = np.log(np.einsum("nk,nk->n", likelihood, prior[columns.sublattice[near] ^ int(swapped)]) + 1e-3)
-            total = float(logs.sum()) / 8 - 0.5 * (np.log(constant / host.lattice) / _CONSTANT_SPREAD) ** 2
-            options.append((total, host, swapped, float(logs.mean()) if len(logs) else 0.0))
+        for swapped in (False, True):
+            seen = turned(columns.context.sheet) if swapped else columns.context.sheet
+            total = sheets.log_density(host, seen, scan) / _TEMPER
+            total -= 0.5 * (np.log(constant / host.lattice) / _CONSTANT_SPREAD) ** 2
+            if np.isfinite(total):
+                options.append((total, host, swapped))
+    if not options:
+        return None, 0.0, False, 0.0
     totals = np.array([one[0] for one in options])
     best = int(np.argmax(totals))
     weights = np.exp(totals - totals[best])
-    probability = sum(w for w, one in zip(weights, options, strict=True) if one[1] is options[best][1]) / weights.sum()
-    return options[best][1], float(probability), options[best][2], options[best][3]
+    _, host, swapped = options[best]
+    both = sum(w for w, one in zip(weights, options, strict=True) if one[1] is host)
+    order = 1.0 if host.sites[0] == host.sites[1] else float(weights[best] / both)
+    return host, float(both / weights.sum()), swapped, order
 
 
 def _phase(class_index: int, reference: bool = False) -> float:

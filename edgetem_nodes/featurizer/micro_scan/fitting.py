@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from edgetem_nodes.featurizer.micro_scan.amplitudes import in_context
 from edgetem_nodes.featurizer.micro_scan.conditions import PIXEL
-from edgetem_nodes.featurizer.micro_scan.hosts import CLASSES
+from edgetem_nodes.featurizer.micro_scan.hosts import CLASSES, described_classes
 from edgetem_nodes.featurizer.micro_scan.images import Plane
 from edgetem_nodes.featurizer.micro_scan.model import AtPoints, ColumnNetwork, SiteNetwork, read
 from edgetem_nodes.featurizer.micro_scan.training_set import LabelledImages
@@ -40,9 +41,9 @@ class FittingSettings:
     rows: int = 32
     rate: float = 3e-3
     width: int = 28
-    column_epochs: int = 30
+    column_epochs: int = 12
     column_rate: float = 4e-3
-    column_width: int = 96
+    column_width: int = 48
 
 
 @dataclass
@@ -183,23 +184,46 @@ def _mean_loss(network: SiteNetwork, batches: Sequence[LabelledImages], device: 
     return float(np.mean(total)) if total else math.nan
 
 
-def described_sites(batches: Sequence[LabelledImages]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Features (sites, FEATURES), classes (sites,) and micro-scan (sites,) of all sites that have features."""
-    features, classes, owners, first = [], [], [], 0
-    for one in batches:
-        there = (one.classes >= 0) & (one.features != 0).any(axis=-1)
-        features.append(one.features[there].astype(np.float32))
-        classes.append(one.classes[there].astype(np.int64))
-        owners.append(np.nonzero(there)[0] + first)
-        first += len(one.planes)
-    return tuple(torch.from_numpy(np.concatenate(values)) for values in (features, classes, owners))
+@dataclass(frozen=True)
+class DescribedSites:
+    """All sites of a set that have features.
+
+    Attributes
+    ----------
+    inputs : (sites, CONTEXT + DESCRIBED); targets : (sites,) class, K for the perfect column.
+    sheets : for each micro-scan of a sheet that tells its sublattices apart, or has equal ones: the classes on sublattice 0 and
+        1, `amplitudes.InContext.sheet`, and the number of the batch.
+    """
+
+    inputs: torch.Tensor
+    targets: torch.Tensor
+    sheets: list[tuple[tuple[int, int], np.ndarray, int]]
+
+
+def described_sites(batches: Sequence[LabelledImages]) -> DescribedSites:
+    """Sites and micro-scans of a set as `ColumnNetwork` and `sheets` see them."""
+    inputs, targets, sheets = [], [], []
+    for number, one in enumerate(batches):
+        for features, classes, hosts in zip(one.features, one.classes, one.hosts, strict=True):
+            context = in_context(features.astype(np.float32))
+            there = np.flatnonzero((classes >= 0) & (context.sites != 0).any(axis=1))
+            if not len(there):
+                continue
+            own = hosts[there].astype(int)
+            inputs.append(np.concatenate([context.sites[there], described_classes(own)], axis=1))
+            targets.append(np.where(classes[there] == own, len(CLASSES), classes[there]))
+            on = [np.unique(own[context.side[there] == side]) for side in (0, 1)]
+            if len(on[0]) == 1 and len(on[1]) == 1:
+                sheets.append(((int(on[0][0]), int(on[1][0])), context.sheet, number))
+    return DescribedSites(torch.from_numpy(np.concatenate(inputs).astype(np.float32)),
+                          torch.from_numpy(np.concatenate(targets).astype(np.int64)), sheets)
 
 
 def fit_columns(training: Sequence[LabelledImages], validation: Sequence[LabelledImages], settings: FittingSettings, seed: int,
                 stopped: Callable[[], bool] = lambda: False) -> tuple[ColumnNetwork, Curves]:
     """The network of what stands on sites. The same arguments on the same machine give the same weights."""
-    features, classes, _ = described_sites(training)
-    held = described_sites(validation)
+    data, held = described_sites(training), described_sites(validation)
+    features, classes = data.inputs, data.targets
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -221,13 +245,7 @@ def fit_columns(training: Sequence[LabelledImages], validation: Sequence[Labelle
             total.append(float(loss.detach()))
         curves.training.append(float(np.mean(total)))
         with torch.no_grad():
-            curves.validation.append(float(torch.nn.functional.cross_entropy(network(held[0]), held[1])))
+            curves.validation.append(float(torch.nn.functional.cross_entropy(network(held.inputs), held.targets)))
         if stopped():
             break
     return network.eval(), curves
-
-
-def frequencies(batches: Sequence[LabelledImages]) -> np.ndarray:
-    """How often each class stands on a site of the set, (K,): the prior that the column network has learnt."""
-    _, classes, _ = described_sites(batches)
-    return (np.bincount(classes.numpy(), minlength=len(CLASSES)) + 0.5) / (len(classes) + 0.5 * len(CLASSES))

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from edgetem_nodes.featurizer.micro_scan.amplitudes import FEATURES
+from edgetem_nodes.featurizer.micro_scan.amplitudes import CONTEXT
 from edgetem_nodes.featurizer.micro_scan.conditions import PIXEL
-from edgetem_nodes.featurizer.micro_scan.hosts import CLASSES
+from edgetem_nodes.featurizer.micro_scan.hosts import CLASSES, DESCRIBED
 from edgetem_nodes.featurizer.micro_scan.images import INPUTS, Plane
 
 _DILATIONS = (1, 2, 1, 4, 1, 2, 1)
@@ -76,18 +76,22 @@ class SiteNetwork(nn.Module):
 
 
 class ColumnNetwork(nn.Module):
-    """From features (..., FEATURES) of `amplitudes.site_features` to logits (..., K) of what stands on a site."""
+    """What stands on a site whose perfect column is known, from how it differs from others of its sublattice.
 
-    def __init__(self, width: int = 96) -> None:
+    Input (..., CONTEXT + DESCRIBED): `amplitudes.InContext.sites` and `hosts.described_classes` of the perfect column. Output
+    (..., K + 1): logits of the classes, and of the perfect column: so a sheet that was not trained on has one too.
+    """
+
+    def __init__(self, width: int = 48) -> None:
         super().__init__()
         self.width = width
-        self.register_buffer("middle", torch.zeros(FEATURES))
-        self.register_buffer("scale", torch.ones(FEATURES))
-        self.layers = nn.Sequential(nn.Linear(FEATURES, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(),
-                                    nn.Linear(width, width), nn.SiLU(), nn.Linear(width, len(CLASSES)))
+        self.register_buffer("middle", torch.zeros(CONTEXT + DESCRIBED))
+        self.register_buffer("scale", torch.ones(CONTEXT + DESCRIBED))
+        self.layers = nn.Sequential(nn.Linear(CONTEXT + DESCRIBED, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(),
+                                    nn.Linear(width, width), nn.SiLU(), nn.Linear(width, len(CLASSES) + 1))
 
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        return self.layers((features - self.middle) / self.scale)
+    def forward(self, sites: torch.Tensor) -> torch.Tensor:
+        return self.layers((sites - self.middle) / self.scale)
 
 
 @dataclass(frozen=True)

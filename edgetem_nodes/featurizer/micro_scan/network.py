@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from edgetem_nodes.featurizer.cbed.weights import WeightsError, fill_module, module_arrays, read_weights, write_weights
-from edgetem_nodes.featurizer.micro_scan.amplitudes import site_features
+from edgetem_nodes.featurizer.micro_scan.amplitudes import InContext, in_context, site_features
 from edgetem_nodes.featurizer.micro_scan.columns import Calibration, Columns, judge
 from edgetem_nodes.featurizer.micro_scan.conditions import PIXEL, MicroScan
 from edgetem_nodes.featurizer.micro_scan.descriptors import MicroScanDescriptors
-from edgetem_nodes.featurizer.micro_scan.hosts import CLASSES, HOSTS, Host
+from edgetem_nodes.featurizer.micro_scan.hosts import CLASSES, HOSTS, Host, described_classes
 from edgetem_nodes.featurizer.micro_scan.images import Images, Imaging
 from edgetem_nodes.featurizer.micro_scan.model import ColumnNetwork, SiteNetwork, read
 from edgetem_nodes.featurizer.micro_scan.registry import RegistryFinder
+from edgetem_nodes.featurizer.micro_scan.sheets import Sheets
 
 NETWORK = "micro_scan"
 WEIGHTS = Path(__file__).parent / "weights" / "micro_scan.npz"
@@ -67,8 +68,9 @@ class MicroScanNetwork:
         try:
             if settings["classes"] != [name for name, _ in CLASSES]:
                 raise ValueError(f"its classes are {settings['classes']}")
-            calibration = Calibration(**{name: tuple(value) if isinstance(value, list) else value
-                                         for name, value in settings["calibration"].items()})
+            known = {name: tuple(value) if isinstance(value, list) else value
+                     for name, value in settings["calibration"].items()}
+            calibration = Calibration(**{**known, "sheets": Sheets(**known["sheets"])})
             networks = {"site": [], "column": []}
             for kind, make in (("site", SiteNetwork), ("column", ColumnNetwork)):
                 for number in range(settings["members"]):
@@ -86,7 +88,7 @@ class MicroScanNetwork:
                   for number, one in enumerate(networks) for name, value in module_arrays(one).items()}
         return arrays, {"network": NETWORK, "classes": [name for name, _ in CLASSES], "members": len(self.site_networks),
                         "site_width": self.site_networks[0].width, "column_width": self.column_networks[0].width,
-                        "calibration": dict(vars(self.calibration))}
+                        "calibration": asdict(self.calibration)}
 
     def save(self, path: Path) -> str:
         """Write weights; SHA-256 (hex) of the file."""
@@ -137,14 +139,16 @@ class MicroScanNetwork:
         if key not in self._finders:
             self._finders[key] = RegistryFinder(*key)
         lattice = self._finders[key](there, lambda points: self._places(outputs, points))
-        if lattice is None:
-            empty = np.zeros((0, 2))
-            return Columns(None, empty, np.zeros(0, int), np.zeros((0, len(CLASSES))), empty, np.zeros((0, 2, 2)), images,
-                           electrons)
-        sites, sublattice = lattice.sites(there.shape[-1] * PIXEL / 2)
+        reach = there.shape[-1] * PIXEL / 2
+        sites, sublattice = (np.zeros((0, 2)), np.zeros(0, int)) if lattice is None else lattice.sites(reach)
         features = site_features(images.spreads[0], torch.from_numpy(signals), electrons, scan, sites, sublattice)
-        probabilities = self._classes(features)
-        return Columns(lattice, sites, sublattice, probabilities, *self._places(outputs, sites), images, electrons)
+        context = in_context(features)
+        # where a site has no features its sublattice is the lattice's own, in the order of the first that has some
+        known = np.flatnonzero((features != 0).any(axis=1))
+        if len(known):
+            context = replace(context, side=sublattice ^ sublattice[known[0]])
+        return Columns(lattice, sites, context, lambda perfect: self._classes(context, perfect), *self._places(outputs, sites),
+                       images, electrons)
 
     def _imaging(self, scan: MicroScan) -> Imaging:
         key = replace(scan, electrons=1.0)
@@ -165,9 +169,12 @@ class MicroScanNetwork:
         covariance = (factors @ factors.mT * self.calibration.spread + apart[..., :, None] * apart[..., None, :]).mean(dim=0)
         return mean.numpy(), covariance.numpy()
 
-    def _classes(self, features: np.ndarray) -> np.ndarray:
-        """Class probabilities (n, K) of the ensemble's mixture; those of the training set where nothing is known."""
+    def _classes(self, context: InContext, perfect: np.ndarray) -> np.ndarray:
+        """Class probabilities (n, K) of the ensemble's mixture, given the classes (n,) of the perfect sheet."""
+        inputs = torch.from_numpy(np.concatenate([context.sites, described_classes(perfect)], axis=1))
         with torch.no_grad():
-            logits = [one(torch.from_numpy(features)).double() for one in self.column_networks]
+            logits = [one(inputs).double() / self.calibration.temperature for one in self.column_networks]
         mixture = torch.stack([torch.softmax(one, dim=-1) for one in logits]).mean(dim=0).numpy()
-        return np.where((features != 0).any(axis=1)[:, None], mixture, self.calibration.frequencies)
+        result = mixture[:, :-1].copy()
+        result[np.arange(len(perfect)), perfect] += mixture[:, -1]
+        return result

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from edgetem_nodes.physics.scan import Axis
 
 NAMES = ("defects", "vacancies", "dopants", "atoms", "footprint_nm2", "rejection")
 UNITS = ("", "", "", "", "nm^2", "")
-_LEAST_DISK, _SATURATED = 0.7, 0
+_LEAST_DISK = 0.7
 """Part of the electrons that lie in the bright-field disk behind anything as thin as a sheet."""
 
 
@@ -52,7 +53,7 @@ class MicroScanScalarizer:
             shown = ", ".join(f"{axis.name} [{axis.unit or 'uncalibrated'}]" for axis in axes)
             raise ValueError(f"a micro-scan has the axes y, x [m] and ky, kx [rad]; the frames have {shown}")
         y, x = axes[:2]
-        if y.size != x.size or not np.isclose(y.scale, x.scale, rtol=1e-3) or y.scale <= 0:
+        if y.size != x.size or not math.isclose(y.scale, x.scale, rel_tol=1e-3) or y.scale <= 0:
             raise ValueError(f"a micro-scan is a square of equal steps; this one has {y.size} x {x.size} patterns "
                              f"{y.scale * 1e12:g} and {x.scale * 1e12:g} pm apart")
         alpha = group.semi_convergence_mrad * 1e-3 or instrument.semi_convergence_angle

@@ -13,10 +13,11 @@ import torch
 from edgetem_nodes.featurizer.cbed.training.registry import Trained, TrainingRun
 from edgetem_nodes.featurizer.micro_scan.calibrating import calibrated
 from edgetem_nodes.featurizer.micro_scan.columns import Calibration
-from edgetem_nodes.featurizer.micro_scan.fitting import FittingSettings, fit, fit_columns, frequencies
+from edgetem_nodes.featurizer.micro_scan.fitting import FittingSettings, described_sites, fit, fit_columns
 from edgetem_nodes.featurizer.micro_scan.generator import MicroScanGenerator, Ranges
 from edgetem_nodes.featurizer.micro_scan.hosts import BY_NAME, HOSTS
 from edgetem_nodes.featurizer.micro_scan.network import MicroScanNetwork
+from edgetem_nodes.featurizer.micro_scan.sheets import Sheets
 from edgetem_nodes.featurizer.micro_scan.training_set import training_set
 from edgetem_nodes.graph.configuration import ConfigurationError, group, parameter
 
@@ -57,9 +58,9 @@ class Fitting:
     rows: int = parameter(32, "micro-scans in a step", minimum=2, maximum=4096)
     rate: float = parameter(3e-3, "largest learning rate", minimum=1e-6, maximum=0.1)
     width: int = parameter(28, "channels of the site network", minimum=4, maximum=512)
-    column_epochs: int = parameter(30, "of the column network", minimum=1, maximum=1000)
+    column_epochs: int = parameter(12, "of the column network", minimum=1, maximum=1000)
     column_rate: float = parameter(4e-3, "its largest learning rate", minimum=1e-6, maximum=0.1)
-    column_width: int = parameter(96, "its neurons in a layer", minimum=4, maximum=2048)
+    column_width: int = parameter(48, "its neurons in a layer", minimum=4, maximum=2048)
 
 
 @dataclass
@@ -112,7 +113,9 @@ def train(settings: MicroScanTraining, run: TrainingRun) -> Trained:
                           run.stopped)
         sites.append(site)
         curves[f"sites, {stage}: loss"], curves[f"sites, {stage}: validation"] = curve.training, curve.validation
-    first = Calibration(frequencies=tuple(frequencies(data[:settings.batches]).tolist()))
+    beams = [generator.scan(np.random.default_rng([settings.seed, number])) for number in range(settings.batches)]
+    first = Calibration(sheets=Sheets.of([(pair, sheet, beams[number]) for pair, sheet, number
+                                          in described_sites(data[:settings.batches]).sheets]))
     # as they will be used: in half precision
     draft = MicroScanNetwork.of(*MicroScanNetwork(sites, columns, first).described())
     calibration, figures = calibrated(draft, generator, settings.seed + 7919, settings.calibration_batches,

@@ -1,0 +1,105 @@
+"""Which sheet it is, from how strongly its two sublattices scatter: normal distributions with wide tails."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
+
+from edgetem_nodes.featurizer.micro_scan.conditions import MicroScan
+from edgetem_nodes.featurizer.micro_scan.hosts import BY_NAME, CLASSES, HOSTS, Host
+from edgetem_nodes.featurizer.micro_scan.linear_imaging import REFERENCE
+from edgetem_nodes.featurizer.micro_scan.reduction import DARK_EDGE
+from edgetem_nodes.physics.scattering_factors import potential_spectrum
+
+_FREEDOM = 6.0
+"""Degrees of freedom of the tails."""
+
+
+@lru_cache(maxsize=512)
+def theory(name: str, scan: MicroScan) -> np.ndarray:
+    """What `amplitudes.InContext.sheet` would be of weak columns whose atoms scatter in phase, (4,), sublattice 0 its first."""
+    angles = np.linspace(DARK_EDGE * scan.probe.semi_convergence_angle, scan.outer_angle, 64)
+    frequency = angles / scan.probe.wavelength
+
+    def column(numbers: tuple[int, ...]) -> tuple[float, float]:
+        together = sum(potential_spectrum(number, frequency) for number in numbers)
+        whole = sum(float(potential_spectrum(number, np.zeros(1))[0]) for number in numbers)
+        return float(np.trapezoid(together ** 2 * angles, angles)), whole
+
+    unit = column((REFERENCE,))
+    dark, phase = zip(*(np.log(np.array(column(CLASSES[index][1])) / unit) for index in BY_NAME[name].classes()), strict=True)
+    return np.array([dark[0] - dark[1], phase[0] - phase[1], np.mean(dark), np.mean(phase)])
+
+
+@dataclass(frozen=True)
+class Sheets:
+    """How far sheets of the training set look from theory: normal distributions, by name of the sheet.
+
+    Attributes
+    ----------
+    means : (4,); covariances : (4, 4), flattened.
+    """
+
+    means: dict[str, list[float]]
+    covariances: dict[str, list[float]]
+
+    @classmethod
+    def of(cls, micro_scans: Sequence[tuple[tuple[int, int], np.ndarray, MicroScan]]) -> Sheets:
+        """From micro-scans: classes on sublattices 0 and 1, what they look like, and beam and scan."""
+        means, covariances = {}, {}
+        for host in HOSTS:
+            first, second = host.classes()
+            seen = [(sheet if pair == (first, second) else turned(sheet)) - theory(host.name, _alike(scan))
+                    for pair, sheet, scan in micro_scans if pair in ((first, second), (second, first))]
+            if first == second:
+                seen = seen + [turned(one) for one in seen]
+            if len(seen) < 8:
+                continue
+            # medians and quartiles: a scan of few sites has outliers
+            values = np.array(seen)
+            mean = np.median(values, axis=0)
+            off = values - mean
+            size = np.sqrt((off ** 2 / (1.48 * np.median(np.abs(off), axis=0) + 1e-3) ** 2).mean(axis=1))
+            kept = off[size < np.quantile(size, 0.95)]
+            means[host.name], covariances[host.name] = mean.tolist(), np.cov(kept.T).ravel().tolist()
+        return cls(means, covariances)
+
+    def log_density(self, host: Host, sheet: np.ndarray, scan: MicroScan) -> float:
+        """Of what was seen, sublattice 0 of the lattice being the sheet's first; -inf where no like sheet was trained on."""
+        like = self._like(host)
+        if like is None or not np.isfinite(sheet).all():
+            return -np.inf
+        covariance, distance = self._covariance(like), self.distance(host, sheet, scan)
+        volume = float(np.linalg.slogdet(covariance)[1])
+        return -0.5 * volume - 0.5 * (_FREEDOM + 4) * float(np.log1p(4 * distance ** 2 / _FREEDOM))
+
+    def distance(self, host: Host, sheet: np.ndarray, scan: MicroScan) -> float:
+        """Mahalanobis distance of what was seen from the sheet's mean, over that of a normal distribution: about 1."""
+        like = self._like(host)
+        off = sheet - theory(host.name, _alike(scan)) - np.array(self.means[like])
+        return float(np.sqrt(off @ np.linalg.solve(self._covariance(like), off) / 4))
+
+    def _covariance(self, like: str) -> np.ndarray:
+        return np.array(self.covariances[like]).reshape(4, 4)
+
+    def _like(self, host: Host) -> str | None:
+        """The sheet itself, or one with as many atoms a column that was trained on and has the same first element."""
+        if host.name in self.means:
+            return host.name
+        atoms = [[len(CLASSES[index][1]) for index in one.classes()] for one in HOSTS]
+        own = atoms[HOSTS.index(host)]
+        return next((one.name for one, count in zip(HOSTS, atoms, strict=True)
+                     if one.name in self.means and count == own and one.sites[0] == host.sites[0]), None)
+
+
+def _alike(scan: MicroScan) -> MicroScan:
+    """With what theory does not depend on left out, so that it is computed once."""
+    return replace(scan, electrons=1.0, probe=scan.probe.refocused(0.0))
+
+
+def turned(sheet: np.ndarray) -> np.ndarray:
+    """What a micro-scan looks like with its sublattices in the other order."""
+    return sheet * np.array([-1.0, -1.0, 1.0, 1.0])

@@ -1,0 +1,218 @@
+"""Atoms, vacancies and dopants that the shipped network finds on micro-scans of the virtual microscope, and what it refuses."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from micro_scan_truth import QUICK, altered, axes, frames, perfect, sites_near
+
+from edgetem_nodes.featurizer.cbed.weights import WeightsError
+from edgetem_nodes.featurizer.features import CountingNoise
+from edgetem_nodes.featurizer.micro_scan.conditions import PIXEL
+from edgetem_nodes.featurizer.micro_scan.descriptors import ELEMENTS
+from edgetem_nodes.featurizer.micro_scan.network import WEIGHTS, MicroScanNetwork
+from edgetem_nodes.featurizer.micro_scan.parameters import MicroScanAtoms
+from edgetem_nodes.featurizer.micro_scan.registry import RegistryFinder
+from edgetem_nodes.featurizer.micro_scan.hosts import honeycomb
+from edgetem_nodes.featurizer.micro_scan.scalarizer import NAMES, MicroScanScalarizer
+from edgetem_nodes.featurizer.patterns.instrument import PatternInstrument
+
+CONDITIONS = replace(QUICK, points=7, defocus=0.5e-9)
+
+
+class Settings:
+    group = MicroScanAtoms(semi_convergence_mrad=30.0)
+    instrument = PatternInstrument(60e3, 2e-3)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    torch.set_num_threads(1)
+
+
+def scalarizer(camera, site=(0.0, 0.0), noise=None):
+    return MicroScanScalarizer(Settings, noise or CountingNoise(),
+                               axes(CONDITIONS.points, CONDITIONS.step, camera.pixels, camera.pixel_angle, site))
+
+
+@pytest.fixture(scope="module")
+def graphene():
+    """A vacancy and a silicon atom in graphene, and the counts of its micro-scan."""
+    piece = perfect("graphene", 11)
+    vacant, silicon = sites_near(piece, 0)[0], sites_near(piece, 1, 4)[3]
+    piece = altered(piece, {vacant: "vacancy", silicon: "Si"})
+    counts, camera = frames(piece, CONDITIONS, np.random.default_rng(1))
+    return piece, vacant, silicon, counts, camera
+
+
+@pytest.fixture(scope="module")
+def disulphide():
+    """A column without one of its two sulphur atoms, and a tungsten atom, in MoS2."""
+    piece = perfect("MoS2", 12)
+    half, tungsten = sites_near(piece, 1)[0], sites_near(piece, 0, 3)[2]
+    piece = altered(piece, {half: "S", tungsten: "W"})
+    counts, camera = frames(piece, CONDITIONS, np.random.default_rng(2))
+    return piece, half, tungsten, counts, camera
+
+
+def entry(rows, place, layer=0, row=0):
+    """Index of the listed atom nearest to a place."""
+    distance = np.linalg.norm(rows.details["atoms"][row] - place, axis=1)
+    distance[rows.details["layer"][row] != layer] = np.nan
+    nearest = int(np.nanargmin(distance))
+    assert distance[nearest] < 0.4e-10
+    return nearest
+
+
+def test_vacancy_and_dopant_of_graphene_are_found_with_their_species(graphene):
+    piece, vacant, silicon, counts, camera = graphene
+    rows = scalarizer(camera)(counts)
+    assert rows.failures == [""]
+    assert rows.details["material"][0] == "graphene"
+    species, host = rows.details["species"][0], rows.details["host"][0]
+    assert species[entry(rows, piece.sites[vacant])] == 0
+    assert species[entry(rows, piece.sites[silicon])] == 14
+    listed = host >= 0
+    assert (host[listed] == 6).all()
+    assert ((species != host) & listed & rows.details["identifiable"][0]).sum() <= 3
+    assert rows.values[0, NAMES.index("vacancies")] == pytest.approx(1, abs=0.5)
+    # as many sites as the footprint has room for: two a cell
+    cell = np.sqrt(3) / 2 * piece.host.lattice ** 2 * np.linalg.det(piece.deformation)
+    assert listed.sum() == pytest.approx(2 * rows.details["footprint"][0] / cell, rel=0.15)
+
+
+def test_missing_sulphur_and_dopant_of_a_disulphide_are_found(disulphide):
+    piece, half, tungsten, counts, camera = disulphide
+    rows = scalarizer(camera)(counts)
+    assert rows.failures == [""]
+    assert rows.details["material"][0] == "MoS2"
+    species = rows.details["species"][0]
+    assert species[entry(rows, piece.sites[half], 0)] == 16
+    assert species[entry(rows, piece.sites[half], 1)] == 0
+    assert species[entry(rows, piece.sites[tungsten])] == 74
+
+
+def test_lattice_and_places_are_those_of_the_specimen(graphene):
+    piece, vacant, _, counts, camera = graphene
+    rows = scalarizer(camera)(counts)
+    lattice = rows.details["lattice"][0]
+    area = np.sqrt(3) / 2 * piece.host.lattice ** 2 * np.linalg.det(piece.deformation)
+    assert abs(np.linalg.det(lattice)) == pytest.approx(area, rel=0.02)
+    known = np.flatnonzero(rows.details["identifiable"][0])
+    distance = np.linalg.norm(rows.details["atoms"][0, known][:, None] - piece.sites, axis=-1).min(axis=1)
+    assert np.sqrt((distance ** 2).mean()) < 0.25e-10
+
+
+def test_places_are_counted_from_where_the_axes_are_zero(graphene):
+    *_, counts, camera = graphene
+    there = scalarizer(camera)(counts).details["atoms"]
+    moved = scalarizer(camera, (2e-10, -1e-10))(counts).details["atoms"]
+    np.testing.assert_allclose(moved - there, np.broadcast_to([2e-10, -1e-10], there.shape) + 0 * there, atol=1e-13)
+
+
+def test_probabilities_are_probabilities_and_unlisted_entries_are_empty(disulphide):
+    *_, counts, camera = disulphide
+    details = scalarizer(camera)(counts).details
+    known = details["identifiable"][0]
+    np.testing.assert_allclose(details["species_probability"][0, known].sum(axis=1), 1, atol=1e-9)
+    assert np.isnan(details["species_probability"][0, ~known]).all()
+    padding = details["host"][0] < 0
+    assert np.isnan(details["atoms"][0, padding]).all() and (details["species"][0, padding] == -1).all()
+    assert details["species_probability"].shape[-1] == len(ELEMENTS)
+    eigenvalues = np.linalg.eigvalsh(details["atom_covariance"][0, ~padding])
+    assert (eigenvalues > 0).all()
+
+
+def test_a_row_does_not_depend_on_its_companions_and_is_always_the_same(graphene, disulphide):
+    counts, camera = graphene[3], graphene[4]
+    together = scalarizer(camera)(np.concatenate([disulphide[3], counts, counts]))
+    alone = scalarizer(camera)(counts)
+    for row in (1, 2):
+        np.testing.assert_array_equal(together.values[row], alone.values[0])
+        for name, value in alone.details.items():
+            np.testing.assert_array_equal(together.details[name][row], value[0])
+
+
+def test_unusable_micro_scans_are_refused_with_a_reason(graphene):
+    counts, camera = graphene[3], graphene[4]
+    rng = np.random.default_rng(3)
+    broken = counts[0].astype(float)
+    broken[0, 0, 5, 5] = np.nan
+    cut = counts[0].astype(float)
+    cut[-1] = 0
+    faint = rng.binomial(counts[0], 0.002).astype(float)
+    flat = rng.poisson(25.0, counts[0].shape).astype(float)
+    vacuum = np.broadcast_to(counts[0].mean(axis=(0, 1)), counts[0].shape)
+    vacuum = rng.poisson(vacuum).astype(float)
+    rows = scalarizer(camera)(np.stack([broken, cut, faint, flat, vacuum, 0 * broken]))
+    for reason, expected in zip(rows.failures, ("not finite", "empty", "electrons", "bright-field disk", "", "finite"), strict=True):
+        assert reason and expected in reason
+    assert np.isnan(rows.values).all()
+    assert (rows.details["host"] == -1).all()
+
+
+def test_saturated_pixels_are_refused(graphene):
+    counts, camera = graphene[3], graphene[4]
+    level = float(np.quantile(counts, 0.999))
+    rows = scalarizer(camera, noise=CountingNoise(saturation=level))(counts)
+    assert "saturated" in rows.failures[0]
+
+
+def test_thick_amorphous_film_is_refused():
+    from edgetem_nodes.featurizer.micro_scan.evaluation import described
+    from edgetem_nodes.featurizer.micro_scan.specimens import foreign
+
+    network = MicroScanNetwork.shipped()
+    for kind in ("amorphous", "square"):
+        counts, camera = frames(foreign(kind, 2e-9, np.random.default_rng(4)), replace(CONDITIONS, points=5), np.random.default_rng(5))
+        found = described(network, counts, camera, replace(CONDITIONS, points=5))
+        assert found.failures[0]
+        assert np.isnan(found.defects[0])
+
+
+def test_axes_that_are_no_micro_scan_are_refused(graphene):
+    camera = graphene[4]
+    good = axes(7, 1.1e-10, camera.pixels, camera.pixel_angle)
+    for bad, message in ((good[2:], "has the axes"), ((replace(good[0], scale=1.4e-10), *good[1:]), "equal steps"),
+                         ((*good[:2], *(replace(axis, size=24, offset=-12 * axis.scale) for axis in good[2:])), "camera sees")):
+        with pytest.raises(ValueError, match=message):
+            MicroScanScalarizer(Settings, CountingNoise(), bad)
+
+
+def test_weights_are_small_and_hashed_and_others_are_refused(tmp_path):
+    assert WEIGHTS.stat().st_size < 1.5e6
+    network = MicroScanNetwork.shipped()
+    again = tmp_path / "again.npz"
+    assert network.save(again) == MicroScanNetwork.load(again).digest
+    again.write_bytes(b"nothing")
+    with pytest.raises(WeightsError):
+        MicroScanNetwork.load(again)
+
+
+def test_registry_of_a_drawn_map_is_found():
+    rng = np.random.default_rng(6)
+    size, half = 32, 4.4e-10
+    axis = (np.arange(size) - (size - 1) / 2) * PIXEL
+    for lattice in (2.46e-10, 3.16e-10):
+        turn = rng.uniform(0, 2 * np.pi)
+        vectors, basis = honeycomb(lattice * 1.015)
+        rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+        vectors, basis, origin = vectors @ rotation, basis @ rotation, rng.uniform(-1e-10, 1e-10, 2)
+        i, j = np.meshgrid(np.arange(-9, 10), np.arange(-9, 10), indexing="ij")
+        nodes = np.stack([i.ravel(), j.ravel()], axis=1) @ vectors + origin
+        sites = np.concatenate([nodes, nodes + basis[1]])
+        there = np.exp(-((axis[:, None, None] - sites[:, 0])**2 + (axis[None, :, None] - sites[:, 1])**2) / 2 / 0.35e-10**2)
+        there = there.sum(axis=-1).clip(0, 1)
+
+        def offsets(points, sites=sites):
+            shift = sites[None] - points[:, None]
+            nearest = np.linalg.norm(shift, axis=-1).argmin(axis=1)
+            return shift[np.arange(len(points)), nearest], np.broadcast_to(np.eye(2) * 1e-23, (len(points), 2, 2))
+
+        found = RegistryFinder(size, half)(there, offsets)
+        distance = np.linalg.norm(found.sites(half)[0][:, None] - sites, axis=-1).min(axis=1)
+        assert distance.max() < 0.02e-10
+        assert abs(np.linalg.det(found.vectors)) == pytest.approx(abs(np.linalg.det(vectors)), rel=1e-3)
+        assert found.rival < 0.85 * found.score
