@@ -77,6 +77,12 @@ class Lattices:
 
 
 @njit(cache=True, nogil=True)
+def tolerance(radius):
+    """How far from a lattice's point a peak counts as lying on it [pixel]."""
+    return 0.6 * radius + 0.35
+
+
+@njit(cache=True, nogil=True)
 def _search(frames, usable, radii, nominal, references, lattice, share, clear, peaks, strongest, joint, total):
     places, weights, candidate, guided = np.zeros((PEAKS, 2)), np.zeros(PEAKS), np.zeros(6), np.zeros(6)
     nodes, basis = np.zeros((60, 2)), np.zeros((2, 2))
@@ -104,7 +110,7 @@ def _search(frames, usable, radii, nominal, references, lattice, share, clear, p
                 for n in range(6):
                     candidate[n] = guided[n] * bin_ + ((bin_ - 1) / 2 if n % 3 == 0 else 0.0)
                 share[row] = max(explained_share(places, weights, count, candidate[::3], candidate[1::3], candidate[2::3],
-                                                 0.6 * radii[row] + 0.35)[0], 1e-3)
+                                                 tolerance(radii[row]))[0], 1e-3)
             elif share[row] * count < _FEWEST:
                 share[row] = 0.0
         if share[row] <= 0.0:
@@ -129,7 +135,7 @@ def _clear_share(places, weights, count, radius, lattice):
     if obvious == 0:
         return 1.0
     return explained_share(places, np.full(count, 1.0), obvious, lattice[::3], lattice[1::3], lattice[2::3],
-                           0.6 * radius + 0.35)[0]
+                           tolerance(radius))[0]
 
 
 @njit(cache=True, nogil=True)

@@ -5,13 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import binom
 
 from edgetem_nodes.featurizer.cbed.descriptors import UNKNOWN
-from edgetem_nodes.featurizer.cbed.lattices import Lattices
+from edgetem_nodes.featurizer.cbed.lattices import Lattices, tolerance
 from edgetem_nodes.featurizer.cbed.phases import LARGEST_STRETCH
 from edgetem_nodes.featurizer.cbed.reading import Exposures
 from edgetem_nodes.featurizer.features import CountingNoise, mark
 
+_TRIED, _CHANCE = 200, 1e-2
+"""Lattices that are tried, and how many of them may by chance explain as much as an unknown one."""
 _NO_LATTICE = 2.0
 """Score where not even a lattice is found."""
 
@@ -109,10 +112,28 @@ def judge(lattices: Lattices, exposures: Exposures, log_probability: np.ndarray,
     rejected = np.array([bool(reason) for reason in reasons], bool)
     phase, probability, strangeness = _phase(log_probability, hidden, found[1], calibration, limits, forced)
     score = np.where(missing, score, np.maximum(score, strangeness))
+    chance = (by_chance(lattices, exposures.radii) > _CHANCE) & (phase == UNKNOWN) & ~rejected
+    for row in np.flatnonzero(chance):
+        reasons[row] = (f"{lattices.peaks[row]} peaks lie on a lattice no better than by chance, and it is no known one: "
+                        "amorphous, many crystals, or too few electrons")
+    rejected |= chance
+    score = np.where(chance, np.maximum(score, _NO_LATTICE), score)
     for row in np.flatnonzero((phase == UNKNOWN) & ~rejected):
         reasons[row] = _why_unknown(found[1][row], limits, forced)
     phase = np.where(rejected, UNKNOWN, phase)
     return Judgement(phase, np.where(rejected, np.nan, probability), score, rejected, reasons)
+
+
+def by_chance(lattices: Lattices, radii: np.ndarray) -> np.ndarray:
+    """Expected number (rows,) of lattices that would explain as many of the peaks if these lay anywhere; NaN without a lattice.
+
+    Three peaks determine a lattice, so that only the others are evidence; about `_TRIED` are tried.
+    """
+    a, b = lattices.lattice[:, [1, 4]], lattices.lattice[:, [2, 5]]
+    area = np.abs(a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0])
+    near = np.clip(np.pi * tolerance(radii)**2 / area, 0.0, 1.0)
+    on = np.rint(lattices.share * lattices.peaks)
+    return _TRIED * binom.sf(on - 4, np.maximum(lattices.peaks - 3, 0), near)
 
 
 def _phase(log_probability: np.ndarray, hidden: np.ndarray, stretches: np.ndarray, calibration: dict[str, np.ndarray],
