@@ -11,7 +11,7 @@ import torch
 from edgetem_nodes.featurizer.cbed.descriptors import UNKNOWN, Descriptors, footprint_radius
 from edgetem_nodes.featurizer.cbed.lattices import BLOCK, in_blocks
 from edgetem_nodes.featurizer.cbed.networks import DiskNetwork, PatternNetwork
-from edgetem_nodes.featurizer.cbed.phases import CHOICES, Phases, distinct, matches
+from edgetem_nodes.featurizer.cbed.phases import Phases, distinct, matches
 from edgetem_nodes.featurizer.cbed.posterior import (DETERMINED, TILT_SCALE, TWO_ANSWERS, TYPICAL_THICKNESS, log_probabilities,
                                                      moments)
 from edgetem_nodes.featurizer.cbed.reading import Exposures, Reading, read_patterns
