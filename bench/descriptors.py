@@ -35,6 +35,8 @@ SEED = 20
 QUICK = ("graphene", "MoS2", "h-BN", "WSe2", "Al [001]", "Cu [001]")
 _LEARNT, _MAPPED = 60, 8
 """Patterns from which the Bragg-disk fit learns a specimen, and that are mapped by both methods."""
+_ABSOLUTE = np.sqrt(2 / np.pi)
+"""Mean absolute value of a normal error over its standard deviation."""
 _FAINTEST = 2e-5
 """Part of the beam in a disk that counts in the bound."""
 KEYS = ("strain_mae", "rotation_mae_deg", "lattice_mae", "thickness_mae_nm", "phase_accuracy", "coverage90")
@@ -61,18 +63,20 @@ def _run(quick: bool) -> dict[str, Any]:
 
     data = held_out(cases, cache, min(2, os.cpu_count() or 1), progress)
     foreign = foreign_patterns(SEED, 4 if quick else 8, 3e-9 if quick else 6e-9, cache)
+    print("bounds", file=sys.stderr, flush=True)
+    bounds = np.array([bound(data, row, MAIN) for row in range(len(data.expected))])
     network = _network()
     record: dict[str, Any] = dict.fromkeys((*KEYS, "rejection_auc"))
     details: dict[str, Any] = {}
     if network is not None:
-        details = _cases(network, data, foreign, 2 if quick else 6)
+        details = _cases(network, data, foreign, bounds, 2 if quick else 6)
         head = details[f"{MAIN:.0e}"]
         record |= {key: head["all"][key] for key in KEYS}
         record |= {key: head["trained"][key] for key in ("thickness_mae_nm", "phase_accuracy")}
         record["rejection_auc"] = head["foreign"]["rejection_auc"]
     record |= _speed(network, data, quick)
     print("Bragg-disk fit", file=sys.stderr, flush=True)
-    details["same_patterns"] = _beside_bragg(network, data, 3 if quick else len(cases))
+    details["same_patterns"] = _beside_bragg(network, data, bounds, 3 if quick else len(cases))
     record |= {"bragg_strain_mae": details["same_patterns"]["bragg_strain_mae"]}
     print("micro-scans", file=sys.stderr, flush=True)
     details["defects"] = _defects(2 if quick else 16)
@@ -125,8 +129,11 @@ def _counts(data: HeldOut, rows: np.ndarray, electrons: float, camera: str, seed
     return frames
 
 
-def _cases(network: Any, data: HeldOut, foreign: Foreign, repeats: int) -> dict[str, Any]:
-    """Figures by dose, and in each by class of material, camera, and of foreign patterns."""
+def _cases(network: Any, data: HeldOut, foreign: Foreign, bounds: np.ndarray, repeats: int) -> dict[str, Any]:
+    """Figures by dose, and in each by class of material, camera, and of foreign patterns.
+
+    `bound_strain_mae` is what the Cramer-Rao bound leaves of patterns that have an answer.
+    """
     rows = np.tile(np.arange(len(data.expected)), repeats)
     result = {}
     for dose in DOSES:
@@ -136,6 +143,9 @@ def _cases(network: Any, data: HeldOut, foreign: Foreign, repeats: int) -> dict[
         groups = {"all": np.ones(len(rows), bool), "trained": truth.trained, "untrained": ~truth.trained,
                   "sheets": truth.sheet, "crystals": ~truth.sheet}
         entry = {name: measured(truth.rows(which), said.rows(which)) for name, which in groups.items() if which.any()}
+        for name, figures in entry.items():
+            known = groups[name] & ~said.rejected
+            figures["bound_strain_mae"] = _plain(_mean(bounds[rows][known]) * _ABSOLUTE * np.sqrt(MAIN / dose))
         entry["hybrid_pixel_camera"] = measured(truth, _said(network, _counts(data, rows, dose, "hybrid_pixel", 2), exposures))
         entry["materials"] = {str(name): measured(truth.rows(truth.material == name), said.rows(truth.material == name))
                               for name in np.unique(truth.material)}
@@ -175,34 +185,50 @@ def _speed(network: Any, data: HeldOut, quick: bool) -> dict[str, Any]:
     return {"patterns_per_s": count / min(seconds), "device": "cpu", "frame_shape": [PIXELS, PIXELS]}
 
 
-def _beside_bragg(network: Any, data: HeldOut, most: int) -> dict[str, Any]:
-    """Both methods on the same patterns at `MAIN` electrons, with the bound; a specimen's first view each."""
-    errors: dict[str, list[np.ndarray]] = {"bragg": [], "network": []}
-    bounds, learnt, mapped = [], 0, 0
+def _beside_bragg(network: Any, data: HeldOut, bounds: np.ndarray, most: int) -> dict[str, Any]:
+    """Both methods on the same patterns at `MAIN` electrons, with the bound; a specimen's first view each.
+
+    Figures are over the specimens of which the fit could learn; means of `common` over patterns that both gave a lattice of.
+    """
+    specimens, errors = [], {"bragg": [], "network": []}
     chosen = np.flatnonzero(np.arange(len(data.expected)) % VIEWS == 0)
     for row in chosen[np.linspace(0, len(chosen) - 1, min(most, len(chosen))).astype(int)]:
         counts = _counts(data, np.full(_LEARNT + _MAPPED, row), MAIN, "ideal", 10 + int(row))
-        exposures = _exposures(data, np.full(_MAPPED, row))
         true = np.repeat(data.truth.reciprocal[row][None], _MAPPED, axis=0)
-        found = _bragg(counts, data, row)
-        learnt += found is not None
-        if found is not None:
-            mapped += int(np.isfinite(found[0]).all(axis=(1, 2)).sum())
-            errors["bragg"].append(lattice_errors(true, *found).strain)
+        found = {"bragg": _bragg(counts, data, row), "network": None}
         if network is not None:
-            said = _said(network, counts[_LEARNT:], exposures)
-            errors["network"].append(lattice_errors(true, said.reciprocal, said.reciprocal_covariance).strain)
-        bounds.append(bound(data, row, MAIN))
-    mae = {name: float(np.nanmean(np.abs(np.concatenate(values)))) if values else None for name, values in errors.items()}
-    median = {name: float(np.nanmedian(np.abs(np.concatenate(values)))) if values else None
-              for name, values in errors.items()}
-    known = np.array([one for one in bounds if one is not None])
-    return {"specimens": len(bounds), "bragg_learnt": learnt, "bragg_rows": mapped, "bragg_strain_mae": mae["bragg"],
-            "bragg_strain_median": median["bragg"], "network_strain_mae": mae["network"],
-            "network_strain_median": median["network"],
-            # mean absolute value of a normal error of this standard deviation
-            "bound_strain_mae": float(known.mean() * np.sqrt(2 / np.pi)) if len(known) else None,
-            "bound_strain_median": float(np.median(known) * 0.6745) if len(known) else None}
+            said = _said(network, counts[_LEARNT:], _exposures(data, np.full(_MAPPED, row)))
+            found["network"] = said.reciprocal, said.reciprocal_covariance
+        nothing = np.full((_MAPPED, 3), np.nan)
+        strain = {name: nothing if one is None else np.abs(lattice_errors(true, *one).strain) for name, one in found.items()}
+        specimens.append({"material": str(data.truth.material[row]), "learnt": found["bragg"] is not None,
+                          "bound_strain_mae": _plain(bounds[row] * _ABSOLUTE), **{f"{name}_strain_mae": _plain(_mean(one))
+                                                                               for name, one in strain.items()}})
+        if found["bragg"] is not None:
+            for name, one in strain.items():
+                errors[name].append(one)
+    joined = {name: np.concatenate(one) if one else np.zeros((0, 3)) for name, one in errors.items()}
+    both = np.isfinite(joined["bragg"]).all(axis=1) & np.isfinite(joined["network"]).all(axis=1)
+    learnt = [one["bound_strain_mae"] for one in specimens if one["learnt"] and one["bound_strain_mae"] is not None]
+    return {"bragg_learnt": sum(one["learnt"] for one in specimens), "of": len(specimens),
+            **{f"{name}_given": _mean(np.isfinite(one[:, 0])) for name, one in joined.items()},
+            **{f"{name}_strain_mae": _plain(_mean(one)) for name, one in joined.items()},
+            **{f"{name}_strain_median": _plain(np.nanmedian(one)) if np.isfinite(one).any() else None
+               for name, one in joined.items()},
+            "common": {f"{name}_strain_mae": _plain(_mean(one[both])) for name, one in joined.items()},
+            "bound_strain_mae": _plain(_mean(np.array(learnt))), "bound_strain_median": _plain(_median(learnt)),
+            "specimens": specimens}
+
+
+def _mean(values: np.ndarray) -> float:
+    """Of what is finite; NaN where nothing is."""
+    known = np.asarray(values, float)
+    known = known[np.isfinite(known)]
+    return float(known.mean()) if len(known) else float("nan")
+
+
+def _median(values: list[float]) -> float:
+    return float(np.median(values)) if values else float("nan")
 
 
 def _bragg(counts: np.ndarray, data: HeldOut, row: int) -> tuple[np.ndarray, np.ndarray] | None:
@@ -220,8 +246,8 @@ def _bragg(counts: np.ndarray, data: HeldOut, row: int) -> tuple[np.ndarray, np.
     return vectors, features.details["vectors_covariance"] / length ** 2
 
 
-def bound(data: HeldOut, row: int, electrons: float) -> float | None:
-    """Root mean square over exx, eyy, exy of the smallest standard errors from the places of the disks; None: no lattice.
+def bound(data: HeldOut, row: int, electrons: float) -> float:
+    """Root mean square over exx, eyy, exy of the smallest standard errors from the places of the disks; NaN: no lattice.
 
     Disks are taken as evenly filled with what they hold, their electrons as unknown, and what is between as known and flat.
     """
@@ -251,7 +277,7 @@ def bound(data: HeldOut, row: int, electrons: float) -> float | None:
         errors = strain_bound(Pattern((PIXELS, PIXELS), disk, data.centre[row], basis, np.array(kept).reshape(-1, 2),
                                       np.array(held) * electrons, background * electrons))
     except ValueError:
-        return None
+        return float("nan")
     return float(np.sqrt(np.mean([errors[name] ** 2 for name in ("exx", "eyy", "exy")])))
 
 
