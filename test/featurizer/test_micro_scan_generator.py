@@ -111,6 +111,21 @@ def test_amplitudes_of_columns_are_found_where_the_sites_are_known():
     assert np.median(features[inner, 0]) == pytest.approx(expected, rel=0.2)
 
 
+def test_one_pattern_tells_a_vacancy_near_the_probe_and_nothing_of_one_three_angstrom_away():
+    """Chi-square of all detectors at 1e5 electrons, by the full signals: with everything else known exactly."""
+    scan = MicroScan(Probe(60e3, ALPHA), 2, 1e-15, 63e-3, 1e5)
+    piece = perfect("graphene", 9)
+    whole = signals_of(piece, scan)[0]
+    distance = np.hypot(*piece.sites.T)
+    chi_square = []
+    for wanted in (0.7e-10, 3.2e-10):
+        site = int(np.abs(distance - wanted).argmin())
+        change = signals_of(altered(piece, {site: "vacancy"}), scan)[0] - whole
+        chi_square.append(1e5 * (change ** 2 / whole).sum())
+    assert chi_square[0] > 9
+    assert chi_square[1] < 1.0
+
+
 def test_pieces_have_the_bonds_and_the_number_of_defects_that_were_asked_for():
     generator = MicroScanGenerator(Ranges(foreign=0.0))
     rng = np.random.default_rng(5)

@@ -31,7 +31,7 @@ def matched(columns: Columns, piece: Piece, inside: np.ndarray) -> tuple[np.ndar
     return found[close], nearest[close]
 
 
-def calibrated(network: MicroScanNetwork, generator: MicroScanGenerator, seed: int, batches: int = 24, rows: int = 12,
+def calibrated(network: MicroScanNetwork, generator: MicroScanGenerator, seed: int, batches: int = 14, rows: int = 12,
                progress: Callable[[int, int, str], None] = lambda *_: None,
                lenient: bool = False) -> tuple[Calibration, dict[str, Any]]:
     """Calibration on fresh micro-scans, and what it was found from: counts, coverage, temperature.

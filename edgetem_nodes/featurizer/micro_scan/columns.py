@@ -17,10 +17,12 @@ from edgetem_nodes.featurizer.micro_scan.registry import Lattice
 from edgetem_nodes.featurizer.micro_scan.sheets import Sheets, turned
 from edgetem_nodes.physics.scattering_factors import annular_cross_section, potential_spectrum
 
-TELLING = 6.0
+TELLING = 4.0
 """Detection index, amplitude of the host's lighter column over its standard error from counting alone, at which a site can
 be told: measured, see docs/micro_scan.md."""
-_MARGIN = 1.9e-10
+_LEAST_TELLING = 3.0
+"""Below which a site within the footprint is not identifiable: a third of the vacancies is found there."""
+_MARGIN = 1.0e-10
 """Farthest from the outermost probes [m] that the footprint reaches."""
 _LEAST_SCORE = 0.25
 _RIVAL = 0.85
@@ -245,7 +247,7 @@ def _enter(judged: Judgement, result: MicroScanDescriptors, row: int) -> None:
         expected = judged.expected[site]
         host_numbers = CLASSES[expected][1]
         probability = judged.posterior[site]
-        known = judged.detection[site] >= TELLING / 2 and probability.max() > _UNSURE
+        known = judged.detection[site] >= _LEAST_TELLING and probability.max() > _UNSURE
         if known:
             present = np.array([len(elements) for _, elements in CLASSES])
             missing = np.maximum(len(host_numbers) - present, 0) * probability

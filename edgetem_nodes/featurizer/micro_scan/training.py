@@ -74,7 +74,7 @@ class MicroScanTraining:
     rows: int = parameter(64, "micro-scans under each", minimum=2, maximum=4096)
     validation: int = parameter(6, "conditions kept apart", minimum=1, maximum=1000)
     members: int = parameter(2, "networks of the ensemble", minimum=1, maximum=8)
-    calibration_batches: int = parameter(24, "conditions of 12 micro-scans from which errors are calibrated", minimum=1,
+    calibration_batches: int = parameter(14, "conditions of 12 micro-scans from which errors are calibrated", minimum=1,
                                          maximum=1000)
     cache: str = parameter("", "folder that keeps training sets; empty: none is kept", path=True)
     conditions: Conditions = group(Conditions)
