@@ -16,9 +16,9 @@ from edgetem_nodes.graph.configuration import (ConfigurationError, build, checke
 class DiskStage:
     """Training of the disk network."""
 
-    patterns: int = parameter(40000, "patterns that are drawn", minimum=32, maximum=10_000_000)
+    patterns: int = parameter(60000, "patterns that are drawn", minimum=32, maximum=10_000_000)
     displacements: int = parameter(2, "displaced lattices of each", minimum=1, maximum=16)
-    epochs: int = parameter(10, "passes over them", minimum=1, maximum=1000)
+    epochs: int = parameter(16, "passes over them", minimum=1, maximum=1000)
     batch: int = parameter(128, "lattices in a step", minimum=8, maximum=8192)
     rate: float = parameter(3e-3, "largest learning rate", minimum=1e-6, maximum=0.1)
     width: int = parameter(160, "neurons in a layer", minimum=8, maximum=1024)
