@@ -41,7 +41,7 @@ class MicroScanScalarizer:
         Parameters
         ----------
         settings : with attributes `group`, a `MicroScanAtoms` or one that has it as `micro_scan`, and
-            `instrument`, a `PatternInstrument`.
+            `instrument`, a `PatternInstrument`. Where `hosts` is empty the sheet is the group's `material`, if it names one.
 
         Raises
         ------
@@ -63,10 +63,12 @@ class MicroScanScalarizer:
         probe = Probe(instrument.high_tension, alpha, group.defocus_nm * 1e-9, source_size=group.source_size_pm * 1e-12)
         self._scan = MicroScan(probe, y.size, y.scale, self._reduction.outer_angle, 1.0)
         self._middle = np.array([y.values().mean(), x.values().mean()])
-        for name in group.hosts:
+        material = getattr(settings.group, "material", "")
+        named = group.hosts or [material] * (material in BY_NAME)
+        for name in named:
             if name not in BY_NAME:
                 raise ValueError(f"micro_scan.hosts: {name!r} is not one of {', '.join(BY_NAME)}" + nearest(name, BY_NAME))
-        self._hosts = tuple(BY_NAME[name] for name in group.hosts) or HOSTS
+        self._hosts = tuple(BY_NAME[name] for name in named) or HOSTS
         self._network = MicroScanNetwork.load(Path(group.weights)) if group.weights else MicroScanNetwork.shipped()
 
     @property
