@@ -160,6 +160,7 @@ def test_saturated_pixels_are_refused(graphene):
     assert "saturated" in rows.failures[0]
 
 
+@pytest.mark.slow
 def test_thick_amorphous_film_is_refused():
     from edgetem_nodes.featurizer.micro_scan.evaluation import described
     from edgetem_nodes.featurizer.micro_scan.specimens import foreign
