@@ -147,7 +147,8 @@ def test_unusable_micro_scans_are_refused_with_a_reason(graphene):
     vacuum = np.broadcast_to(counts[0].mean(axis=(0, 1)), counts[0].shape)
     vacuum = rng.poisson(vacuum).astype(float)
     rows = scalarizer(camera)(np.stack([broken, cut, faint, flat, vacuum, 0 * broken]))
-    for reason, expected in zip(rows.failures, ("not finite", "empty", "electrons", "bright-field disk", "", "finite"), strict=True):
+    told = ("not finite", "empty", "electrons", "bright-field disk", "", "finite")
+    for reason, expected in zip(rows.failures, told, strict=True):
         assert reason and expected in reason
     assert np.isnan(rows.values).all()
     assert (rows.details["host"] == -1).all()
@@ -167,8 +168,9 @@ def test_thick_amorphous_film_is_refused():
 
     network = MicroScanNetwork.shipped()
     for kind in ("amorphous", "square"):
-        counts, camera = frames(foreign(kind, 2e-9, np.random.default_rng(4)), replace(CONDITIONS, points=5), np.random.default_rng(5))
-        found = described(network, counts, camera, replace(CONDITIONS, points=5))
+        conditions = replace(CONDITIONS, points=5)
+        counts, camera = frames(foreign(kind, 2e-9, np.random.default_rng(4)), conditions, np.random.default_rng(5))
+        found = described(network, counts, camera, conditions)
         assert found.failures[0]
         assert np.isnan(found.defects[0])
 
