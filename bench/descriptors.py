@@ -76,10 +76,10 @@ def _run(quick: bool) -> dict[str, Any]:
         record["rejection_auc"] = head["foreign"]["rejection_auc"]
     record |= _speed(network, data, quick)
     print("Bragg-disk fit", file=sys.stderr, flush=True)
-    details["same_patterns"] = _beside_bragg(network, data, bounds, 3 if quick else len(cases))
+    details["same_patterns"] = _beside_bragg(network, data, bounds, 2 if quick else len(cases))
     record |= {"bragg_strain_mae": details["same_patterns"]["bragg_strain_mae"]}
     print("micro-scans", file=sys.stderr, flush=True)
-    details["defects"] = _defects(2 if quick else 16)
+    details["defects"] = _defects(1 if quick else 16)
     record |= {"defect_precision": details["defects"].get("precision"), "defect_recall": details["defects"].get("recall")}
     return {**record, "specimens": len(cases), "cases": details}
 
@@ -173,7 +173,7 @@ def _speed(network: Any, data: HeldOut, quick: bool) -> dict[str, Any]:
     """Patterns a CPU second on one core, from counts to descriptors."""
     if network is None:
         return {"patterns_per_s": None, "device": "cpu"}
-    count = 512 if quick else 2048
+    count = 256 if quick else 2048
     rows = np.arange(count) % len(data.expected)
     counts, exposures = _counts(data, rows, MAIN, "ideal", 3), _exposures(data, rows)
     network.describe(counts[:64], exposures.rows(slice(64)))
