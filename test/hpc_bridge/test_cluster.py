@@ -56,7 +56,7 @@ def host(running):
 def submit(running, work):
     """The job, and a queue of its steps."""
     steps = queue.Queue()
-    return running.submit(energetics.compute, work, None, step=lambda *values: steps.put(values)), steps
+    return running.submit(energetics.compute, work, None, None, step=lambda *values: steps.put(values)), steps
 
 
 def test_a_job_gives_what_a_direct_call_gives_and_streams_its_steps(shared):
