@@ -27,6 +27,8 @@ JUDGED_INTERVALS = 100
 """Latest predictions whose stated uncertainty is judged."""
 FEWEST_JUDGED = 15
 """Predictions below which nothing is said of them."""
+INTERPOLATION = 0.5
+"""Residuals of readings over those of readings left out, below which a model follows their scatter."""
 FEWEST_TO_DIFFER = 5
 """Readings of which not all should be the same."""
 CONFIDENCE = 0.999
@@ -115,7 +117,7 @@ def believe(surrogate: Surrogate, rows: Observations, seed: int, levels: int = 1
                          "this decision is made without the network")
         trained = learn(plain=True)
     factor = 0.0
-    for _ in range(ROUNDS if scatters else 0):
+    for _ in range(ROUNDS if scatters and _interpolates(trained, rows) else 0):
         rows, factor = _scattered(trained, rows, own)
         if not factor:
             break
@@ -130,6 +132,12 @@ def believe(surrogate: Surrogate, rows: Observations, seed: int, levels: int = 1
                          f"allowed for; variances are multiplied by {inflation:.3g}")
     correction = _correction(rows, places) if levels == 2 else None
     return Belief(trained, inflation, tuple(watchdogs), factor, rows.standard_errors[:, 0], correction, places)
+
+
+def _interpolates(trained: TrainedSurrogate, rows: Observations) -> bool:
+    """Whether scatter was taken for structure: the model is much nearer to the readings than to those it has not seen."""
+    seen = rows.values[:, 0] - trained.predict().mean[rows.candidates]
+    return root_mean_square(seen) < INTERPOLATION * root_mean_square(trained.leave_one_out())
 
 
 def _scattered(trained: TrainedSurrogate, rows: Observations, own: np.ndarray) -> tuple[Observations, float]:

