@@ -68,7 +68,7 @@ def test_the_scan_step_is_that_of_the_lattice(graphene, tmp_path, stated):
         assert 0 < known[f"{name}_standard_error"] < 0.04 * STEP and known[f"{name}_source"] == "measured"
         assert known.get(f"{name}_stated", 0.0) == stated
     y = done.root().tree("adf").dims[0]
-    assert y[1] - y[0] == pytest.approx(known["step_y"] * 1e9) and done.map("div").shape == (SIDE, SIDE)
+    assert y[1] - y[0] == pytest.approx(known["step_y"], rel=1e-9) and done.map("div").shape == (SIDE, SIDE)
 
 
 def test_a_lattice_that_is_not_there_leaves_the_step_as_it_is(graphene, tmp_path):
