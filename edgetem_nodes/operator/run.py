@@ -113,8 +113,16 @@ def load(path: Path, overrides: dict[str, object]) -> Configuration:
 
 
 def recorded_exit_code(folder: Path) -> int:
-    """Exit code of the run that left the folder, as its summary has it; 1 where that was never written."""
+    """Exit code of the run that left the folder, as its summary has it; of one that `edgetem launch` ran, as its result."""
     try:
-        return int(json.loads((folder / SUMMARY).read_text())["exit_code"])
+        return int(_stored(folder / SUMMARY)["exit_code"])
+    except (OSError, ValueError, KeyError):
+        pass
+    try:
+        return 1 if _stored(folder / RESULT)["error_code"] else 0
     except (OSError, ValueError, KeyError):
         return 1
+
+
+def _stored(path: Path) -> dict[str, object]:
+    return json.loads(path.read_text())

@@ -30,6 +30,7 @@ def small(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_the_whole_loop_in_a_launch_graph(edgetem, small, tmp_path):
     folder = tmp_path / "run"
     command = edgetem("launch", REPOSITORY / "launch" / "energetics.launch.py", f"experiment:={small}", f"output:={folder}",
@@ -57,6 +58,7 @@ def test_the_whole_loop_in_a_launch_graph(edgetem, small, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_a_replay_of_the_whole_loop_makes_every_decision_again(edgetem, small, tmp_path):
     folder = tmp_path / "run"
     assert edgetem("run", small, "--output", folder).finish() == 0

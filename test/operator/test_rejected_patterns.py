@@ -20,6 +20,7 @@ CASES = {
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("case", CASES)
 def test_patterns_without_a_meaning_never_reach_the_engine(edgetem, tmp_path, case):
     changes, reason = CASES[case]
