@@ -48,7 +48,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class SecondScan:
-    """The micro-scan at each site of an energy map: setting, electrons and time [s] at a position, bytes and axes of a frame."""
+    """The micro-scan at each site of an energy map: setting, electrons and time [s] a position, bytes and axes of a frame."""
 
     setting: Setting
     electrons: float

@@ -6,13 +6,13 @@ are cut changes a bit, and an atom that a dose has removed stays removed by any 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from edgetem_nodes.physics import displacement, site_noise
-from edgetem_nodes.physics.specimens import Atoms
+from edgetem_nodes.physics.specimens import Atoms, Condition, Specimen
 
 _TILE = 64
 _QUANTUM = 2.0 ** -16
@@ -250,3 +250,16 @@ def contamination(positions: np.ndarray, history: DoseHistory, damage: Damage) -
         return np.zeros(len(positions))
     limit = damage.contamination_saturation
     return -limit * np.expm1(-damage.contamination_growth * history.dose_at(positions) / limit)
+
+
+class CoatedSpecimen:
+    """A specimen as energy losses see it: with the carbon that has grown on it.
+
+    Parameters
+    ----------
+    layers : thickness (n,) [m] of each material at positions (n, 2) [m] under a condition, the carbon included.
+    """
+
+    def __init__(self, specimen: Specimen, layers: Callable[[np.ndarray, Condition], dict[str, np.ndarray]]) -> None:
+        self.layers, self.edge_distance = layers, specimen.edge_distance
+        self.edge_mode = getattr(specimen, "edge_mode", False)

@@ -27,8 +27,8 @@ class MicroScan:
 
     def __post_init__(self) -> None:
         if self.points < 2 or not 0.0 < self.step < np.inf:
-            raise ValueError(f"a micro-scan of {self.points} x {self.points} probes {self.step * 1e12:g} pm apart cannot be: it "
-                             "needs at least 2 x 2, some distance apart")
+            raise ValueError(f"a micro-scan of {self.points} x {self.points} probes {self.step * 1e12:g} pm apart cannot be: "
+                             "it needs at least 2 x 2, some distance apart")
 
     @property
     def count(self) -> int:

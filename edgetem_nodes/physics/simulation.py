@@ -15,10 +15,10 @@ import numpy as np
 
 from edgetem_nodes.physics import counting
 from edgetem_nodes.physics.cameras import CameraModel, make_camera
-from edgetem_nodes.physics.damage import DoseHistory, contamination, damaged
+from edgetem_nodes.physics.damage import CoatedSpecimen, DoseHistory, contamination, damaged
 from edgetem_nodes.physics.exposure import Exposure
 from edgetem_nodes.physics.illumination import Illumination
-from edgetem_nodes.physics.optics import FWHM, Annulus, Camera, Probe, full_width
+from edgetem_nodes.physics.optics import FWHM, Camera, Probe, full_width
 from edgetem_nodes.physics.scan import Axis, ScanField
 from edgetem_nodes.physics.settings import Settings
 from edgetem_nodes.physics.specimens import Atoms, Condition, Specimen
@@ -397,13 +397,5 @@ class Simulation:
     def _energy_loss(self, probe: Probe) -> EnergyLoss:
         from edgetem_nodes.physics.energy_loss import EnergyLoss
 
-        return self._kept(("losses", probe), lambda: EnergyLoss(_Coated(self), probe, self.settings.spectrometer))
-
-
-class _Coated:
-    """The specimen of a simulation as energy losses see it: with the carbon that has grown on it."""
-
-    def __init__(self, simulation: Simulation) -> None:
-        self._simulation, self.layers = simulation, simulation._coated
-        self.edge_distance = simulation.specimen.edge_distance
-        self.edge_mode = getattr(simulation.specimen, "edge_mode", False)
+        coated = CoatedSpecimen(self.specimen, self._coated)
+        return self._kept(("losses", probe), lambda: EnergyLoss(coated, probe, self.settings.spectrometer))

@@ -1,4 +1,4 @@
-"""The truth about a sheet's energy, and what maps are judged by: against elasticity, counting and numbers worked out by hand."""
+"""The truth about a sheet's energy and what maps are judged by: elasticity, counting, numbers worked out by hand."""
 
 import math
 from dataclasses import replace

@@ -102,8 +102,8 @@ def _seen(network: networks.ColumnNetwork, ready: PreparedImage) -> tuple[np.nda
     index = tuple(np.clip(np.rint(places).astype(int), 0, np.array(ready.data.shape) - 1).T)
     sound = ~ready.missing[index]
     if sound.sum() < FEWEST_COLUMNS:
-        raise ImageError(f"{sound.sum()} columns were found, {FEWEST_COLUMNS} or more are needed: no atomic resolution, too low a "
-                         "dose, a wrong pixel size, or dark columns (contrast 'dark')")
+        raise ImageError(f"{sound.sum()} columns were found, {FEWEST_COLUMNS} or more are needed: no atomic resolution, too "
+                         "low a dose, a wrong pixel size, or dark columns (contrast 'dark')")
     return places[sound], heights[sound]
 
 

@@ -178,8 +178,8 @@ def _card(network: ColumnNetwork, settings: TrainingSettings, ranges: ImageRange
         *(f"- {name}: {value}" for name, value in asdict(ranges).items()), "",
         f"Held-out images of the same ranges ({held_out['images']}, {held_out['columns']} columns), maxima of the map before "
         f"any fit, within {TOLERANCE:g} pixels: precision {held_out['precision']:.3f}, recall {held_out['recall']:.3f}, median "
-        f"distance {held_out['median_distance_pixels']:.2f} pixel. The ranges reach down to {ranges.peak_counts[0]:g} electrons "
-        "on the strongest column and to columns of a twentieth of its weight, which are not always visible.", "",
+        f"distance {held_out['median_distance_pixels']:.2f} pixel. The ranges reach down to {ranges.peak_counts[0]:g} "
+        "electrons on the strongest column and to columns of a twentieth of its weight, which are not always visible.", "",
         "Not for: dark-contrast images (invert them first), columns closer than 1.2 angstrom, moire patterns, pixels outside "
         "12-30 pm (the finder resamples).", ""]
     return "\n".join(lines)

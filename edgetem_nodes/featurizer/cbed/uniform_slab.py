@@ -67,10 +67,6 @@ class UniformSlab:
         """Nothing is asked of it by name: its attributes are the truth (ValueError)."""
         raise ValueError(f"there is no truth {quantity!r} of {self.name}: it is uniform; see its attributes")
 
-    def layers_at(self) -> int:
-        """Number of cells along the beam, the same everywhere."""
-        return self.layers
-
     def edge_distance(self, positions: np.ndarray) -> None:
         """None: it has no edge."""
         return None

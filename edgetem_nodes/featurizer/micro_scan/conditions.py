@@ -65,10 +65,6 @@ class MicroScan:
         count = math.ceil((self.span + 2 * MARGIN) / PIXEL - 1e-9)
         return (np.arange(count) - (count - 1) / 2) * PIXEL
 
-    def with_electrons(self, electrons: float) -> MicroScan:
-        """The same with another dose."""
-        return replace(self, electrons=electrons)
-
     def with_defocus(self, defocus: float) -> MicroScan:
         """The same with another defocus [m]."""
         return replace(self, probe=self.probe.refocused(defocus))

@@ -16,7 +16,7 @@ from edgetem_nodes.featurizer.micro_scan.descriptors import ELEMENTS
 from edgetem_nodes.featurizer.parameters import Structure
 from edgetem_nodes.featurizer.structures import (MeasuredStructure, NotIdentifiable, SheetAtoms, checks, defect_cell,
                                                  deformed_cell, strained_sheet, undeformed, unit_cell)
-from edgetem_nodes.graph.messages import NIL, byte_array, from_uuid, number_array, to_stamp, to_uuid
+from edgetem_nodes.graph.messages import NIL, byte_array, number_array, to_stamp, to_uuid
 from edgetem_nodes.graph.quality_of_service import EVENTS
 
 if TYPE_CHECKING:

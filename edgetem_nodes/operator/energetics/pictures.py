@@ -79,7 +79,8 @@ def sites_against_truth(evaluation: EnergyEvaluation, sites: SiteEnergies, true:
             chosen = regions == number
             if chosen.any():
                 axes.errorbar(true[chosen], sites.densities[chosen], np.nan_to_num(sites.errors[chosen]), fmt="o", ms=3.5,
-                              lw=0.8, color=colour, label={"rest": "elsewhere"}.get(REGIONS[number], f"rich in {REGIONS[number]}"))
+                              lw=0.8, color=colour,
+                              label={"rest": "elsewhere"}.get(REGIONS[number], f"rich in {REGIONS[number]}"))
         ends = [min(0.0, true.min(), sites.densities.min()), max(true.max(), sites.densities.max())]
         axes.plot(ends, ends, color="black", lw=0.8)
         axes.set(xlabel=f"truth in the footprint [{UNIT}]", ylabel=f"computed [{UNIT}]",

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from rclpy.callback_groups import CallbackGroup
 
 from edgetem.msg import Decision
 from edgetem_nodes.graph.identifiers import micro_scan_id
