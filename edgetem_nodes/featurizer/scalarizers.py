@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 
-from edgetem_nodes.featurizer.band_ratio import EelsBandRatioScalarizer
 from edgetem_nodes.featurizer.cbed.scalarizer import CbedSettings, cbed_scalarizer
 from edgetem_nodes.featurizer.corrected import CorrectedScalarizer, read_corrections
 from edgetem_nodes.featurizer.counted import CountedScalarizer, FrameCounter
@@ -27,9 +26,10 @@ from edgetem_nodes.featurizer.lattice import LatticeScalarizer
 from edgetem_nodes.featurizer.parameters import Parameters
 from edgetem_nodes.featurizer.patterns.corrections import Corrections
 from edgetem_nodes.featurizer.patterns.instrument import PatternInstrument
-from edgetem_nodes.featurizer.peak import EelsBandMaximumScalarizer, EelsPeakScalarizer
-from edgetem_nodes.featurizer.spectra import EdsWindowScalarizer, EelsEdgeScalarizer, TotalCountsScalarizer
+from edgetem_nodes.featurizer.spectroscopy.band_ratio import EelsBandRatioScalarizer
+from edgetem_nodes.featurizer.spectroscopy.peak import EelsBandMaximumScalarizer, EelsPeakScalarizer
 from edgetem_nodes.featurizer.spectroscopy.scalarizers import EelsPlasmonScalarizer, EelsThicknessScalarizer
+from edgetem_nodes.featurizer.spectroscopy.spectra import EdsWindowScalarizer, EelsEdgeScalarizer, TotalCountsScalarizer
 from edgetem_nodes.featurizer.strain_energy import ElasticSheet, StrainEnergyScalarizer
 from edgetem_nodes.featurizer.virtual_detectors import CenterOfMassScalarizer, VirtualDetectorScalarizer
 from edgetem_nodes.graph.configuration import nearest

@@ -12,7 +12,7 @@ import numpy as np
 
 from edgetem_nodes import __version__
 from edgetem_nodes.archive.reader import Archive
-from edgetem_nodes.featurizer.spectra import background_of
+from edgetem_nodes.featurizer.spectroscopy.spectra import background_of
 from edgetem_nodes.operator import figures
 from edgetem_nodes.operator.comparison import COMPARISON, Comparison, compare
 from edgetem_nodes.operator.energetics.section import EnergySection, energy_section

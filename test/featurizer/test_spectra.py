@@ -10,7 +10,7 @@ from scipy.optimize import minimize
 from edgetem_nodes.featurizer.features import ELECTRONVOLT, CountingNoise
 from edgetem_nodes.featurizer.parameters import EdsWindow, EelsEdge, Parameters
 from edgetem_nodes.featurizer.scalarizers import build, measure
-from edgetem_nodes.featurizer.spectra import background_of, fit_power_law
+from edgetem_nodes.featurizer.spectroscopy.spectra import background_of, fit_power_law
 from edgetem_nodes.physics.scan import Axis
 
 

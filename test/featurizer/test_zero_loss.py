@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from edgetem_nodes.featurizer.spectroscopy import ElementWindows, LogRatio, PlasmonFit, zero_loss_shifts
-from edgetem_nodes.featurizer.zero_loss import no_zero_loss
+from edgetem_nodes.featurizer.spectroscopy.zero_loss import no_zero_loss
 
 ENERGIES = -20 + 0.5 * np.arange(300)
 RANDOM = np.random.default_rng(0)

@@ -9,7 +9,7 @@ import numpy as np
 
 from edgetem_nodes.featurizer.features import CountingNoise, mark
 from edgetem_nodes.featurizer.spectroscopy.axes import rows_of
-from edgetem_nodes.featurizer.zero_loss import ZeroLossPeak
+from edgetem_nodes.featurizer.spectroscopy.zero_loss import ZeroLossPeak
 
 if TYPE_CHECKING:
     from scipy.interpolate import UnivariateSpline

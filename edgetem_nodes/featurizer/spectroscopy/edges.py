@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgetem_nodes.featurizer.background import Background
 from edgetem_nodes.featurizer.features import CountingNoise
 from edgetem_nodes.featurizer.parameters import EelsEdge
-from edgetem_nodes.featurizer.spectra import EelsEdgeScalarizer
 from edgetem_nodes.featurizer.spectroscopy.axes import energy_axis, rows_of
+from edgetem_nodes.featurizer.spectroscopy.background import Background
+from edgetem_nodes.featurizer.spectroscopy.spectra import EelsEdgeScalarizer
 
 BLOCK = 4 << 20
 """Counts that are worked on at once."""

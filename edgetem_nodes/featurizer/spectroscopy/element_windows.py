@@ -8,8 +8,8 @@ import numpy as np
 
 from edgetem_nodes.featurizer.features import CountingNoise
 from edgetem_nodes.featurizer.parameters import EdsWindow
-from edgetem_nodes.featurizer.spectra import EdsWindowScalarizer
 from edgetem_nodes.featurizer.spectroscopy.axes import energy_axis, rows_of
+from edgetem_nodes.featurizer.spectroscopy.spectra import EdsWindowScalarizer
 from edgetem_nodes.featurizer.spectroscopy.xray_lines import line_energies, line_energy
 
 MANGANESE = 5895.0

@@ -8,7 +8,7 @@ import numpy as np
 
 from edgetem_nodes.featurizer.features import CountingNoise, mark
 from edgetem_nodes.featurizer.spectroscopy.axes import energy_axis, rows_of
-from edgetem_nodes.featurizer.zero_loss import no_zero_loss
+from edgetem_nodes.featurizer.spectroscopy.zero_loss import no_zero_loss
 
 
 @dataclass(frozen=True)

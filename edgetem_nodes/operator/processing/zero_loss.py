@@ -9,7 +9,7 @@ import numpy as np
 from edgetem_nodes.featurizer.features import CountingNoise
 from edgetem_nodes.featurizer.spectroscopy.alignment import zero_loss_shifts
 from edgetem_nodes.featurizer.spectroscopy.spikes import remove_spikes
-from edgetem_nodes.featurizer.zero_loss import stands_out
+from edgetem_nodes.featurizer.spectroscopy.zero_loss import stands_out
 
 FINE = 3.0
 """[eV] about the sample's zero loss, or `_FEWEST` channels, within which that of a spectrum is looked for."""

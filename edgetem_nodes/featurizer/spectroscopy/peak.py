@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgetem_nodes.featurizer.background import Background, Fitted
 from edgetem_nodes.featurizer.features import CountingNoise, Features, channels, energy_axis, finished, mark
 from edgetem_nodes.featurizer.parameters import EelsBandMaximum, EelsPeak
-from edgetem_nodes.featurizer.zero_loss import ZeroLossPeak
+from edgetem_nodes.featurizer.spectroscopy.background import Background, Fitted
+from edgetem_nodes.featurizer.spectroscopy.zero_loss import ZeroLossPeak
 from edgetem_nodes.physics.scan import Axis
 
 RECENTRINGS = 3

@@ -6,7 +6,7 @@ import numpy as np
 
 from edgetem_nodes.featurizer.features import CountingNoise, Features, channels, energy_axis, finished
 from edgetem_nodes.featurizer.parameters import EelsBandRatio
-from edgetem_nodes.featurizer.zero_loss import ZeroLossPeak
+from edgetem_nodes.featurizer.spectroscopy.zero_loss import ZeroLossPeak
 from edgetem_nodes.physics.scan import Axis
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgetem_nodes.featurizer.features import CountingNoise, channels
-from edgetem_nodes.featurizer.spectra import fit_power_law
+from edgetem_nodes.featurizer.spectroscopy.spectra import fit_power_law
 
 KINDS = ("none", "constant", "power_law")
 
