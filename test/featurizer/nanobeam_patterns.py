@@ -9,7 +9,7 @@ import numpy as np
 from edgetem_nodes.featurizer.cbed.generator import ConditionRanges, NanobeamBatch, NanobeamGenerator
 from edgetem_nodes.featurizer.cbed.materials import material
 from edgetem_nodes.featurizer.cbed.reading import Exposures
-from edgetem_nodes.featurizer.cbed.training.patterns import exposures_of
+from edgetem_nodes.featurizer.cbed.training.readings import exposures_of
 from edgetem_nodes.featurizer.patterns.geometry import DetectorGeometry
 from edgetem_nodes.physics.electrons import wavelength
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from nanobeam_patterns import generator
+from scipy.stats import multivariate_normal
 
 from edgetem_nodes.archive.contents import AcquisitionFacts
 from edgetem_nodes.archive.writer import ArchiveWriter
@@ -30,8 +31,9 @@ from edgetem_nodes.graph.configuration import ConfigurationError
 from edgetem_nodes.physics.scan import Axis
 
 SHIPPED = Path(__file__).parents[2] / "config" / "train_nanobeam.yaml"
-TINY = {"disk.patterns": 256, "disk.epochs": 2, "disk.batch": 64, "disk.width": 32, "pattern.patterns": 256,
-        "pattern.epochs": 2, "pattern.batch": 32, "pattern.members": 1, "calibration_patterns": 256}
+TINY = {"workers": 1, "disk.patterns": 256, "disk.epochs": 2, "disk.batch": 64, "disk.width": 32, "pattern.patterns": 256,
+        "pattern.epochs": 2, "pattern.batch": 32, "pattern.members": 1, "refining.epochs": 2, "refining.batch": 64,
+        "refining.width": 32, "calibration_patterns": 256}
 
 
 def test_shipped_configuration_equals_the_defaults():
@@ -65,10 +67,10 @@ def test_unknown_networks_and_devices(tmp_path):
 
 
 def test_a_few_steps_lower_the_loss():
-    data = disks.draw_disks(generator("MoS2", 1e5), 192, 2, np.random.default_rng(0))
+    data = disks.draw_disks(generator("MoS2", 1e5), 192, 2, 0)
     torch.manual_seed(0)
     network = DiskNetwork(32)
-    losses = list(disks.epochs(network, data, 8, 64, 5e-3, torch.Generator().manual_seed(0)))
+    losses = list(map(float, disks.epochs(network, data, 8, 64, 5e-3, torch.Generator().manual_seed(0))))
     assert np.mean(losses[-6:]) < np.mean(losses[:6]) - 3.0
 
 
@@ -78,12 +80,19 @@ def test_solution_in_use_is_that_of_training():
     index = rng.integers(-3, 4, (9, 2))
     offset, lower = 0.2 * rng.standard_normal((9, 2)), np.abs(rng.standard_normal((9, 3))) * 10
     design = np.concatenate([np.ones((9, 1)), index / 3.0], axis=1)
-    mean, information = posterior(*(torch.tensor(value[None]) for value in (design, offset, lower)), torch.ones(1, 9).double(),
-                                  torch.tensor([4.0]).double())
+    information, right = posterior(*(torch.tensor(value[None]) for value in (design, offset, lower)), torch.ones(1, 9).double(),
+                                   4.0)
+    mean = torch.linalg.solve(information, right)
     change, covariance = np.zeros(6), np.zeros((6, 6))
     solve(index, 9, offset, lower, 4.0, change, covariance)
     np.testing.assert_allclose(change, mean[0].numpy(), rtol=1e-9)
     np.testing.assert_allclose(covariance, np.linalg.inv(information[0].numpy()), rtol=1e-9)
+    # the loss is the negative log density, relative to the prior's, of which 6 / 2 log(prior) is kept
+    true = 0.1 * rng.standard_normal(6)
+    value = disks.loss((torch.tensor(offset[None]), torch.tensor(lower[None])), torch.tensor(index[None]), torch.ones(1, 9),
+                       torch.tensor(true[None]), 4.0)
+    density = multivariate_normal(change, covariance).logpdf(true)
+    np.testing.assert_allclose(float(value[0]), -density - 3 * np.log(2 * np.pi) + 3 * np.log(4.0), rtol=1e-9)
 
 
 def test_calibration_of_errors():
@@ -136,7 +145,7 @@ def test_training_is_reproduced_to_the_bit_and_written(tmp_path):
         runs.append((digest, {key: value for key, value in trained.curves.items()}))
     assert runs[0] == runs[1]
     assert list(dict.fromkeys(seen)) == ["rocking curves", "patterns for disks", "disk network", "patterns for the rest",
-                                         "pattern network 1", "calibration"]
+                                         "refining network", "pattern network 1", "calibration"]
     card = json.loads((tmp_path / "first" / "model_card.json").read_text())
     assert card["weights_sha256"] == runs[0][0] and card["seed"] == 0
     assert card["materials"] == ["graphene", "h-BN", "MoS2", "WS2"]

@@ -186,20 +186,20 @@ class NanobeamGenerator:
     """Draws patterns. Tables of rocking curves are made, or read from the cache, when a material first meets a high tension."""
 
     def __init__(self, materials: Sequence[Material], ranges: ConditionRanges | None = None, cache: Path | None = None,
-                 absorption: bool = True) -> None:
+                 absorption: bool = True, tilt_step: float | None = None) -> None:
         """A generator for these materials; `material` of a batch counts in their order.
 
         Parameters
         ----------
         cache : folder for tables, about 40 MB a crystal and high tension; None: they are computed anew.
-        absorption : as of `rocking_table`.
+        absorption : as of `rocking_table`. tilt_step : of tables of crystals [rad]; None: the usual one.
 
         Raises
         ------
         ValueError : no materials, or conditions that cannot be.
         """
         self.materials, self.ranges = tuple(materials), ranges or ConditionRanges()
-        self._cache, self._absorption = cache, absorption
+        self._cache, self._absorption, self._tilt_step = cache, absorption, tilt_step
         if not self.materials:
             raise ValueError("a generator needs at least one material")
         if not 0 <= self.ranges.tilt <= 20e-3:
@@ -211,19 +211,31 @@ class NanobeamGenerator:
 
     def prepare(self, progress: Callable[[int, int], None] | None = None) -> None:
         """Make or read all tables; `progress(done, total)` is told of each."""
-        wanted = [(number, float(tension)) for number in range(len(self.materials)) for tension in self.ranges.high_tensions]
+        wanted = self.wanted_tables()
         for done, (number, tension) in enumerate(wanted):
             self.table(number, tension)
             if progress is not None:
                 progress(done + 1, len(wanted))
 
+    def wanted_tables(self) -> list[tuple[int, float]]:
+        """Numbers of materials and high tensions [V] of all tables."""
+        return [(number, float(tension)) for number in range(len(self.materials)) for tension in self.ranges.high_tensions]
+
     def table(self, material: int, high_tension: float) -> RockingTable:
         """Rocking curves of a material, by its number, at a high tension [V]."""
         key = material, high_tension
         if key not in self._tables:
-            self._tables[key] = rocking_table(self.materials[material], high_tension, self._largest, cache=self._cache,
-                                              absorption=self._absorption)
+            self._tables[key] = self.computed_table(material, high_tension)
         return self._tables[key]
+
+    def computed_table(self, material: int, high_tension: float) -> RockingTable:
+        """The same, computed or read anew."""
+        step = None if self.materials[material].sheet else self._tilt_step
+        return rocking_table(self.materials[material], high_tension, self._largest, step, self._cache, self._absorption)
+
+    def keep_table(self, material: int, table: RockingTable) -> None:
+        """Use a table of a material, by its number, that was computed elsewhere."""
+        self._tables[material, table.high_tension] = table
 
     def draw(self, count: int, rng: np.random.Generator, pixels: int | None = None) -> NanobeamBatch:
         """`count` patterns on a camera of `pixels`, or of one drawn from the ranges."""

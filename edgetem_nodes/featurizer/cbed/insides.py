@@ -52,11 +52,12 @@ def _one(frame, table, lattice, index, count, radius, nanometre, total, disks):
 
 
 @njit(cache=True, nogil=True)
-def inside_rows(frames, lattice, index, count, radii, nanometre, tension, angle, total, disks, present, context, axes):
+def inside_rows(frames, lattice, index, count, radii, nanometre, tension, angle, total, search, disks, present, context, axes):
     """Inputs of the pattern network, in place; patterns without a lattice (NaN) get none.
 
     Parameters
     ----------
+    search : (rows, 5) as `search_figures`.
     nanometre : (rows,) reciprocal nanometres of a pixel. tension : (rows,) [V]. angle : (rows,) semi-convergence [rad].
     axes : (rows, 2) cosine and sine of the lattice's angle, from x towards y.
     """
@@ -79,6 +80,14 @@ def inside_rows(frames, lattice, index, count, radii, nanometre, tension, angle,
         one[6] = np.log(radii[row]) - 1.2
         one[7] = nanometre[row] * radii[row] * 2.0 / a
         one[8] = kept / MOST
+        for n in range(5):
+            one[9 + n] = search[row, n]
+
+
+def search_figures(share, clear, peaks, strongest, joint):
+    """How well a lattice was found, for the pattern network (rows, 5): see `Lattices` for each."""
+    return np.stack([2 * share - 1, 2 * clear - 1, peaks / 20.0 - 1, np.log1p(np.maximum(strongest, 0.0)) / 2 - 1.5,
+                     np.log1p(np.maximum(joint, 0.0)) / 2 - 1.5], axis=1)
 
 
 def allocated(rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

@@ -15,24 +15,23 @@ INDEX_SCALE = 3.0
 
 
 def posterior(design: torch.Tensor, offset: torch.Tensor, lower: torch.Tensor, present: torch.Tensor,
-              prior: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Change of the lattice (n, 6) and its information (n, 6, 6), for training.
+              prior: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Information (n, 6, 6) on the lattice and its product with the likeliest change (n, 6), for training.
 
     Parameters
     ----------
     design : (n, disks, 3); offset : (n, disks, 2); lower : (n, disks, 3); present : (n, disks).
-    prior : (n,) information of each of the six numbers [1/radius^2].
+    prior : information on each of the six numbers [1/radius^2].
     """
     a, b, c = lower.unbind(-1)
     yy, yx, xx = a * a * present, a * b * present, (b * b + c * c) * present
-    outer = design[..., :, None] * design[..., None, :]
-    blocks = [[(j[..., None, None] * outer).sum(dim=1) for j in row] for row in ((yy, yx), (yx, xx))]
+    blocks = [[(design * j[..., None]).mT @ design for j in row] for row in ((yy, yx), (yx, xx))]
     information = torch.cat([torch.cat(row, dim=-1) for row in blocks], dim=-2)
-    information = information + prior[:, None, None] * torch.eye(6, dtype=information.dtype, device=information.device)
+    information = information + prior * torch.eye(6, dtype=information.dtype, device=information.device)
     dy, dx = offset.unbind(-1)
-    right = torch.cat([((yy * dy + yx * dx)[..., None] * design).sum(dim=1),
-                       ((yx * dy + xx * dx)[..., None] * design).sum(dim=1)], dim=-1)
-    return torch.linalg.solve(information, right), information
+    right = torch.cat([(design * (yy * dy + yx * dx)[..., None]).sum(dim=1),
+                       (design * (yx * dy + xx * dx)[..., None]).sum(dim=1)], dim=-1)
+    return information, right
 
 
 @njit(cache=True, nogil=True)

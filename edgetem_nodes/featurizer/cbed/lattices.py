@@ -15,14 +15,15 @@ from numba import njit
 from edgetem_nodes.featurizer.cbed.guided import guided_lattice, joint_significance, ordered_nodes
 from edgetem_nodes.featurizer.cbed.indexing import explained_share, find_lattice, reduce_basis
 from edgetem_nodes.featurizer.cbed.lattice_solution import INDEX_SCALE, moved, solve
-from edgetem_nodes.featurizer.cbed.networks import DISK_INPUTS, DiskNetwork
+from edgetem_nodes.featurizer.cbed.networks import DISK_INPUTS, FINE_INPUTS, DiskNetwork, RefiningNetwork
 from edgetem_nodes.featurizer.cbed.peaks import PEAKS, binning, find_peaks, score_map
-from edgetem_nodes.featurizer.cbed.sampling import DISKS, choose_disks, sample_lattice, summed_area
+from edgetem_nodes.featurizer.cbed.sampling import DISKS, choose_disks, sample_finely, sample_lattice, summed_area
 
 BLOCK = 64
 """Patterns in a block."""
-_ROUNDS = 2
-_PRIOR = 1 / 0.35**2
+FIRST_DISKS = 20
+"""Most disks of the first round, where another network refines."""
+PRIOR = 1 / 0.35**2
 """Information on each number of the lattice about where it was looked for [1/radius^2]: the search is no worse."""
 _CLEAR = 7.0
 """Standard errors of a peak that must lie on the lattice."""
@@ -147,8 +148,21 @@ def sample_rows(frames, lattice, radii, total, index, count, rows):
             rows[row] = 0.0
             continue
         table = summed_area(frames[row])
-        count[row] = choose_disks(table, lattice[row], radii[row], DISKS, index[row])
+        count[row] = choose_disks(table, lattice[row], radii[row], len(rows[row]), index[row])
         sample_lattice(table, lattice[row], radii[row], total[row], index[row], count[row], rows[row])
+
+
+@njit(cache=True, nogil=True)
+def sample_fine_rows(frames, lattice, radii, beams, total, index, count, rows):
+    """The same for the refining network; beams : (rows, 3) reciprocal nanometres of a pixel, [V], semi-convergence [rad]."""
+    for row in range(len(frames)):
+        count[row] = 0
+        if not np.isfinite(lattice[row, 0]):
+            rows[row] = 0.0
+            continue
+        table = summed_area(frames[row])
+        count[row] = choose_disks(table, lattice[row], radii[row], DISKS, index[row])
+        sample_finely(table, lattice[row], radii[row], total[row], beams[row], index[row], count[row], rows[row])
 
 
 @njit(cache=True, nogil=True)
@@ -186,8 +200,17 @@ def in_blocks(network: torch.nn.Module, *inputs: np.ndarray, block: int = BLOCK)
     return [np.concatenate(column) for column in zip(*parts, strict=True)]
 
 
-def find_lattices(network: DiskNetwork, frames: np.ndarray, radii: np.ndarray, nominal: np.ndarray, references: np.ndarray,
-                  usable: np.ndarray | None = None) -> Lattices:
+@dataclass(frozen=True)
+class LatticeNetworks:
+    """What reads the places of disks: each disk alone, then, if there is one, a network that sees all of them."""
+
+    disk: DiskNetwork
+    refining: RefiningNetwork | None = None
+
+
+def find_lattices(networks: LatticeNetworks, frames: np.ndarray, radii: np.ndarray, nominal: np.ndarray,
+                  references: np.ndarray, beams: np.ndarray, usable: np.ndarray | None = None,
+                  refine: bool = True) -> Lattices:
     """Lattices of patterns.
 
     Parameters
@@ -195,7 +218,9 @@ def find_lattices(network: DiskNetwork, frames: np.ndarray, radii: np.ndarray, n
     frames : (rows, rows, columns) float32 counts.
     radii : (rows,) of a disk [pixel]; nominal : (rows, 2) where the undeflected beam should be, to half a reciprocal vector.
     references : (rows, n, 2, 2) known reciprocal lattices as columns [pixel], for patterns of few electrons.
+    beams : (rows, 3) reciprocal nanometres of a pixel, high tension [V], semi-convergence angle [rad].
     usable : (rows,) bool; others are left out.
+    refine : whether to go beyond the first round.
     """
     rows = len(frames)
     result = Lattices.empty(rows)
@@ -204,23 +229,37 @@ def find_lattices(network: DiskNetwork, frames: np.ndarray, radii: np.ndarray, n
     for first in range(0, rows, BLOCK):
         part = slice(first, min(first + BLOCK, rows))
         found = Lattices(**{name: value[part] for name, value in vars(result).items()})
-        _block(network, frames[part], radii[part], nominal[part], references[part], usable[part], found)
+        _search(frames[part], usable[part], radii[part], nominal[part], references[part], found.lattice, found.share,
+                found.clear, found.peaks, found.strongest, found.joint, found.total)
+        _first_round(networks, frames[part], radii[part], found)
+        if refine:
+            _second_round(networks, frames[part], radii[part], beams[part], found)
     return result
 
 
-def _block(network: DiskNetwork, frames: np.ndarray, radii: np.ndarray, nominal: np.ndarray, references: np.ndarray,
-           usable: np.ndarray, found: Lattices) -> None:
-    """One block's lattices, in place."""
-    _search(frames, usable, radii, nominal, references, found.lattice, found.share, found.clear, found.peaks, found.strongest,
-            found.joint, found.total)
-    rows = np.zeros((len(frames), DISKS, DISK_INPUTS), np.float32)
-    for _ in range(_ROUNDS):
-        sample_rows(frames, found.lattice, radii, found.total, found.index, found.count, rows)
-        offset, lower = in_blocks(network, rows)
-        _solve_rows(found.index, found.count, offset.astype(float), lower.astype(float), radii, _PRIOR, found.lattice,
-                    found.covariance, found.chi_square, found.freedom, found.worst)
-        lost = ~np.isfinite(found.lattice).all(axis=1)
-        found.lattice[lost] = np.nan
+def _first_round(networks: LatticeNetworks, frames: np.ndarray, radii: np.ndarray, found: Lattices) -> None:
+    """One block's lattices, in place, by what each disk says alone."""
+    rows = np.zeros((len(frames), DISKS if networks.refining is None else FIRST_DISKS, DISK_INPUTS), np.float32)
+    sample_rows(frames, found.lattice, radii, found.total, found.index, found.count, rows)
+    _moved_to(in_blocks(networks.disk, rows), radii, found)
+
+
+def _second_round(networks: LatticeNetworks, frames: np.ndarray, radii: np.ndarray, beams: np.ndarray,
+                  found: Lattices) -> None:
+    if networks.refining is None:
+        _first_round(networks, frames, radii, found)
+        return
+    rows = np.zeros((len(frames), DISKS, FINE_INPUTS), np.float32)
+    sample_fine_rows(frames, found.lattice, radii, beams, found.total, found.index, found.count, rows)
+    present = (np.arange(DISKS) < found.count[:, None]).astype(np.float32)
+    _moved_to(in_blocks(networks.refining, rows, present), radii, found)
+
+
+def _moved_to(said: list[np.ndarray], radii: np.ndarray, found: Lattices) -> None:
+    """Solve for one block's lattices, in place, from offsets and triangles of their disks."""
+    _solve_rows(found.index, found.count, said[0].astype(float), said[1].astype(float), radii, PRIOR, found.lattice,
+                found.covariance, found.chi_square, found.freedom, found.worst)
+    found.lattice[~np.isfinite(found.lattice).all(axis=1)] = np.nan
 
 
 @njit(cache=True, nogil=True)

@@ -1,4 +1,4 @@
-"""Crystals and sheets whose nanobeam patterns are learnt, or kept back to test what was learnt.
+"""Crystals and sheets whose nanobeam patterns are learnt, kept back to test what was learnt, or learnt as none of them.
 
 Positions are (z, y, x) [m], z along the beam. A material lies so that the first vector of its reference lattice is along x.
 Lattice parameters and Debye-Waller factors B = 8 pi^2 <u^2> are of room temperature; of the elements by Peng, Ren, Dudarev &
@@ -136,11 +136,12 @@ def _diamond_110(name: str, a: float, first: tuple[int, float], second: tuple[in
     return _face_centred_110(name, a, [(*first, (0, 0, 0)), (*second, (0, 0.25, 0.5))], trained, **more)
 
 
-def _perovskite_001(name: str, a: float, c: float, kinds: list[tuple[int, float]], trained: bool) -> Material:
+def _perovskite_001(name: str, a: float, c: float, kinds: list[tuple[int, float]], trained: bool,
+                    **more: object) -> Material:
     (big, b_big), (small, b_small), (oxygen, b_oxygen) = kinds
     atoms = [(big, b_big, (0, 0, 0)), (small, b_small, (0.5, 0.5, 0.5)), (oxygen, b_oxygen, (0.5, 0.5, 0)),
              (oxygen, b_oxygen, (0, 0.5, 0.5)), (oxygen, b_oxygen, (0.5, 0, 0.5))]
-    return _made(f"{name} [001]", [[0, a], [a, 0]], ((1, 0), (0, 1)), c, atoms, trained)
+    return _made(f"{name} [001]", [[0, a], [a, 0]], ((1, 0), (0, 1)), c, atoms, trained, **more)
 
 
 def _hexagonal(name: str, a: float, spacing: float, odd: list, even: list, trained: bool, most: int) -> Material:
@@ -162,6 +163,12 @@ def _dichalcogenide(name: str, a: float, spacing: float, apart: float, metal: in
         return [(metal, 0.35, (*m, 0.0)), (chalcogen, 0.5, (*x, -apart / 2)), (chalcogen, 0.5, (*x, apart / 2))]
 
     return _hexagonal(name, a, spacing, layer(_SITE, _OTHER), layer(_OTHER, _SITE), trained, 3)
+
+
+def _octahedral(name: str, a: float, spacing: float, apart: float, metal: int, chalcogen: int) -> Material:
+    """1T: chalcogens over different places, every layer alike; not trained."""
+    layer = [(metal, 0.5, (*_SITE, 0.0)), (chalcogen, 0.6, (*_OTHER, -apart / 2)), (chalcogen, 0.6, (2 / 3, 1 / 3, apart / 2))]
+    return _hexagonal(name, a, spacing, layer, layer, False, 3)
 
 
 def _flat(name: str, a: float, spacing: float, first: tuple, second: tuple, even: tuple, trained: bool) -> Material:
@@ -204,8 +211,58 @@ def _listed() -> list[Material]:
     ]
 
 
+def _others() -> list[Material]:
+    """Of the kinds above, with lattice parameters spread about those trained; B rounded, where no source is named from relatives
+    of similar Debye temperature."""
+    origin, other = (0, 0, 0), (0, 0, 0.5)
+    thin = {"thicknesses": (4e-9, 40e-9), "thickness_step": 1.5e-9}
+    heavy = {"thicknesses": (3e-9, 30e-9), "thickness_step": 0.8e-9}
+    return [
+        # Puotinen & Newnham, Acta Cryst. 14, 691 (1961); James & Lavik, Acta Cryst. 16, 1183 (1963)
+        _dichalcogenide("MoTe2", 3.519, 6.982, 3.60, 42, 52, False),
+        _dichalcogenide("MoSe2", 3.288, 6.450, 3.34, 42, 34, False),
+        # Marezio et al., J. Solid State Chem. 4, 425 (1972), layers stacked as of MoS2
+        _dichalcogenide("NbSe2", 3.443, 6.274, 3.35, 41, 34, False),
+        # Chianelli, Scanlon & Thompson, Mater. Res. Bull. 10, 1379 (1975)
+        _octahedral("TiS2", 3.407, 5.695, 2.84, 22, 16),
+        # Vousden, Acta Cryst. 4, 373 (1951); Nelmes & Kuhs, Solid State Commun. 54, 721 (1985), without shifts; cubic cells of
+        # Howard, Kennedy & Chakoumakos, J. Phys. Condens. Matter 12, 349 (2000), Levin et al., J. Solid State Chem. 175, 170 (2003)
+        _perovskite_001("KTaO3", 3.989, 3.989, [(19, 0.7), (73, 0.35), (8, 0.7)], False, **thin),
+        _perovskite_001("PbTiO3", 3.904, 4.152, [(82, 1.0), (22, 0.45), (8, 0.7)], False, **thin),
+        _perovskite_001("LaAlO3", 3.790, 3.790, [(57, 0.5), (13, 0.4), (8, 0.6)], False, **thin),
+        _perovskite_001("BaZrO3", 4.193, 4.193, [(56, 0.5), (40, 0.35), (8, 0.7)], False, **thin),
+        # elements: Wyckoff, Crystal Structures, vol. 1, 2nd ed. (1963); B: Peng et al.
+        _face_centred_001("Ag", 4.086, [(47, 0.73, origin)], False, **heavy),
+        _face_centred_001("Pt", 3.924, [(78, 0.37, origin)], False, **heavy),
+        _face_centred_001("Ni", 3.524, [(28, 0.36, origin)], False, **thin),
+        _face_centred_001("Pb", 4.951, [(82, 2.1, origin)], False, **heavy),
+        _face_centred_110("Ag", 4.086, [(47, 0.73, origin)], False, **heavy),
+        _face_centred_110("Pt", 3.924, [(78, 0.37, origin)], False, **heavy),
+        _face_centred_110("Ni", 3.524, [(28, 0.36, origin)], False, **thin),
+        _face_centred_110("Al", 4.050, [(13, 0.83, origin)], False, **thin),
+        _body_centred_001("V", 3.024, [(23, 0.58, origin)], False, **thin),
+        _body_centred_001("Nb", 3.301, [(41, 0.45, origin)], False, **thin),
+        _body_centred_001("W", 3.165, [(74, 0.16, origin)], False, **heavy),
+        # Madelung, Semiconductors: Data Handbook, 3rd ed. (2004); B: Reid, Acta Cryst. A 39, 1 (1983)
+        _diamond_110("diamond", 3.567, (6, 0.14), (6, 0.14), False, **thin),
+        _diamond_110("ZnS", 5.409, (30, 0.90), (16, 0.75), False, **thin),
+        _diamond_110("AlAs", 5.661, (13, 0.70), (33, 0.60), False, **thin),
+        _diamond_110("InP", 5.869, (49, 0.80), (15, 0.60), False, **thin),
+        _diamond_110("GaSb", 6.096, (31, 0.85), (51, 0.75), False, **thin),
+        _diamond_110("CdTe", 6.482, (48, 1.50), (52, 1.15), False, **thin),
+        # Wyckoff (1963)
+        _face_centred_001("LiF", 4.027, [(3, 1.0, origin), (9, 0.7, other)], False, **thin),
+        _face_centred_001("TiN", 4.240, [(22, 0.35, origin), (7, 0.4, other)], False, **thin),
+        _face_centred_001("CaO", 4.811, [(20, 0.5, origin), (8, 0.6, other)], False, **thin),
+        _face_centred_001("PbS", 5.936, [(82, 1.5, origin), (16, 1.3, other)], False, **heavy),
+        _face_centred_001("KCl", 6.293, [(19, 2.2, origin), (17, 2.2, other)], False, **thin),
+    ]
+
+
 MATERIALS: dict[str, Material] = {material.name: material for material in _listed()}
 """By name."""
+OUTLIERS: dict[str, Material] = {material.name: material for material in _others()}
+"""By name: networks are trained on these as examples of what is none of their phases; none of them is kept back."""
 
 
 def trained_materials() -> tuple[Material, ...]:
@@ -218,6 +275,11 @@ def held_out_materials() -> tuple[Material, ...]:
     return tuple(material for material in MATERIALS.values() if not material.trained)
 
 
+def outlier_materials() -> tuple[Material, ...]:
+    """Those that stand for everything else in training."""
+    return tuple(OUTLIERS.values())
+
+
 def material(name: str) -> Material:
     """The material of this name.
 
@@ -225,6 +287,7 @@ def material(name: str) -> Material:
     ------
     ValueError : there is none.
     """
-    if name not in MATERIALS:
-        raise ValueError(f"material {name!r} is not known; there are {', '.join(MATERIALS)}")
-    return MATERIALS[name]
+    every = MATERIALS | OUTLIERS
+    if name not in every:
+        raise ValueError(f"material {name!r} is not known; there are {', '.join(every)}")
+    return every[name]

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from edgetem_nodes.featurizer.cbed.descriptors import UNKNOWN, Descriptors, footprint_radius
-from edgetem_nodes.featurizer.cbed.lattices import BLOCK, in_blocks
-from edgetem_nodes.featurizer.cbed.networks import DiskNetwork, PatternNetwork
+from edgetem_nodes.featurizer.cbed.lattices import BLOCK, LatticeNetworks, in_blocks
+from edgetem_nodes.featurizer.cbed.networks import DiskNetwork, PatternNetwork, RefiningNetwork
 from edgetem_nodes.featurizer.cbed.phases import Phases, distinct, matches
 from edgetem_nodes.featurizer.cbed.posterior import (DETERMINED, TILT_SCALE, TWO_ANSWERS, TYPICAL_THICKNESS, log_probabilities,
                                                      moments)
@@ -46,10 +46,15 @@ class NanobeamNetwork:
         arrays = weights.part("phases")
         self.phases = Phases(tuple(settings["phases"]), arrays["lattices"], arrays["sheets"].astype(bool), arrays["spacings"],
                              arrays["thicknesses"])
-        self.disk = fill_module(DiskNetwork(settings["disk_width"]), weights.part("disk"), "the disk network")
-        self.members = Members([
-            fill_module(PatternNetwork(len(self.phases.names) + 1, *settings["pattern_widths"]), weights.part(f"pattern{n}"),
-                        "the pattern network") for n in range(settings["members"])]).eval()
+        disk = fill_module(DiskNetwork(settings["disk_width"]), weights.part("disk"), "the disk network")
+        refining = None
+        if "refining_width" in settings:
+            refining = fill_module(RefiningNetwork(settings["refining_width"]), weights.part("refining"), "the refining network")
+        self.lattice_networks = LatticeNetworks(disk, refining)
+        # weights of an earlier version have no class for several crystals, and less context
+        sizes = (settings.get("classes", len(self.phases.names) + 1), *settings["pattern_widths"], settings.get("context", 9))
+        self.members = Members([fill_module(PatternNetwork(*sizes), weights.part(f"pattern{n}"), "the pattern network")
+                                for n in range(settings["members"])]).eval()
         self.calibration = {name: value.astype(float) for name, value in weights.part("calibration").items()}
         self.limits = Limits.of(self.calibration)
         self.references = distinct(self.phases.reciprocal)
@@ -119,7 +124,7 @@ class NanobeamNetwork:
         failures = unusable(frames, noise, self.limits)
         usable = np.array([not failure for failure in failures], bool)
         counts = np.where(usable[:, None, None], frames, 0).astype(np.float32) / np.float32(noise.counts_per_electron)
-        reading = read_patterns(self.disk, self.references, counts, exposures, usable)
+        reading = read_patterns(self.lattice_networks, self.references, counts, exposures, usable)
         logits, mixtures, hidden = in_blocks(self.members, reading.disks, reading.present, reading.context)
         logits, mixtures, hidden = (np.moveaxis(one, 1, 0) for one in (logits, mixtures, hidden))
         vectors, covariance = scan_vectors(reading, exposures)

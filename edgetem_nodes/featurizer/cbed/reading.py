@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgetem_nodes.featurizer.cbed.insides import allocated, inside_rows
-from edgetem_nodes.featurizer.cbed.lattices import Lattices, find_lattices, reduce_rows
-from edgetem_nodes.featurizer.cbed.networks import DiskNetwork
+from edgetem_nodes.featurizer.cbed.insides import allocated, inside_rows, search_figures
+from edgetem_nodes.featurizer.cbed.lattices import LatticeNetworks, Lattices, find_lattices, reduce_rows
 from edgetem_nodes.featurizer.patterns.geometry import DetectorGeometry
 from edgetem_nodes.physics.electrons import wavelength
 
@@ -85,7 +84,19 @@ class Reading:
     axes: np.ndarray
 
 
-def read_patterns(network: DiskNetwork, references: np.ndarray, frames: np.ndarray, exposures: Exposures,
+def beams_of(exposures: Exposures) -> np.ndarray:
+    """(rows, 3) reciprocal nanometres of a pixel, high tension [V], semi-convergence angle [rad]."""
+    return np.stack([exposures.pixel_angles / exposures.wavelengths * 1e-9, exposures.high_tension,
+                     exposures.semi_convergence_angle], axis=1)
+
+
+def known_lattices(references: np.ndarray, exposures: Exposures) -> np.ndarray:
+    """Reciprocal lattices (rows, n, 2, 2) on each pattern's camera [pixel] from (n, 2, 2) columns [1/m]."""
+    to_pixel = exposures.wavelengths[:, None, None] * np.linalg.inv(exposures.to_angle)
+    return np.ascontiguousarray(np.einsum("nij,pjk->npik", to_pixel, references))
+
+
+def read_patterns(networks: LatticeNetworks, references: np.ndarray, frames: np.ndarray, exposures: Exposures,
                   usable: np.ndarray | None = None) -> Reading:
     """Find the lattices of patterns and look into their disks.
 
@@ -95,12 +106,17 @@ def read_patterns(network: DiskNetwork, references: np.ndarray, frames: np.ndarr
     frames : (rows, rows, columns) float32 counts.
     usable : (rows,) bool; None: all.
     """
-    lengths, radii = exposures.wavelengths, exposures.radii
-    to_pixel = lengths[:, None, None] * np.linalg.inv(exposures.to_angle)
-    known = np.ascontiguousarray(np.einsum("nij,pjk->npik", to_pixel, references))
-    lattices = find_lattices(network, frames, radii, exposures.centre, known, usable)
+    lattices = find_lattices(networks, frames, exposures.radii, exposures.centre, known_lattices(references, exposures),
+                             beams_of(exposures), usable)
+    return look_into(lattices, frames, exposures)
+
+
+def look_into(lattices: Lattices, frames: np.ndarray, exposures: Exposures) -> Reading:
+    """What disks look like inside; bases of the lattices are reduced, in place."""
     reduce_rows(lattices.lattice, lattices.covariance, lattices.index, lattices.count)
     disks, present, context, axes = allocated(len(frames))
-    inside_rows(frames, lattices.lattice, lattices.index, lattices.count, radii, exposures.pixel_angles / lengths * 1e-9,
-                exposures.high_tension, exposures.semi_convergence_angle, lattices.total, disks, present, context, axes)
+    beams = beams_of(exposures)
+    search = search_figures(lattices.share, lattices.clear, lattices.peaks, lattices.strongest, lattices.joint)
+    inside_rows(frames, lattices.lattice, lattices.index, lattices.count, exposures.radii, beams[:, 0].copy(),
+                exposures.high_tension, exposures.semi_convergence_angle, lattices.total, search, disks, present, context, axes)
     return Reading(lattices, disks, present, context, axes)

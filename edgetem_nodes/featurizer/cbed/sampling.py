@@ -13,9 +13,13 @@ CELLS, REACH = 11, 1.65
 """Cells along a side of the square about a disk, and its half side [radii of the disk]."""
 INNER_CELLS, INNER_REACH = 5, 0.75
 """The same for what the inside of a disk looks like."""
+FINE_CELLS, FINE_REACH = 13, 1.35
+"""The same where the lattice is known already: smaller cells show more of a disk's edge."""
 DISKS = 32
 """Most disks of a pattern that are looked at."""
 SCALARS = 7
+GEOMETRY = 9
+"""Numbers that say which reflection a disk is, and under which beam."""
 FARTHEST = 9
 """Largest index of a reflection."""
 
@@ -80,25 +84,25 @@ def choose_disks(table, lattice, radius, most, index):
 
 
 @njit(cache=True, nogil=True)
-def sample_disk(table, y, x, radius, total, row):
-    """What the disk network sees of the disk about a place, in place in `row` (CELLS**2 + SCALARS,)."""
-    edges = CELLS + 1
-    half = REACH * radius
+def sample_disk(table, y, x, radius, total, row, cells=CELLS, reach=REACH):
+    """What a disk network sees of the disk about a place, in place in `row` (cells**2 + SCALARS,)."""
+    edges = cells + 1
+    half = reach * radius
     corners = np.empty((edges, edges))
     for i in range(edges):
         for j in range(edges):
-            corners[i, j] = _corner(table, y - half + 2 * half * i / CELLS, x - half + 2 * half * j / CELLS)
+            corners[i, j] = _corner(table, y - half + 2 * half * i / cells, x - half + 2 * half * j / cells)
     counts = 0.0
-    for i in range(CELLS):
-        for j in range(CELLS):
+    for i in range(cells):
+        for j in range(cells):
             value = max(corners[i + 1, j + 1] - corners[i, j + 1] - corners[i + 1, j] + corners[i, j], 0.0)
-            row[i * CELLS + j] = value
+            row[i * cells + j] = value
             counts += value
-    scale = 1.0 / (counts / CELLS**2 + 0.05)
-    for n in range(CELLS**2):
+    scale = 1.0 / (counts / cells**2 + 0.05)
+    for n in range(cells**2):
         row[n] = np.sqrt(row[n] * scale) - 0.8
     inside = box(table, y, x, 0.886 * radius)
-    n = CELLS**2
+    n = cells**2
     row[n] = np.log(counts + 1.0) / 3.0 - 1.5
     row[n + 1] = np.log((counts + 1.0) / (total + 1.0)) / 3.0 + 1.0
     row[n + 2] = inside / (counts + 1.0)
@@ -115,6 +119,28 @@ def sample_lattice(table, lattice, radius, total, index, count, rows):
         h, k = index[n, 0], index[n, 1]
         sample_disk(table, lattice[0] + h * lattice[1] + k * lattice[2], lattice[3] + h * lattice[4] + k * lattice[5], radius,
                     total, rows[n])
+    for n in range(count, len(rows)):
+        rows[n] = 0.0
+
+
+@njit(cache=True, nogil=True)
+def sample_finely(table, lattice, radius, total, beam, index, count, rows):
+    """What the refining network sees of `count` disks of a lattice, in place (disks, FINE_CELLS**2 + SCALARS + GEOMETRY).
+
+    beam : (3,) reciprocal nanometres of a pixel, high tension [V], semi-convergence angle [rad].
+    """
+    first = FINE_CELLS**2 + SCALARS
+    for n in range(count):
+        h, k = index[n, 0], index[n, 1]
+        v, u = h * lattice[1] + k * lattice[2], h * lattice[4] + k * lattice[5]
+        row = rows[n]
+        sample_disk(table, lattice[0] + v, lattice[3] + u, radius, total, row[:first], FINE_CELLS, FINE_REACH)
+        row[first], row[first + 1] = v * beam[0] / 8.0, u * beam[0] / 8.0
+        row[first + 2], row[first + 3] = v / radius / 10.0, u / radius / 10.0
+        row[first + 4] = (v * v + u * u) * beam[0]**2 / 64.0
+        row[first + 5] = 1.0 if h == 0 and k == 0 else 0.0
+        row[first + 6] = np.log10(total + 1.0) / 2.0 - 2.0
+        row[first + 7], row[first + 8] = beam[1] / 2e5 - 0.8, beam[2] * 1e3 - 2.0
     for n in range(count, len(rows)):
         rows[n] = 0.0
 

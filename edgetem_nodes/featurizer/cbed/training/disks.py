@@ -15,18 +15,21 @@ import torch
 
 from edgetem_nodes.featurizer.cbed.generator import NanobeamGenerator
 from edgetem_nodes.featurizer.cbed.lattice_solution import INDEX_SCALE, posterior
-from edgetem_nodes.featurizer.cbed.lattices import sample_rows
+from edgetem_nodes.featurizer.cbed.lattices import FIRST_DISKS, sample_rows
 from edgetem_nodes.featurizer.cbed.networks import DISK_INPUTS, DiskNetwork
-from edgetem_nodes.featurizer.cbed.sampling import DISKS
+from edgetem_nodes.featurizer.cbed.training.samples import Descent, Samples
 from edgetem_nodes.featurizer.cbed.training.truth import radii, true_lattices
+from edgetem_nodes.featurizer.cbed.training.workers import in_shards, shared_array
 
 DISPLACEMENT = 0.16
 """Standard deviation of the lattice's numbers when it is displaced [radii]. One number for all: were it drawn anew for each
 pattern, disks that look centred would speak for a small one, and the network would count the prior again as evidence."""
 _BAD = 20.0
 """Loss above which it counts by its logarithm."""
-_DRAWN = 256
-_SCALE = np.array([1.0, 1 / INDEX_SCALE, 1 / INDEX_SCALE] * 2)
+SHARD = 256
+"""Patterns that are drawn together, from a seed of their own."""
+SCALE = np.array([1.0, 1 / INDEX_SCALE, 1 / INDEX_SCALE] * 2)
+"""Of the lattice's numbers, in radii of the disk, to those of the solution."""
 
 
 @dataclass
@@ -35,81 +38,95 @@ class DiskData:
 
     Attributes
     ----------
-    rows : (n, DISKS, DISK_INPUTS) float16. index : (n, DISKS, 2) int8. count : (n,) disks in use.
-    change : (n, 6) float32, from the displaced to the true lattice. spread : (n,) of its distribution.
+    rows : (n, disks, inputs) float16. index : (n, disks, 2) int8. count : (n,) disks in use.
+    change : (n, 6) float32, from the displaced to the true lattice [radii], indices divided by `INDEX_SCALE`.
+    prior : information on each number of the change that is not in the disks [1/radius^2].
     """
 
     rows: np.ndarray
     index: np.ndarray
     count: np.ndarray
     change: np.ndarray
-    spread: np.ndarray
+    prior: float
 
     def __len__(self) -> int:
         return len(self.count)
 
-    def batch(self, chosen: np.ndarray, device: str) -> tuple[torch.Tensor, ...]:
-        """Rows, design, presence, change and prior information of chosen samples."""
-        rows = torch.from_numpy(self.rows[chosen]).to(device).float()
-        index = self.index[chosen].astype(np.float32) / INDEX_SCALE
-        design = torch.from_numpy(np.concatenate([np.ones((*index.shape[:2], 1), np.float32), index], axis=-1)).to(device)
-        present = torch.from_numpy((np.arange(DISKS) < self.count[chosen, None]).astype(np.float32)).to(device)
-        return (rows, design, present, torch.from_numpy(self.change[chosen]).to(device),
-                torch.from_numpy(1 / self.spread[chosen]**2).to(device))
+    def samples(self, device: str, kept: np.ndarray | None = None) -> Samples:
+        """On a device; those `kept` only."""
+        return Samples({name: getattr(self, name) for name in ("rows", "index", "count", "change")}, device, kept)
+
+    @classmethod
+    def allocated(cls, count: int, disks: int, inputs: int, prior: float) -> DiskData:
+        """Room for so many, shared by processes."""
+        return cls(shared_array((count, disks, inputs), np.float16), shared_array((count, disks, 2), np.int8),
+                   shared_array((count,), np.int64), shared_array((count, 6), np.float32), prior)
 
 
-def draw_disks(generator: NanobeamGenerator, patterns: int, displacements: int, rng: np.random.Generator,
-               advance: Callable[[int], None] = lambda _: None) -> DiskData:
-    """Disks of `patterns` patterns, each lattice displaced `displacements` times."""
-    total = patterns * displacements
-    data = DiskData(np.zeros((total, DISKS, DISK_INPUTS), np.float16), np.zeros((total, DISKS, 2), np.int8),
-                    np.zeros(total, np.int64), np.zeros((total, 6), np.float32), np.zeros(total, np.float32))
-    filled = 0
-    while filled < total:
-        batch = generator.draw(min(_DRAWN, patterns - filled // displacements), rng)
-        truth, radius = true_lattices(batch), radii(batch)
-        count = len(radius)
-        counts = batch.patterns.sum(axis=(1, 2), dtype=float)
-        for _ in range(displacements):
-            part = slice(filled, filled + count)
-            spread = np.full(count, DISPLACEMENT)
-            change = spread[:, None] * rng.standard_normal((count, 6))
-            index, number = np.zeros((count, DISKS, 2), np.int64), np.zeros(count, np.int64)
-            rows = np.zeros((count, DISKS, DISK_INPUTS), np.float32)
-            sample_rows(batch.patterns, truth - change * _SCALE * radius[:, None], radius, counts, index, number, rows)
-            data.rows[part], data.index[part], data.count[part] = rows, index, number
-            data.change[part], data.spread[part] = change, spread
-            filled += count
+def draw_disks(generator: NanobeamGenerator, patterns: int, displacements: int, seed: int,
+               advance: Callable[[int], None] = lambda _: None, workers: int = 1,
+               stopped: Callable[[], bool] = lambda: False) -> DiskData:
+    """Disks of `patterns` patterns, each lattice displaced `displacements` times; the same however many `workers` there are."""
+    data = DiskData.allocated(patterns * displacements, FIRST_DISKS, DISK_INPUTS, 1 / DISPLACEMENT**2)
+
+    def shard(number: int) -> int:
+        first = number * SHARD
+        count = min(SHARD, patterns - first)
+        _fill(data, generator, first * displacements, count, displacements, np.random.default_rng([seed, 1, number]))
+        return count
+
+    for _, count in in_shards(shard, -(-patterns // SHARD), workers, stopped):
         advance(count)
     return data
 
 
-def loss(network: DiskNetwork, batch: tuple[torch.Tensor, ...]) -> torch.Tensor:
-    """Negative log density (n,) of the true change of the lattice, without a constant, relative to the prior's."""
-    rows, design, present, change, prior = batch
-    offset, lower = network(rows)
-    mean, information = posterior(design.double(), offset.double(), lower.double(), present.double(), prior.double())
-    rest = change.double() - mean
-    square = torch.einsum("ni,nij,nj->n", rest, information, rest)
-    return 0.5 * square - 0.5 * torch.linalg.slogdet(information)[1] + 3.0 * torch.log(prior.double())
+def _fill(data: DiskData, generator: NanobeamGenerator, filled: int, count: int, displacements: int,
+          rng: np.random.Generator) -> None:
+    batch = generator.draw(count, rng)
+    truth, radius = true_lattices(batch), radii(batch)
+    counts = batch.patterns.sum(axis=(1, 2), dtype=float)
+    for number in range(displacements):
+        part = slice(filled + number * count, filled + (number + 1) * count)
+        change = DISPLACEMENT * rng.standard_normal((count, 6))
+        index, disks = np.zeros((count, FIRST_DISKS, 2), np.int64), np.zeros(count, np.int64)
+        rows = np.zeros((count, FIRST_DISKS, DISK_INPUTS), np.float32)
+        sample_rows(batch.patterns, truth - change * SCALE * radius[:, None], radius, counts, index, disks, rows)
+        data.rows[part], data.index[part], data.count[part], data.change[part] = rows, index, disks, change
+
+
+def loss(said: tuple[torch.Tensor, torch.Tensor], index: torch.Tensor, present: torch.Tensor, change: torch.Tensor,
+         prior: float) -> torch.Tensor:
+    """Negative log density (n,) of the true change of the lattice, without a constant, relative to the prior's.
+
+    Parameters
+    ----------
+    said : offsets and triangles of `DiskNetwork`. index : (n, disks, 2). present : (n, disks). change : (n, 6).
+    """
+    offset, lower = (one.double() for one in said)
+    design = torch.cat([torch.ones_like(index[..., :1], dtype=torch.double), index.double() / INDEX_SCALE], dim=-1)
+    information, right = posterior(design, offset, lower, present.double(), prior)
+    change = change.double()
+    # with J m = b and J = L L^T: (c - m)^T J (c - m) = c^T J c - 2 c^T b + |L^-1 b|^2
+    root = torch.linalg.cholesky(information)
+    half = torch.linalg.solve_triangular(root, right[..., None], upper=False)[..., 0]
+    square = torch.einsum("ni,nij,nj->n", change, information, change) - 2 * (change * right).sum(-1) + (half**2).sum(-1)
+    return 0.5 * square - torch.log(torch.diagonal(root, dim1=-2, dim2=-1)).sum(-1) + 3.0 * float(np.log(prior))
+
+
+def robust(each: torch.Tensor) -> torch.Tensor:
+    """Mean of losses in which one badly wrong pattern cannot undo what the others teach, but is still learnt from."""
+    return torch.where(each < _BAD, each, _BAD * (1 + torch.log(each.clamp(min=_BAD) / _BAD))).mean()
 
 
 def epochs(network: DiskNetwork, data: DiskData, count: int, batch: int, rate: float, generator: torch.Generator,
-           device: str = "cpu") -> Iterator[float]:
-    """Train for `count` epochs with a rate that rises and falls; the mean loss of each step, as it goes."""
-    optimiser = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=1e-4)
-    steps = max(len(data) // batch, 1)
-    plan = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=count * steps + 1, pct_start=0.15)
-    network.to(device).train()
+           device: str = "cpu") -> Iterator[torch.Tensor]:
+    """Train for `count` epochs with a rate that rises and falls; the mean loss of each step, as it goes, on the device."""
+    samples = data.samples(device)
+    descent = Descent(network, device, rate, count * samples.steps(batch), 1e-4)
+    number = torch.arange(data.rows.shape[1], device=device)
     for _ in range(count):
-        order = torch.randperm(len(data), generator=generator).numpy()
-        for step in range(steps):
-            optimiser.zero_grad()
-            each = loss(network, data.batch(np.sort(order[step * batch:(step + 1) * batch]), device))
-            # one badly wrong pattern must not undo what the others teach, but must still be learnt from
-            value = torch.where(each < _BAD, each, _BAD * (1 + torch.log(each.clamp(min=_BAD) / _BAD))).mean()
-            value.backward()
-            torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
-            optimiser.step()
-            plan.step()
-            yield float(value.detach())
+        for one in samples.batches(batch, generator):
+            present = (number < one["count"][:, None]).float()
+            value = robust(loss(network(one["rows"]), one["index"], present, one["change"], data.prior))
+            descent.step(value)
+            yield value.detach()

@@ -1,35 +1,38 @@
-"""Recipe of the nanobeam network: first the disk network, then on what it reads the pattern networks, then calibration."""
+"""Recipe of the nanobeam network: first the disk network, then on what it finds the refining and the pattern networks, then
+calibration."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
-from itertools import count as counting
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import torch
 
 from edgetem_nodes.featurizer.cbed.generator import ConditionRanges, NanobeamGenerator
-from edgetem_nodes.featurizer.cbed.lattices import in_blocks
-from edgetem_nodes.featurizer.cbed.materials import Material, material, trained_materials
-from edgetem_nodes.featurizer.cbed.nanobeam import Members, scan_vectors
-from edgetem_nodes.featurizer.cbed.networks import DiskNetwork, PatternNetwork
+from edgetem_nodes.featurizer.cbed.lattices import LatticeNetworks
+from edgetem_nodes.featurizer.cbed.materials import Material, material, outlier_materials, trained_materials
+from edgetem_nodes.featurizer.cbed.networks import CONTEXT, DiskNetwork, PatternNetwork, RefiningNetwork
 from edgetem_nodes.featurizer.cbed.phases import distinct
-from edgetem_nodes.featurizer.cbed.posterior import (DETERMINED, TWO_ANSWERS, log_probabilities, moments, standardised,
-                                                     to_lattice_axes)
-from edgetem_nodes.featurizer.cbed.reading import read_patterns
-from edgetem_nodes.featurizer.cbed.training import disks, patterns
-from edgetem_nodes.featurizer.cbed.training.calibration import NINETY, Outputs, calibrate
+from edgetem_nodes.featurizer.cbed.training import disks, patterns, refining
+from edgetem_nodes.featurizer.cbed.training.assessment import card, outputs_of
+from edgetem_nodes.featurizer.cbed.training.calibration import calibrate
 from edgetem_nodes.featurizer.cbed.training.experiment import conditions_of
+from edgetem_nodes.featurizer.cbed.training.readings import Readings, Sources, draw_readings
 from edgetem_nodes.featurizer.cbed.training.registry import Trained, TrainingError, TrainingRun
 from edgetem_nodes.featurizer.cbed.training.settings import NanobeamTraining
-from edgetem_nodes.featurizer.cbed.training.truth import true_lattices, wavelengths
+from edgetem_nodes.featurizer.cbed.training.workers import cores, in_shards
 from edgetem_nodes.featurizer.cbed.weights import fill_module, module_arrays
 
 SETTINGS = NanobeamTraining
-_QUICK = ("graphene", "h-BN", "MoS2", "WS2")
-_DRAWN = 256
+_QUICK, _QUICK_OTHERS = ("graphene", "h-BN", "MoS2", "WS2"), ("MoTe2", "TiS2")
 _FEWEST = 64
+_OTHERS_STEP = 0.75e-3
+"""[rad] of the other materials' tables: coarser than those of what is to be known."""
+_REPORTED = 20
+"""Steps between two reports: a GPU is not to wait for each."""
 
 
 def train(settings: NanobeamTraining, run: TrainingRun) -> Trained:
@@ -45,42 +48,68 @@ def train(settings: NanobeamTraining, run: TrainingRun) -> Trained:
         settings = replace(settings, conditions=conditions_of(run.archive, settings.conditions))
         run.notes.append(f"patterns of {settings.conditions.pixels[0]} pixels with {settings.conditions.electrons[0]:.3g} to "
                          f"{settings.conditions.electrons[1]:.3g} electrons, as in the archive")
-    materials = tuple(map(material, settings.materials)) or trained_materials()
-    generator = NanobeamGenerator(materials, _ranges(settings), Path(settings.tables) if settings.tables else None)
-    generator.prepare(lambda done, total: run.report("rocking curves", done, total, ""))
-    rng = np.random.default_rng(settings.seed)
-    torch_generator = torch.Generator().manual_seed(settings.seed)
-    curves: dict[str, list[float]] = {}
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        disk = _train_disk(settings, generator, rng, torch_generator, run, curves)
-        references = distinct(np.stack([np.linalg.inv(one.reference_lattice) for one in materials]))
-        members = _train_members(settings, generator, disk, references, rng, torch_generator, run, curves)
-        outputs = _outputs(settings, generator, disk, members, references, rng, run)
+        return _trained(settings, run)
     finally:
         torch.set_num_threads(threads)
-    calibration = calibrate(outputs, len(materials))
-    arrays = {f"calibration/{name}": np.asarray(value, np.float32) for name, value in calibration.items()}
-    arrays |= {f"disk/{name}": value for name, value in module_arrays(disk).items()}
+
+
+def _trained(settings: NanobeamTraining, run: TrainingRun) -> Trained:
+    workers = settings.workers or cores()
+    sources = _sources(settings)
+    materials = sources.trained.materials
+    _prepare(sources, workers, run)
+    torch_generator, curves = torch.Generator().manual_seed(settings.seed), {}
+    disk = _train_disk(settings, sources.trained, torch_generator, run, curves, workers)
+    references = distinct(np.stack([np.linalg.inv(one.reference_lattice) for one in materials]))
+    wanted = min(settings.pattern.patterns, 2048) if run.stopped() else settings.pattern.patterns
+    # whether there is a second network decides on the disks of the first round
+    first = LatticeNetworks(disk, RefiningNetwork(8))
+    data = draw_readings(first, references, sources, wanted, settings.seed, _drawing(run, "patterns for the rest", wanted),
+                         workers, run.stopped)
+    if data.right.sum() < _FEWEST:
+        raise TrainingError(f"the lattice was found in {data.right.sum()} of {len(data.right)} patterns only, too few to train "
+                            "on: more electrons, or a longer training of the disk network")
+    networks = LatticeNetworks(disk, _train_refining(settings, data, torch_generator, run, curves))
+    described = {"network": "nanobeam", "phases": [one.name for one in materials], "disk_width": settings.disk.width,
+                 "refining_width": settings.refining.width, "classes": len(materials) + 2, "context": CONTEXT,
+                 "pattern_widths": [settings.pattern.disk_width, settings.pattern.width], "members": settings.pattern.members,
+                 "training": _described(settings)}
+    arrays = {f"phases/{name}": value for name, value in _phases(materials).items()}
+    arrays |= _named("disk", disk) | _named("refining", networks.refining)
+    run.keep(arrays, described)
+    members = _train_members(settings, data, len(materials), torch_generator, run, curves)
     for number, network in enumerate(members):
-        arrays |= {f"pattern{number}/{name}": value for name, value in module_arrays(network).items()}
-    arrays |= {f"phases/{name}": value for name, value in _phases(materials).items()}
-    described = asdict(settings)
-    described.pop("tables")
-    return Trained(arrays, {"network": "nanobeam", "phases": [one.name for one in materials], "disk_width": settings.disk.width,
-                            "pattern_widths": [settings.pattern.disk_width, settings.pattern.width],
-                            "members": len(members), "training": described},
-                   _card(settings, materials, outputs, arrays, run), curves)
+        arrays |= _named(f"pattern{number}", network)
+    run.keep(arrays, described)
+    del data
+    outputs = outputs_of(settings, sources.trained, arrays, described, references, run, workers)
+    calibration = calibrate(outputs, len(materials))
+    arrays |= {f"calibration/{name}": np.asarray(value, np.float32) for name, value in calibration.items()}
+    run.keep(arrays, described)
+    return Trained(arrays, described, card(settings, materials, outputs, arrays, run), curves)
+
+
+def _named(part: str, module: torch.nn.Module) -> dict[str, np.ndarray]:
+    return {f"{part}/{name}": value for name, value in module_arrays(module).items()}
+
+
+def _described(settings: NanobeamTraining) -> dict:
+    """Settings on which the weights depend."""
+    return {name: value for name, value in asdict(settings).items() if name not in ("tables", "workers")}
 
 
 def _shortened(settings: NanobeamTraining) -> NanobeamTraining:
     """As little as goes through everything: sheets, whose tables take seconds, at one high tension."""
     conditions = replace(settings.conditions, high_tensions_kV=settings.conditions.high_tensions_kV[:1], pixels=[64],
                          electrons=[1e5, 1e6])
-    return replace(settings, materials=settings.materials or list(_QUICK), conditions=conditions, calibration_patterns=768,
+    return replace(settings, materials=settings.materials or list(_QUICK), others=settings.others or list(_QUICK_OTHERS),
+                   conditions=conditions, calibration_patterns=768,
                    disk=replace(settings.disk, patterns=min(settings.disk.patterns, 1024), epochs=min(settings.disk.epochs, 3)),
-                   pattern=replace(settings.pattern, patterns=min(settings.pattern.patterns, 1024),
+                   refining=replace(settings.refining, epochs=min(settings.refining.epochs, 3)),
+                   pattern=replace(settings.pattern, patterns=min(settings.pattern.patterns, 1024), countings=1,
                                    epochs=min(settings.pattern.epochs, 3), members=min(settings.pattern.members, 2)))
 
 
@@ -99,50 +128,65 @@ def _ranges(settings: NanobeamTraining) -> ConditionRanges:
         electrons=tuple(conditions.electrons))
 
 
+def _sources(settings: NanobeamTraining) -> Sources:
+    """Generators; of the others each has half of the materials at one high tension, which halves the tables."""
+    ranges, cache = _ranges(settings), Path(settings.tables) if settings.tables else None
+    trained = tuple(map(material, settings.materials)) or trained_materials()
+    others = tuple(map(material, settings.others)) or outlier_materials()
+    known = {one.name for one in trained}
+    others = [one for one in others if one.name not in known]
+    split = [(tension, others[number % 2::2] or others) for number, tension in enumerate(ranges.high_tensions)]
+    return Sources(NanobeamGenerator(trained, ranges, cache), tuple(
+        NanobeamGenerator(some, replace(ranges, high_tensions=(tension,)), cache, tilt_step=_OTHERS_STEP)
+        for tension, some in split if some and settings.pattern.other_share > 0), settings.pattern.other_share,
+        settings.pattern.several_share, settings.pattern.countings)
+
+
+def _prepare(sources: Sources, workers: int, run: TrainingRun) -> None:
+    """Make or read all tables; meanwhile compile, so that no process has to do it again."""
+    wanted = [(generator, *one) for generator in (sources.trained, *sources.others) for one in generator.wanted_tables()]
+    wanted.sort(key=lambda one: one[0].materials[one[1]].sheet)
+    compiling = Thread(target=_compile, args=(sources,))
+    tables = in_shards(lambda number: wanted[number][0].computed_table(*wanted[number][1:]), len(wanted), workers)
+    for done, (number, table) in enumerate(tables):
+        wanted[number][0].keep_table(wanted[number][1], table)
+        run.report("rocking curves", done + 1, len(wanted), "")
+        if done == 0 and workers > 1:
+            compiling.start()
+    if compiling.ident is not None:
+        compiling.join()
+
+
+def _compile(sources: Sources) -> None:
+    """Draw and read a few patterns of no further use."""
+    sheets = [one for one in (*trained_materials(), *outlier_materials()) if one.sheet][:1]
+    few = NanobeamGenerator(sheets, replace(sources.trained.ranges, high_tensions=(1e5,), pixels=(64,), electrons=(1e3, 1e5)))
+    disks.draw_disks(few, 2, 1, 0)
+    draw_readings(LatticeNetworks(DiskNetwork(8), RefiningNetwork(8)), np.linalg.inv(sheets[0].reference_lattice)[None],
+                  Sources(few, (few,), 0.2, 0.2, 2), 20, 0)
+
+
 def _phases(materials: tuple[Material, ...]) -> dict[str, np.ndarray]:
     return {"lattices": np.stack([one.reference_lattice for one in materials]),
             "sheets": np.array([one.sheet for one in materials]), "spacings": np.array([one.spacing for one in materials]),
             "thicknesses": np.array([one.thicknesses for one in materials])}
 
 
-def _initial(run: TrainingRun, prefix: str, module: torch.nn.Module) -> None:
-    """Fill a module with the weights to begin with, where there are any."""
-    if run.initial is None:
-        return
-    arrays = {name[len(prefix) + 1:]: value for name, value in run.initial[0].items() if name.startswith(prefix + "/")}
-    try:
-        fill_module(module, arrays, f"--from, part {prefix!r},")
-    except ValueError as error:
-        raise TrainingError(f"{error}; begin with weights of the same phases and sizes, or from nothing") from None
-
-
-def _seeded(seed: int, make) -> torch.nn.Module:
-    """A module whose random numbers come from a seed, torch's own state left as it was."""
+def _begun(run: TrainingRun, prefix: str, seed: int, make: Callable[[], torch.nn.Module]) -> torch.nn.Module:
+    """A module of random numbers from a seed, torch's own state left as it was; or with the weights to begin with, if any."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return make()
+        module = make()
+    if run.initial is not None:
+        arrays = {name[len(prefix) + 1:]: value for name, value in run.initial[0].items() if name.startswith(prefix + "/")}
+        try:
+            fill_module(module, arrays, f"--from, part {prefix!r},")
+        except ValueError as error:
+            raise TrainingError(f"{error}; begin with weights of the same phases and sizes, or from nothing") from None
+    return module
 
 
-def _train_disk(settings: NanobeamTraining, generator: NanobeamGenerator, rng: np.random.Generator,
-                torch_generator: torch.Generator, run: TrainingRun, curves: dict) -> DiskNetwork:
-    stage = settings.disk
-    network = _seeded(settings.seed, lambda: DiskNetwork(stage.width))
-    _initial(run, "disk", network)
-    drawing = _drawing(run, "patterns for disks", stage.patterns)
-    data = disks.draw_disks(generator, stage.patterns, stage.displacements, rng, drawing)
-    losses = curves.setdefault("disk network: loss", [])
-    total = stage.epochs * max(len(data) // stage.batch, 1)
-    steps = disks.epochs(network, data, stage.epochs, stage.batch, stage.rate, torch_generator, run.device)
-    for number, value in enumerate(steps, start=1):
-        losses.append(value)
-        run.report("disk network", number, total, f"loss {np.mean(losses[-100:]):.3f}")
-        if run.stopped():
-            run.notes.append(f"the disk network was ended at step {number} of {total}")
-            break
-    return network.cpu().eval()
-
-
-def _drawing(run: TrainingRun, stage: str, total: int):
+def _drawing(run: TrainingRun, stage: str, total: int) -> Callable[[int], None]:
     done = 0
 
     def advance(count: int) -> None:
@@ -153,102 +197,66 @@ def _drawing(run: TrainingRun, stage: str, total: int):
     return advance
 
 
-def _train_members(settings: NanobeamTraining, generator: NanobeamGenerator, disk: DiskNetwork, references: np.ndarray,
-                   rng: np.random.Generator, torch_generator: torch.Generator, run: TrainingRun,
+def _descend(run: TrainingRun, stage: str, steps: Iterator[torch.Tensor], total: int, losses: list[list[float]],
+             said: str) -> None:
+    """Go through a training's steps, with its losses at hand as numbers every few steps only."""
+    waiting: list[torch.Tensor] = []
+    for number, value in enumerate(steps, start=1):
+        waiting.append(value)
+        if number % _REPORTED and number < total:
+            continue
+        for column, values in zip(losses, torch.stack(waiting).reshape(len(waiting), -1).T.tolist(), strict=True):
+            column.extend(values)
+        waiting.clear()
+        run.report(stage, number, total, said.format(*(np.mean(column[-100:]) for column in losses)))
+        if run.stopped() and number < total:
+            run.notes.append(f"the {stage} was ended at step {number} of {total}")
+            break
+
+
+def _batch(wanted: int, count: int) -> int:
+    """Few samples still make some steps."""
+    return max(min(wanted, count // 8), 1)
+
+
+def _train_disk(settings: NanobeamTraining, generator: NanobeamGenerator, torch_generator: torch.Generator, run: TrainingRun,
+                curves: dict, workers: int) -> DiskNetwork:
+    stage = settings.disk
+    network = _begun(run, "disk", settings.seed, lambda: DiskNetwork(stage.width))
+    data = disks.draw_disks(generator, stage.patterns, stage.displacements, settings.seed,
+                            _drawing(run, "patterns for disks", stage.patterns), workers, run.stopped)
+    batch = _batch(stage.batch, len(data))
+    steps = disks.epochs(network, data, stage.epochs, batch, stage.rate, torch_generator, run.device)
+    _descend(run, "disk network", steps, stage.epochs * (len(data) // batch), [curves.setdefault("disk network: loss", [])],
+             "loss {:.3f}")
+    return network.cpu().eval()
+
+
+def _train_refining(settings: NanobeamTraining, data: Readings, torch_generator: torch.Generator, run: TrainingRun,
+                    curves: dict) -> RefiningNetwork:
+    stage = settings.refining
+    network = _begun(run, "refining", settings.seed + 1000, lambda: RefiningNetwork(stage.width))
+    count = int(data.right.sum())
+    batch = _batch(stage.batch, count)
+    steps = refining.epochs(network, data.disks, data.right, stage.epochs, batch, stage.rate, torch_generator, run.device)
+    _descend(run, "refining network", steps, stage.epochs * (count // batch),
+             [curves.setdefault("refining network: loss", [])], "loss {:.3f}")
+    return network.cpu().eval()
+
+
+def _train_members(settings: NanobeamTraining, data: Readings, phases: int, torch_generator: torch.Generator, run: TrainingRun,
                    curves: dict) -> list[PatternNetwork]:
-    stage = settings.pattern
-    wanted = min(stage.patterns, 2048) if run.stopped() else stage.patterns
-    data = patterns.draw_patterns(disk, references, generator, wanted, rng, _drawing(run, "patterns for the rest", wanted))
-    if len(data) < _FEWEST:
-        raise TrainingError(f"a lattice was found in {len(data)} of {wanted} patterns only, too few to train on: more "
-                            "electrons, or a longer training of the disk network")
-    batch = min(stage.batch, len(data) // 2)
-    members = []
+    stage, members = settings.pattern, []
+    count = int(data.found.sum())
+    batch = _batch(stage.batch, count)
     for member in range(stage.members):
-        network = _seeded(settings.seed + 1 + member, lambda: PatternNetwork(len(generator.materials) + 1, stage.disk_width,
-                                                                             stage.width))
-        _initial(run, f"pattern{member}", network)
-        phase, density = (curves.setdefault(f"pattern network {member + 1}: {what}", []) for what in
-                          ("cross entropy of the phase", "-log p(thickness, tilt)"))
-        total = stage.epochs * max(len(data) // batch, 1)
-        steps = patterns.epochs(network, data, stage.epochs, batch, stage.rate, torch_generator, run.device)
-        for number, (first, second) in enumerate(steps, start=1):
-            phase.append(first)
-            density.append(second)
-            run.report(f"pattern network {member + 1}", number, total,
-                       f"phase {np.mean(phase[-100:]):.3f}, density {np.mean(density[-100:]):.3f}")
-            if run.stopped():
-                run.notes.append(f"pattern network {member + 1} was ended at step {number} of {total}")
-                break
+        network = _begun(run, f"pattern{member}", settings.seed + 1 + member,
+                         lambda: PatternNetwork(phases + 2, stage.disk_width, stage.width))
+        name = f"pattern network {member + 1}"
+        losses = [curves.setdefault(f"{name}: {what}", []) for what in
+                  ("cross entropy of the phase", "-log p(thickness, tilt)")]
+        steps = patterns.epochs(network, data.patterns, data.found, phases, stage.epochs, batch, stage.rate, torch_generator,
+                                run.device)
+        _descend(run, name, steps, stage.epochs * (count // batch), losses, "phase {:.3f}, density {:.3f}")
         members.append(network.cpu().eval())
     return members
-
-
-def _outputs(settings: NanobeamTraining, generator: NanobeamGenerator, disk: DiskNetwork, members: list[PatternNetwork],
-             references: np.ndarray, rng: np.random.Generator, run: TrainingRun) -> Outputs:
-    """What the networks, in the precision in which they are stored, say of new patterns."""
-    disk = fill_module(DiskNetwork(settings.disk.width), module_arrays(disk), "the disk network")
-    ensemble = Members([fill_module(PatternNetwork(network.phases, settings.pattern.disk_width, settings.pattern.width),
-                                    module_arrays(network), "the pattern network") for network in members]).eval()
-    wanted = min(settings.calibration_patterns, 1024) if run.stopped() else settings.calibration_patterns
-    advance, parts = _drawing(run, "calibration", wanted), []
-    for first in counting(0, _DRAWN):
-        if first >= wanted:
-            break
-        batch = generator.draw(min(_DRAWN, wanted - first), rng)
-        exposures = patterns.exposures_of(batch)
-        reading = read_patterns(disk, references, batch.patterns, exposures)
-        right = patterns.right_lattices(reading.lattices.lattice, true_lattices(batch), exposures.radii)
-        vectors, covariance = scan_vectors(reading, exposures)
-        true = np.swapaxes(batch.reciprocal, 1, 2)
-        true = true @ np.rint(np.linalg.inv(true) @ np.nan_to_num(vectors))
-        results = in_blocks(ensemble, reading.disks, reading.present, reading.context)
-        logits, mixtures, hidden = (one[right] for one in results)
-        target = standardised(batch.thickness, to_lattice_axes(batch.tilt, reading.axes))
-        parts.append((vectors[right], true[right], covariance[right], reading.lattices.chi_square[right],
-                      reading.lattices.freedom[right], logits, hidden, mixtures, batch.material[right], target[right],
-                      reading.lattices.total[right]))
-        advance(len(right))
-    whole = [np.concatenate(column) for column in zip(*parts, strict=True)]
-    if len(whole[0]) < 2 * len(generator.materials):
-        raise TrainingError(f"the lattice was right in {len(whole[0])} of {wanted} calibration patterns only: train longer")
-    for number in (5, 6, 7):
-        whole[number] = np.moveaxis(whole[number], 1, 0)
-    return Outputs(*whole)
-
-
-def _card(settings: NanobeamTraining, materials: tuple[Material, ...], outputs: Outputs, arrays: dict[str, np.ndarray],
-          run: TrainingRun) -> dict[str, object]:
-    """What the model card says: data, and figures on patterns that were not trained on."""
-    inverse = np.linalg.inv(outputs.true_vectors)
-    off = outputs.vectors @ inverse - np.eye(2)
-    strain, rotation = off[:, 1, 1], (off[:, 0, 1] - off[:, 1, 0]) / 2
-    answer = moments(outputs.mixtures)
-    deviation = np.sqrt(np.einsum("nii->ni", answer.covariance))
-    prior = arrays["calibration/prior_spread"][outputs.label]
-    sure = (deviation < DETERMINED * prior) & (answer.between < TWO_ANSWERS)
-    chosen = log_probabilities(outputs.logits, float(arrays["calibration/temperature"])).argmax(axis=1)
-    error = np.exp(answer.mean[:, 0] - outputs.target[:, 0]) - 1
-    figures = []
-    for low, high in ((3e2, 3e3), (3e3, 3e4), (3e4, 1e9)):
-        near = (outputs.electrons >= low) & (outputs.electrons < high)
-        if not near.any():
-            continue
-        thick = near & sure[:, 0]
-        figures.append({
-            "electrons": [low, high], "patterns": int(near.sum()), "strain_median_percent": _percent(strain[near]),
-            "rotation_median_deg": float(np.degrees(np.median(np.abs(rotation[near])))),
-            "phase_right": float((chosen[near] == outputs.label[near]).mean()),
-            "thickness_identifiable": float(sure[near, 0].mean()),
-            "thickness_median_percent": _percent(error[thick]) if thick.any() else None,
-            "tilt_identifiable": float((sure[near, 1] & sure[near, 2]).mean())})
-    return {"network": "nanobeam", "materials": [one.name for one in materials], "wavelengths_pm": sorted(
-        {round(float(value) * 1e12, 4) for value in wavelengths(1e3 * np.array(settings.conditions.high_tensions_kV))}),
-        "data": "patterns drawn by edgetem_nodes.featurizer.cbed.generator", "parameters": int(sum(
-            value.size for name, value in arrays.items() if name.startswith(("disk", "pattern")))),
-        "interval": f"{NINETY} standard errors hold nine of ten on patterns of the calibration",
-        "lattice_found": len(outputs.label) / max(settings.calibration_patterns, 1), "figures": figures, "notes": run.notes}
-
-
-def _percent(values: np.ndarray) -> float:
-    return float(100 * np.median(np.abs(values)))

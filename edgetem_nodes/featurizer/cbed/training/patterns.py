@@ -1,51 +1,27 @@
 """Training of the pattern networks: on what is read from drawn patterns, lattices found by search as they will be in use.
 
-Beside the phases there is a class for none of them. It is taught with patterns whose lattice was found wrongly, and with ones
-that are made up: disks in the wrong places of the right lattice, and right disks on a lattice of the wrong size.
+Beside the phases there are a class for none of them and one for several crystals, rings and films. The first is taught with
+other materials, with patterns whose lattice was found wrongly, and with ones that are made up: disks in the wrong places of the
+right lattice, and right disks on a lattice of the wrong size.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from edgetem_nodes.featurizer.cbed.generator import NanobeamBatch, NanobeamGenerator
-from edgetem_nodes.featurizer.cbed.insides import allocated
-from edgetem_nodes.featurizer.cbed.networks import DiskNetwork, PatternNetwork, mixture_log_likelihood
-from edgetem_nodes.featurizer.cbed.posterior import standardised, to_lattice_axes
-from edgetem_nodes.featurizer.cbed.reading import Exposures, read_patterns
+from edgetem_nodes.featurizer.cbed.insides import MOST
+from edgetem_nodes.featurizer.cbed.networks import CONTEXT, INSIDE_INPUTS, PatternNetwork, mixture_log_likelihood
 from edgetem_nodes.featurizer.cbed.sampling import INNER_CELLS
-from edgetem_nodes.featurizer.cbed.training.truth import nominal_centres, true_lattices
+from edgetem_nodes.featurizer.cbed.training.samples import Descent, Samples
+from edgetem_nodes.featurizer.cbed.training.workers import shared_array
 
-_DRAWN = 256
-_MADE_UP = 0.15
+_MADE_UP = 0.1
 """Part of a batch that is turned into patterns of no phase."""
 _WRONG_SIZE = (0.07, 0.3)
-
-
-def exposures_of(batch: NanobeamBatch) -> Exposures:
-    """What is known of drawn patterns beforehand."""
-    return Exposures(batch.pixel_angle[:, None, None] * batch.distortion, nominal_centres(batch), batch.high_tension,
-                     batch.semi_convergence_angle, np.eye(2))
-
-
-def right_lattices(found: np.ndarray, truth: np.ndarray, radii: np.ndarray) -> np.ndarray:
-    """Whether found lattices (n, 6) are the true ones, or every other or every fourth of their disks: (n,) bool."""
-    def basis(lattice: np.ndarray) -> np.ndarray:
-        return lattice[:, [1, 2, 4, 5]].reshape(-1, 2, 2)
-
-    ok = np.isfinite(found).all(axis=1)
-    found = np.where(ok[:, None], found, truth)
-    multiples = np.linalg.inv(basis(truth)) @ basis(found)
-    whole = np.rint(multiples)
-    size = np.abs(np.rint(np.linalg.det(whole)))
-    # relative to what was found, so that multiples are not judged more severely
-    off = np.abs(multiples - whole).max(axis=(1, 2))
-    centred = np.hypot(*(found[:, [0, 3]] - truth[:, [0, 3]]).T) < 0.7 * radii
-    return ok & centred & (off < 0.15) & np.isin(size, (1, 2, 4))
 
 
 @dataclass
@@ -55,7 +31,7 @@ class PatternData:
     Attributes
     ----------
     disks, present, context : as the network takes them, float16 but for the context.
-    label : (n,) phase, or their number where the lattice was found wrongly.
+    label : (n,) phase, or their number: none of them, or 1 more: several crystals.
     target : (n, 3) as `posterior.standardised`.
     """
 
@@ -69,35 +45,17 @@ class PatternData:
         return len(self.label)
 
     @classmethod
-    def joined(cls, parts: list[PatternData]) -> PatternData:
-        """One after the other."""
-        return cls(*(np.concatenate([getattr(part, name) for part in parts])
-                     for name in ("disks", "present", "context", "label", "target")))
-
-
-def draw_patterns(network: DiskNetwork, references: np.ndarray, generator: NanobeamGenerator, patterns: int,
-                  rng: np.random.Generator, advance: Callable[[int], None] = lambda _: None) -> PatternData:
-    """Read `patterns` drawn patterns; those without a lattice are left out."""
-    parts, drawn = [], 0
-    phases = len(generator.materials)
-    while drawn < patterns:
-        batch = generator.draw(min(_DRAWN, patterns - drawn), rng)
-        exposures = exposures_of(batch)
-        reading = read_patterns(network, references, batch.patterns, exposures)
-        right = right_lattices(reading.lattices.lattice, true_lattices(batch), exposures.radii)
-        kept = np.isfinite(reading.lattices.lattice[:, 0])
-        target = standardised(batch.thickness, to_lattice_axes(batch.tilt, reading.axes))
-        parts.append(PatternData(reading.disks[kept].astype(np.float16), reading.present[kept].astype(np.float16),
-                                 reading.context[kept], np.where(right, batch.material, phases)[kept],
-                                 target[kept].astype(np.float32)))
-        drawn += len(right)
-        advance(len(right))
-    return PatternData.joined(parts) if parts else PatternData(*allocated(0)[:3], np.zeros(0, int), np.zeros((0, 3)))
+    def allocated(cls, count: int) -> PatternData:
+        """Room for so many, shared by processes."""
+        return cls(shared_array((count, MOST, INSIDE_INPUTS), np.float16), shared_array((count, MOST), np.float16),
+                   shared_array((count, CONTEXT), np.float32), shared_array((count,), np.int64),
+                   shared_array((count, 3), np.float32))
 
 
 def make_up(disks: torch.Tensor, present: torch.Tensor, context: torch.Tensor, label: torch.Tensor, none: int,
             generator: torch.Generator) -> torch.Tensor:
-    """Turn the first part of a batch, in place, into patterns of no phase; new labels."""
+    """Turn the first part of a batch, in place, into patterns of no phase, `none`; new labels. A batch is in no order of
+    phases."""
     count, cells = int(_MADE_UP * len(label)), INNER_CELLS**2
     if count < 2:
         return label
@@ -120,29 +78,19 @@ def make_up(disks: torch.Tensor, present: torch.Tensor, context: torch.Tensor, l
     return label
 
 
-def epochs(network: PatternNetwork, data: PatternData, count: int, batch: int, rate: float, generator: torch.Generator,
-           device: str = "cpu") -> Iterator[tuple[float, float]]:
-    """Train for `count` epochs; cross entropy of the phase and negative log density of thickness and tilt of each step."""
-    optimiser = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=1e-3)
-    steps = max(len(data) // batch, 1)
-    plan = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=count * steps + 1, pct_start=0.15)
-    network.to(device).train()
-    none = network.phases - 1
+def epochs(network: PatternNetwork, data: PatternData, found: np.ndarray, phases: int, count: int, batch: int, rate: float,
+           generator: torch.Generator, device: str = "cpu") -> Iterator[torch.Tensor]:
+    """Train on those with a lattice, `found` (n,), for `count` epochs; cross entropy of the phase and negative log density of
+    thickness and tilt (2,) of each step, on the device."""
+    samples = Samples(vars(data), device, np.flatnonzero(found))
+    descent = Descent(network, device, rate, count * samples.steps(batch), 1e-3)
     for _ in range(count):
-        order = torch.randperm(len(data), generator=generator).numpy()
-        for step in range(steps):
-            chosen = order[step * batch:(step + 1) * batch]
-            disks, present, context, target = (torch.from_numpy(value[chosen]).float().to(device)
-                                               for value in (data.disks, data.present, data.context, data.target))
-            true = torch.from_numpy(data.label[chosen]).to(device)
-            label = make_up(disks, present, context, true, none, generator)
-            optimiser.zero_grad()
-            logits, mixture, _ = network(disks, present, context)
+        for one in samples.batches(batch, generator):
+            label = make_up(one["disks"], one["present"], one["context"], one["label"], phases, generator)
+            logits, mixture, _ = network(one["disks"], one["present"], one["context"])
             phase = torch.nn.functional.cross_entropy(logits, label, label_smoothing=0.01)
-            real = label != none
-            density = torch.clamp(-mixture_log_likelihood(mixture[real], target[real]), max=30.0).mean()
-            (phase + density).backward()
-            torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
-            optimiser.step()
-            plan.step()
-            yield float(phase.detach()), float(density.detach())
+            real = (label < phases).float()
+            each = torch.clamp(-mixture_log_likelihood(mixture, one["target"]), max=30.0)
+            density = (each * real).sum() / real.sum().clamp(min=1.0)
+            descent.step(phase + density)
+            yield torch.stack([phase.detach(), density.detach()])

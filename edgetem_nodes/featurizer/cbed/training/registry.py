@@ -56,6 +56,7 @@ class TrainingRun:
     archive : an experiment's archive.h5 whose patterns adapt the network; None: drawn patterns only.
     report : `report(stage, done, total, text)`, as often as one likes.
     stopped : whether the person wants to end: then finish quickly with the best so far.
+    keep : `keep(arrays, settings)` writes weights at once, whatever comes after: for what would be a pity to lose.
     """
 
     device: str = "cpu"
@@ -64,6 +65,7 @@ class TrainingRun:
     archive: str = ""
     report: Callable[[str, int, int, str], None] = lambda *_: None
     stopped: Callable[[], bool] = lambda: False
+    keep: Callable[[dict[str, np.ndarray], dict[str, Any]], object] = lambda *_: None
     notes: list[str] = field(default_factory=list)
 
 

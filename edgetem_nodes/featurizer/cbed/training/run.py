@@ -57,7 +57,8 @@ def run_training(configuration: Path, output: Path, *, seed: int | None = None, 
         weights = read_weights(initial, network)
     with interruptible() as stopped:
         run = TrainingRun(chosen_device(device), quick, (weights.arrays, weights.settings) if initial is not None else None,
-                          str(archive or ""), report, stopped)
+                          str(archive or ""), report, stopped,
+                          lambda arrays, described: write_weights(output / WEIGHTS, arrays, described))
         if initial is not None:
             run.notes.append(f"begun with weights {weights.hash}")
         if quick:

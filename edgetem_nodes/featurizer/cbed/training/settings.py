@@ -16,25 +16,39 @@ from edgetem_nodes.graph.configuration import (ConfigurationError, build, checke
 class DiskStage:
     """Training of the disk network."""
 
-    patterns: int = parameter(60000, "patterns that are drawn", minimum=32, maximum=10_000_000)
+    patterns: int = parameter(120000, "patterns that are drawn", minimum=32, maximum=10_000_000)
     displacements: int = parameter(2, "displaced lattices of each", minimum=1, maximum=16)
-    epochs: int = parameter(16, "passes over them", minimum=1, maximum=1000)
-    batch: int = parameter(128, "lattices in a step", minimum=8, maximum=8192)
+    epochs: int = parameter(24, "passes over them", minimum=1, maximum=1000)
+    batch: int = parameter(1024, "lattices in a step", minimum=8, maximum=65536)
+    rate: float = parameter(4e-3, "largest learning rate", minimum=1e-6, maximum=0.1)
+    width: int = parameter(96, "neurons in a layer", minimum=8, maximum=1024)
+
+
+@dataclass
+class RefiningStage:
+    """Training of the refining network, on the patterns of the pattern networks."""
+
+    epochs: int = parameter(40, "passes over them", minimum=1, maximum=1000)
+    batch: int = parameter(2048, "patterns in a step", minimum=8, maximum=65536)
     rate: float = parameter(3e-3, "largest learning rate", minimum=1e-6, maximum=0.1)
-    width: int = parameter(160, "neurons in a layer", minimum=8, maximum=1024)
+    width: int = parameter(128, "neurons in a layer", minimum=8, maximum=1024)
 
 
 @dataclass
 class PatternStage:
     """Training of the pattern networks."""
 
-    patterns: int = parameter(60000, "patterns that are drawn", minimum=32, maximum=10_000_000)
-    epochs: int = parameter(24, "passes over them", minimum=1, maximum=1000)
-    batch: int = parameter(256, "patterns in a step", minimum=8, maximum=8192)
-    rate: float = parameter(2e-3, "largest learning rate", minimum=1e-6, maximum=0.1)
+    patterns: int = parameter(300000, "patterns that are drawn", minimum=32, maximum=10_000_000)
+    countings: int = parameter(2, "times that each is counted, with other doses", minimum=1, maximum=16)
+    other_share: float = parameter(0.12, "part of them that is of other materials", minimum=0.0, maximum=0.5)
+    several_share: float = parameter(0.05, "part of them that is of several crystals, powders and films", minimum=0.0,
+                                     maximum=0.4)
+    epochs: int = parameter(30, "passes over them", minimum=1, maximum=1000)
+    batch: int = parameter(2048, "patterns in a step", minimum=8, maximum=65536)
+    rate: float = parameter(3e-3, "largest learning rate", minimum=1e-6, maximum=0.1)
     members: int = parameter(2, "networks of the ensemble", minimum=1, maximum=8)
-    disk_width: int = parameter(96, "neurons in a layer, for each disk", minimum=8, maximum=1024)
-    width: int = parameter(128, "neurons in a layer, for the pattern", minimum=8, maximum=1024)
+    disk_width: int = parameter(128, "neurons in a layer, for each disk", minimum=8, maximum=1024)
+    width: int = parameter(192, "neurons in a layer, for the pattern", minimum=8, maximum=1024)
 
 
 @dataclass
@@ -43,7 +57,7 @@ class NanobeamConditions:
 
     high_tensions_kV: list[float] = parameter([60.0, 80.0, 120.0, 200.0, 300.0], "one of these", unit="kV")
     semi_convergence_mrad: list[float] = parameter([1.0, 3.0], "least and largest, logarithmic", unit="mrad")
-    pixels: list[int] = parameter([64, 96, 128], "cameras, along each axis")
+    pixels: list[int] = parameter([64, 64, 96, 128], "cameras, along each axis; one given twice is drawn twice as often")
     strain: float = parameter(0.03, "largest exx, eyy, exy", minimum=0.0, maximum=0.1)
     tilt_mrad: float = parameter(16.0, "largest tilt of the zone axis", unit="mrad", minimum=0.0, maximum=20.0)
     electrons: list[float] = parameter([3e2, 1e6], "of a pattern, least and largest, logarithmic")
@@ -55,12 +69,16 @@ class NanobeamTraining:
 
     network: str = parameter("nanobeam", "which network", choices=("nanobeam",))
     seed: int = parameter(0, "of everything random", minimum=0, maximum=2**31 - 1)
+    workers: int = parameter(0, "processes that compute and draw; 0: one for each core. It does not change the weights",
+                             minimum=0, maximum=1024)
     materials: list[str] = parameter([], "by name; empty: all that are not kept back for evaluation")
-    tables: str = parameter("", "folder for rocking curves, some 2 GB; empty: they are computed, some minutes, and forgotten",
+    others: list[str] = parameter([], "materials that are learnt as none of them; empty: all that are for that")
+    tables: str = parameter("", "folder for rocking curves, some 4 GB; empty: they are computed, some minutes, and forgotten",
                             path=True)
-    calibration_patterns: int = parameter(8000, "patterns from which errors are calibrated", minimum=32, maximum=1_000_000)
+    calibration_patterns: int = parameter(20000, "patterns from which errors are calibrated", minimum=32, maximum=1_000_000)
     conditions: NanobeamConditions = group(NanobeamConditions)
     disk: DiskStage = group(DiskStage)
+    refining: RefiningStage = group(RefiningStage)
     pattern: PatternStage = group(PatternStage)
 
 
