@@ -10,7 +10,8 @@ from edgetem_nodes.featurizer.micro_scan.amplitudes import site_features
 from edgetem_nodes.featurizer.micro_scan.conditions import MicroScan
 from edgetem_nodes.featurizer.micro_scan.generator import MicroScanGenerator, Ranges
 from edgetem_nodes.featurizer.micro_scan.hosts import BY_NAME
-from edgetem_nodes.featurizer.micro_scan.linear_imaging import REFERENCE, LinearImaging, dark_field, point_spread, whitened
+from edgetem_nodes.featurizer.micro_scan.linear_imaging import (REFERENCE, LinearImaging, LinearModel, atom_signals, dark_field,
+                                                                point_spread, whitened)
 from edgetem_nodes.featurizer.micro_scan.patterns import DetectorSignals
 from edgetem_nodes.featurizer.micro_scan.reduction import BRIGHT, CHANNELS, Reduction, sampled_detectors
 from edgetem_nodes.featurizer.micro_scan.specimens import Piece
@@ -78,7 +79,7 @@ def test_images_show_a_lone_atom_where_it_is():
     place = np.array([0.9e-10, -1.3e-10])
     signals = torch.from_numpy(signals_of(lone(42, place), scan).T.reshape(CHANNELS, 6, 6).astype(np.float32))
     spread = point_spread(scan)
-    for image in (LinearImaging(spread, 1e-4).image(whitened(spread, signals)), dark_field(spread, signals, 1e6)[0]):
+    for image in (LinearImaging(LinearModel(spread), 1e-4).image(whitened(spread, signals)), dark_field(spread, signals, 1e6)[0]):
         y, x = np.unravel_index(int(image.argmax()), image.shape)
         assert np.hypot(*(np.array([scan.grid()[y], scan.grid()[x]]) - place)) < 0.55e-10
 
@@ -90,7 +91,7 @@ def test_evidence_prefers_the_true_defocus():
     evidence = []
     for defocus in (-3e-9, 0.0, 3e-9):
         spread = point_spread(scan.with_defocus(defocus))
-        evidence.append(LinearImaging(spread, 1e-3).evidence(whitened(spread, torch.from_numpy(counts.astype(np.float32)))))
+        evidence.append(LinearImaging(LinearModel(spread), 1e-3).evidence(whitened(spread, torch.from_numpy(counts.astype(np.float32)))))
     assert np.argmax(evidence) == 2
 
 
@@ -100,7 +101,7 @@ def test_amplitudes_of_columns_are_found_where_the_sites_are_known():
     vacant = sites_near(piece, 0)[0]
     piece = altered(piece, {vacant: "vacancy"})
     signals = torch.from_numpy(signals_of(piece, scan).T.reshape(CHANNELS, 6, 6).astype(np.float32))
-    features = site_features(point_spread(scan), signals, 1e6, scan, piece.nodes, piece.sublattice)
+    features = site_features(atom_signals(scan), signals, 1e6, scan, piece.nodes, piece.sublattice)
     inner = np.flatnonzero(np.abs(piece.nodes).max(axis=1) < scan.span / 2)
     relative = features[:, 4]
     assert relative[vacant] < 0.35

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from edgetem_nodes.featurizer.micro_scan.conditions import MARGIN, MicroScan
-from edgetem_nodes.featurizer.micro_scan.linear_imaging import Spread, whitened
+from edgetem_nodes.featurizer.micro_scan.conditions import MicroScan
+from edgetem_nodes.featurizer.micro_scan.linear_imaging import AtomSignals, whitened
 from edgetem_nodes.featurizer.micro_scan.reduction import BRIGHT
 
 FEATURES = 14
@@ -48,7 +48,7 @@ _WIDTH = 1.0
 """Standard deviation of the prior of a column's amplitude, over the mean."""
 
 
-def site_features(spread: Spread, signals: torch.Tensor, electrons: float, scan: MicroScan, sites: np.ndarray,
+def site_features(atoms: AtomSignals, signals: torch.Tensor, electrons: float, scan: MicroScan, sites: np.ndarray,
                   sublattice: np.ndarray) -> np.ndarray:
     """Features (sites, FEATURES) float32: 0 for sites beyond the grid's reach.
 
@@ -58,14 +58,14 @@ def site_features(spread: Spread, signals: torch.Tensor, electrons: float, scan:
     """
     result = np.zeros((len(sites), FEATURES), np.float32)
     beyond = np.abs(sites).max(axis=1) - scan.span / 2 if len(sites) else np.zeros(0)
-    near = np.flatnonzero(beyond < MARGIN)
+    near = np.flatnonzero(beyond < scan.margin)
     if len(near) < 3:
         return result
-    design = spread.at(sites[near])
-    vacuum = torch.from_numpy((spread.vacuum / spread.vacuum.sum()).astype(np.float32))[:, None, None]
+    design = atoms.at(sites[near])
+    vacuum = torch.from_numpy((atoms.vacuum / atoms.vacuum.sum()).astype(np.float32))[:, None, None]
     bright = design[:BRIGHT] / vacuum.sqrt()
     bright = (bright - bright.mean(dim=1, keepdim=True)).reshape(-1, len(near))
-    data = whitened(spread, signals).reshape(BRIGHT, -1)
+    data = whitened(atoms, signals).reshape(BRIGHT, -1)
     data = (data - data.mean(dim=1, keepdim=True)).flatten()
     phase, phase_error, phase_mean = fitted(bright, data, 1 / electrons, True)
     values = signals[BRIGHT].flatten()

@@ -12,7 +12,9 @@ from edgetem_nodes.physics.optics import Probe
 PIXEL = 0.35e-10
 """Distance [m] of two points of the fine grid: it samples what 30 mrad at 80 kV transfers, 2 alpha / lambda."""
 MARGIN = 2.2e-10
-"""How far [m] the fine grid reaches beyond the outermost probes."""
+"""How far [m] the fine grid reaches beyond the outermost probes at focus."""
+_WIDENING = 0.5
+"""Of a probe's radius out of focus, by which the grid reaches farther."""
 SOURCE_SIZE = 0.5e-10
 """Full width at half maximum [m] of the source's image that is assumed, where none is stated."""
 
@@ -27,6 +29,7 @@ class MicroScan:
     points : probes along each axis; step : their distance [m].
     outer_angle : radius up to which the camera sees the whole circle [rad].
     electrons : in one pattern.
+    margin : how far the fine grid reaches beyond the outermost probes [m]; 0: as far as they see, by the defocus.
 
     Raises
     ------
@@ -38,6 +41,7 @@ class MicroScan:
     step: float
     outer_angle: float
     electrons: float
+    margin: float = 0.0
 
     def __post_init__(self) -> None:
         if self.points < 2:
@@ -45,6 +49,9 @@ class MicroScan:
         for name in ("step", "outer_angle", "electrons"):
             if not (getattr(self, name) > 0 and math.isfinite(getattr(self, name))):
                 raise ValueError(f"{name} {getattr(self, name):g} of a micro-scan is not positive")
+        if not self.margin:
+            radius = abs(self.probe.defocus) * self.probe.semi_convergence_angle
+            object.__setattr__(self, "margin", MARGIN + _WIDENING * radius)
 
     @property
     def span(self) -> float:
@@ -62,9 +69,9 @@ class MicroScan:
 
     def grid(self) -> np.ndarray:
         """Coordinate (m,) of the fine grid's points along an axis [m]; 0 is the site."""
-        count = math.ceil((self.span + 2 * MARGIN) / PIXEL - 1e-9)
+        count = math.ceil((self.span + 2 * self.margin) / PIXEL - 1e-9)
         return (np.arange(count) - (count - 1) / 2) * PIXEL
 
     def with_defocus(self, defocus: float) -> MicroScan:
-        """The same with another defocus [m]."""
+        """The same, grid included, with another defocus [m]."""
         return replace(self, probe=self.probe.refocused(defocus))

@@ -60,6 +60,9 @@ HOSTS = (
 """Lattice constants: Castro Neto et al., Rev. Mod. Phys. 81, 109 (2009); Pease, Acta Cryst. 5, 356 (1952); Wildervanck &
 Jellinek, Z. anorg. allg. Chem. 328, 309 (1964); Schutte et al., J. Solid State Chem. 70, 207 (1987)."""
 BY_NAME = {host.name: host for host in HOSTS}
+DEFECTIVE = 0.05
+"""Part of all sites that is expected to hold something else than the perfect sheet's column."""
+_IMPOSSIBLE = -30.0
 DESCRIBED = 3
 """Numbers that describe the column of a perfect sheet, see `described_classes`."""
 
@@ -77,6 +80,22 @@ def described_classes(classes: np.ndarray) -> np.ndarray:
             phase /= float(potential_spectrum(16, np.zeros(1))[0])
             result[index] = np.log(phase), np.log(sum(number ** 1.6 for number in real) / 100), len(real)
     return result[np.asarray(classes, int)]
+
+
+def log_prior(perfect: np.ndarray, defective: float = DEFECTIVE) -> np.ndarray:
+    """Logarithm of the prior (n, K) of what stands on sites whose perfect column has these classes (n,).
+
+    Parameters
+    ----------
+    defective : part of the sites that are not perfect; among them classes have the weights of `Host.defects`.
+    """
+    table = np.full((len(CLASSES), len(CLASSES)), _IMPOSSIBLE, np.float32)
+    for host in HOSTS:
+        for own, weights in zip(host.classes(), host.defects, strict=True):
+            table[own, own] = np.log1p(-defective)
+            for name, weight in weights.items():
+                table[own, NAMES.index(name)] = np.log(defective * weight / sum(weights.values()))
+    return table[np.asarray(perfect, int)]
 
 
 def honeycomb(lattice: float) -> tuple[np.ndarray, np.ndarray]:

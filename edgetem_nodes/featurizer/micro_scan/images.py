@@ -9,11 +9,11 @@ import numpy as np
 import torch
 
 from edgetem_nodes.featurizer.micro_scan.conditions import MicroScan
-from edgetem_nodes.featurizer.micro_scan.linear_imaging import (REFERENCE, LinearImaging, Spread, dark_field, information,
-                                                                noise_ratio, point_spread, whitened)
+from edgetem_nodes.featurizer.micro_scan.linear_imaging import (REFERENCE, AtomSignals, LinearImaging, LinearModel, Spread,
+                                                                atom_signals, dark_field, information, noise_ratio,
+                                                                point_spread, whitened)
 from edgetem_nodes.featurizer.micro_scan.reduction import BRIGHT, DARK_EDGE
 from edgetem_nodes.physics.scattering_factors import annular_cross_section
-
 
 
 class Plane(IntEnum):
@@ -40,8 +40,10 @@ INPUTS = len(Plane)
 DEFOCUS_STEPS = np.arange(-2, 3) * 1.25e-9
 """What is tried [m] about the defocus that is stated."""
 _DENSITY = 0.4e20
-_KEPT = 4 * len(DEFOCUS_STEPS)
-"""Linear maps kept, of 10 MiB each for 8 x 8 patterns."""
+_KEPT = 6 * len(DEFOCUS_STEPS)
+"""Factors kept, of 4 MiB each for 8 x 8 patterns."""
+_FINE = 0.2e-9
+"""To what the likeliest defocus is rounded [m]."""
 
 
 @dataclass(frozen=True)
@@ -54,14 +56,14 @@ class Images:
     defocus : (rows,) [m], likeliest of those tried.
     information : (rows, m, m) Fisher information on the amplitude of a lone sulphur atom, see `linear_imaging.information`.
     dark : (rows,) mean electrons in the dark field over those that a sheet of sulphur atoms with the prior's density gives.
-    spreads : of each row, at its defocus.
+    atoms : what an atom does in each row, at its defocus.
     """
 
     planes: np.ndarray
     defocus: np.ndarray
     information: np.ndarray
     dark: np.ndarray
-    spreads: list[Spread]
+    atoms: list[AtomSignals]
 
 
 class Imaging:
@@ -70,7 +72,9 @@ class Imaging:
     def __init__(self, scan: MicroScan) -> None:
         self.scan = scan
         self._spreads: dict[int, Spread] = {}
+        self._models: dict[int, LinearModel] = {}
         self._linear: dict[tuple[int, float], LinearImaging] = {}
+        self._atoms: dict[float, AtomSignals] = {}
         probe = scan.probe
         self._unit = _DENSITY * annular_cross_section(REFERENCE, probe.high_tension, DARK_EDGE * probe.semi_convergence_angle,
                                                       scan.outer_angle)
@@ -84,12 +88,20 @@ class Imaging:
         if (step, ratio) not in self._linear:
             if len(self._linear) >= _KEPT:
                 self._linear.clear()
-            self._linear[step, ratio] = LinearImaging(self._spread(step), ratio)
+            if step not in self._models:
+                self._models[step] = LinearModel(self._spread(step))
+            self._linear[step, ratio] = LinearImaging(self._models[step], ratio)
         return self._linear[step, ratio]
+
+    def _atoms_at(self, defocus: float) -> AtomSignals:
+        """At a defocus [m] that is rounded to `_FINE`."""
+        if defocus not in self._atoms:
+            self._atoms[defocus] = atom_signals(self.scan.with_defocus(defocus))
+        return self._atoms[defocus]
 
     def __call__(self, signals: np.ndarray, electrons: np.ndarray) -> Images:
         """Images of signals (rows, channels, n, n) whose patterns have `electrons` (rows,). A row depends on itself alone."""
-        planes, defocus, known, dark, spreads = [], [], [], [], []
+        planes, defocus, known, dark, atoms = [], [], [], [], []
         middle = len(DEFOCUS_STEPS) // 2
         for one, number in zip(torch.from_numpy(np.ascontiguousarray(signals, np.float32)), electrons, strict=True):
             ratio = noise_ratio(self._spread(middle), whitened(self._spread(middle), one), float(number))
@@ -106,8 +118,18 @@ class Imaging:
                 image, linear.known, torch.asinh(20 * shadow) / 2, shadow_known,
                 torch.from_numpy(np.log10(facts + 0.1).astype(np.float32)) / 3,
                 flat * (np.log10(ratio) + 3.5), flat * float(np.log10(level + 1e-3)), flat]))
-            defocus.append(self.scan.probe.defocus + DEFOCUS_STEPS[best])
+            defocus.append(round((self.scan.probe.defocus + _summit(evidence)) / _FINE) * _FINE)
             known.append(facts)
             dark.append(level)
-            spreads.append(spread)
-        return Images(torch.stack(planes).numpy(), np.array(defocus), np.stack(known), np.array(dark), spreads)
+            atoms.append(self._atoms_at(defocus[-1]))
+        return Images(torch.stack(planes).numpy(), np.array(defocus), np.stack(known), np.array(dark), atoms)
+
+
+def _summit(evidence: list[float]) -> float:
+    """Where a parabola through the largest of `DEFOCUS_STEPS` and its neighbours is largest [m]."""
+    best = int(np.argmax(evidence))
+    if best in (0, len(evidence) - 1):
+        return float(DEFOCUS_STEPS[best])
+    low, middle, high = evidence[best - 1:best + 2]
+    shift = 0.5 * (high - low) / max(2 * middle - high - low, 1e-9)
+    return float(DEFOCUS_STEPS[best] + shift * (DEFOCUS_STEPS[1] - DEFOCUS_STEPS[0]))

@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
+import scipy.fft
 import torch
 
 from edgetem_nodes.featurizer.micro_scan.conditions import PIXEL, SOURCE_SIZE, MicroScan
@@ -38,26 +40,23 @@ _SAMPLING = 0.27e-10
 
 
 @dataclass(frozen=True)
-class Spread:
-    """Point-spread functions of an atom of the reference element: what it adds to every signal.
+class AtomSignals:
+    """What an atom of the reference element adds to every signal, wherever it is.
 
     Attributes
     ----------
-    bright, dark : at every point of the grid, (channels, n, m, n, m) float32: probe y, grid y, probe x, grid x.
     vacuum : (segments,) signals without specimen.
     transforms : (segments + 1, q, q) complex64, of bright and dark, at frequencies (q,) [1/m].
     line : (n,) coordinate of the probes [m].
     """
 
-    bright: torch.Tensor
-    dark: torch.Tensor
     vacuum: np.ndarray
     transforms: torch.Tensor
     frequency: np.ndarray
     line: np.ndarray
 
     def at(self, places: np.ndarray) -> torch.Tensor:
-        """The same of atoms at places (sites, 2) [m]: (segments + 1, n * n, sites) float32."""
+        """Of atoms at places (sites, 2) [m]: (segments + 1, n * n, sites) float32."""
         waves = [torch.from_numpy(np.exp(2j * np.pi * (places[:, axis, None, None] - self.line[:, None]) * self.frequency)
                                   .astype(np.complex64)) for axis in (0, 1)]
         half = torch.einsum("syq,cqr->csyr", waves[0], self.transforms)
@@ -65,11 +64,30 @@ class Spread:
         return values.reshape(len(self.transforms), len(self.line) ** 2, len(places))
 
 
-def point_spread(scan: MicroScan) -> Spread:
-    """How an atom of the reference element at every point of the grid changes every signal, and the signals without it."""
-    probe, grid, line = scan.probe, scan.grid(), scan.line()
-    offsets = (grid[None, :] - line[:, None]).ravel()
-    length = max(20e-10, 2 * np.abs(offsets).max() + 2e-10)
+@dataclass(frozen=True)
+class Spread:
+    """Point-spread functions of an atom of the reference element on the grid.
+
+    Attributes
+    ----------
+    bright, dark : at every point of the grid, (channels, n, m, n, m) float32: probe y, grid y, probe x, grid x.
+    atoms : the same anywhere.
+    """
+
+    bright: torch.Tensor
+    dark: torch.Tensor
+    atoms: AtomSignals
+
+    @property
+    def vacuum(self) -> np.ndarray:
+        """Signals (segments,) without specimen."""
+        return self.atoms.vacuum
+
+
+def atom_signals(scan: MicroScan) -> AtomSignals:
+    """How an atom of the reference element changes every signal, and the signals without it."""
+    probe, line = scan.probe, scan.line()
+    length = max(20e-10, 2 * _farthest(scan) + 2e-10)
     step = probe.wavelength / length
     reach = probe.reach(step, 0.4 * step)
     aperture = probe.aperture(step, 0.4 * step)
@@ -77,26 +95,42 @@ def point_spread(scan: MicroScan) -> Spread:
     samples += samples % 2
     masks = sampled_detectors(step, reach, probe.semi_convergence_angle, scan.outer_angle)[:BRIGHT]
     order = np.arange(-reach, reach + 1) % samples
-    spectra = np.zeros((BRIGHT + 1, samples, samples), complex)
+    spectra = np.zeros((BRIGHT + 1, samples, samples), np.complex64)
     spectra[:, order[:, None], order] = np.concatenate([masks * aperture, aperture[None]])
-    waves = np.fft.ifft2(spectra) * samples ** 2
+    waves = scipy.fft.ifft2(spectra) * samples ** 2
     whole = waves[-1]
     bright = -2 / length ** 2 * np.imag(whole * np.conj(waves[:-1]))
     dark = np.abs(whole) ** 2 / length ** 2
     frequency = np.fft.fftfreq(samples, length / samples)
-    radius = np.hypot(frequency[:, None], frequency[None, :])
+    kept = np.abs(frequency) <= 2.05 * probe.semi_convergence_angle / probe.wavelength + 1 / length
+    radius = np.hypot(frequency[kept][:, None], frequency[kept][None, :])
     source = (probe.source_size or SOURCE_SIZE) / FWHM
-    blur = np.exp(-2 * (np.pi * radius) ** 2 * (source ** 2 + _DISPLACEMENT ** 2))
+    blur = np.exp(-2 * (np.pi * radius) ** 2 * (source ** 2 + _DISPLACEMENT ** 2)) / samples ** 2
     phase = interaction_constant(probe.high_tension) * potential_spectrum(REFERENCE, radius)
     cross_section = annular_cross_section(REFERENCE, probe.high_tension, DARK_EDGE * probe.semi_convergence_angle,
                                           scan.outer_angle)
-    transforms = np.concatenate([np.fft.fft2(bright) * blur * phase, (np.fft.fft2(dark) * blur * cross_section)[None]])
-    kept = np.abs(frequency) <= 2.05 * probe.semi_convergence_angle / probe.wavelength + 1 / length
-    waves_at = torch.from_numpy(np.exp(2j * np.pi * np.outer(offsets, frequency[kept])).astype(np.complex64))
-    chosen = torch.from_numpy((transforms / samples ** 2)[:, kept][:, :, kept].astype(np.complex64))
-    values = (waves_at @ chosen @ waves_at.T).real.reshape(-1, scan.points, len(grid), scan.points, len(grid))
+    changes = scipy.fft.fft2(np.concatenate([bright, dark[None]]))[:, kept][:, :, kept]
+    changes[:-1] *= blur * phase
+    changes[-1] *= blur * cross_section
     vacuum = (masks * np.abs(aperture) ** 2).sum(axis=(1, 2))
-    return Spread(values[:-1], values[-1], vacuum, chosen, frequency[kept], line)
+    return AtomSignals(vacuum, torch.from_numpy(changes.astype(np.complex64)), frequency[kept], line)
+
+
+def _farthest(scan: MicroScan) -> float:
+    """Of a point of the grid from a probe, along an axis [m]."""
+    return float(scan.grid()[-1] - scan.line()[0])
+
+
+def point_spread(scan: MicroScan) -> Spread:
+    """How an atom of the reference element at every point of the grid changes every signal."""
+    atoms, grid = atom_signals(scan), scan.grid()
+    offsets = (grid[None, :] - atoms.line[:, None]).ravel()
+    waves = torch.from_numpy(np.exp(2j * np.pi * np.outer(offsets, atoms.frequency)).astype(np.complex64))
+    half = waves @ atoms.transforms
+    # the real part alone, without the imaginary one
+    values = half.real @ waves.real.T - half.imag @ waves.imag.T
+    values = values.reshape(-1, scan.points, len(grid), scan.points, len(grid))
+    return Spread(values[:-1], values[-1], atoms)
 
 
 def _columns(values: torch.Tensor) -> torch.Tensor:
@@ -105,32 +139,41 @@ def _columns(values: torch.Tensor) -> torch.Tensor:
     return channels.reshape(-1, values.shape[-1] ** 2).contiguous()
 
 
+class LinearModel:
+    """Covariance of micro-scans' signals under one beam, by the prior: what all ratios of noise to signal have in common."""
+
+    def __init__(self, spread: Spread) -> None:
+        points = spread.bright.shape[1]
+        vacuum = spread.vacuum.astype(np.float32)
+        self.size = spread.bright.shape[-1]
+        self.prior = _columns(spread.bright) * torch.from_numpy(np.repeat(_SCALE / np.sqrt(vacuum), points ** 2))[:, None]
+        self.covariance = self.prior @ self.prior.T
+        for channel in range(BRIGHT):
+            part = slice(channel * points ** 2, (channel + 1) * points ** 2)
+            self.covariance[part, part] += _OFFSET ** 2 * float(vacuum[channel])
+
+
 class LinearImaging:
     """Images of micro-scans under one beam, for one ratio of noise to signal; see the module's description."""
 
-    def __init__(self, spread: Spread, ratio: float) -> None:
+    def __init__(self, model: LinearModel, ratio: float) -> None:
         """Prepare; `ratio` is the variance of noise over that of the prior, both of signals in units of counting noise."""
-        self.size = spread.bright.shape[-1]
-        points = spread.bright.shape[1]
-        vacuum = spread.vacuum.astype(np.float32)
-        self._whiten = torch.from_numpy(np.repeat(1 / np.sqrt(vacuum), points ** 2))
-        prior = _columns(spread.bright) * self._whiten[:, None] * _SCALE
-        covariance = prior @ prior.T
-        offset = torch.from_numpy(_OFFSET ** 2 * vacuum)
-        for channel in range(BRIGHT):
-            part = slice(channel * points ** 2, (channel + 1) * points ** 2)
-            covariance[part, part] += offset[channel]
+        self._model = model
+        covariance = model.covariance.clone()
         covariance.diagonal().add_(ratio)
         self._factor = torch.linalg.cholesky(covariance)
-        solved = torch.linalg.solve_triangular(self._factor, prior, upper=False)
-        self._projector = torch.linalg.solve_triangular(self._factor.T, solved, upper=True).T.contiguous()
-        self.known = (solved ** 2).sum(dim=0).clamp(0, 1).reshape(self.size, self.size)
-        """Part of the prior's variance that the data takes away, (m, m)."""
         self._log_determinant = 2 * float(torch.log(self._factor.diagonal()).sum())
+
+    @cached_property
+    def known(self) -> torch.Tensor:
+        """Part of the prior's variance that the data takes away, (m, m)."""
+        solved = torch.linalg.solve_triangular(self._factor, self._model.prior, upper=False)
+        return (solved ** 2).sum(dim=0).clamp(0, 1).reshape(self._model.size, self._model.size)
 
     def image(self, data: torch.Tensor) -> torch.Tensor:
         """Phase image (m, m), in standard deviations of the prior, of whitened signals (values,)."""
-        return (self._projector @ data).reshape(self.size, self.size)
+        solved = torch.cholesky_solve(data[:, None], self._factor)[:, 0]
+        return (solved @ self._model.prior).reshape(self._model.size, self._model.size)
 
     def evidence(self, data: torch.Tensor) -> float:
         """Log evidence of whitened signals (values,), but for a constant, with the prior's scale at its likeliest."""
@@ -138,7 +181,7 @@ class LinearImaging:
         return -0.5 * len(data) * math.log(float((residual ** 2).sum())) - 0.5 * self._log_determinant
 
 
-def whitened(spread: Spread, signals: torch.Tensor) -> torch.Tensor:
+def whitened(spread: Spread | AtomSignals, signals: torch.Tensor) -> torch.Tensor:
     """What bright-field signals (channels, n, n) differ from those without specimen, in counting noise of one electron."""
     bright = signals[:BRIGHT] / signals[:BRIGHT].sum(dim=0).mean()
     vacuum = torch.from_numpy((spread.vacuum / spread.vacuum.sum()).astype(np.float32))[:, None, None]

@@ -141,7 +141,7 @@ class MicroScanNetwork:
         lattice = self._finders[key](there, lambda points: self._places(outputs, points))
         reach = there.shape[-1] * PIXEL / 2
         sites, sublattice = (np.zeros((0, 2)), np.zeros(0, int)) if lattice is None else lattice.sites(reach)
-        features = site_features(images.spreads[0], torch.from_numpy(signals), electrons, scan, sites, sublattice)
+        features = site_features(images.atoms[0], torch.from_numpy(signals), electrons, scan, sites, sublattice)
         context = in_context(features)
         # where a site has no features its sublattice is the lattice's own, in the order of the first that has some
         known = np.flatnonzero((features != 0).any(axis=1))

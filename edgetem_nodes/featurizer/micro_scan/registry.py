@@ -6,6 +6,7 @@ nearly as well and puts its sites elsewhere makes the registry ambiguous.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -18,6 +19,11 @@ from edgetem_nodes.featurizer.micro_scan.hosts import honeycomb
 _CONSTANTS = np.array([2.37, 2.46, 2.55, 3.03, 3.15, 3.28, 3.40]) * 1e-10
 _TURNS = np.radians(np.arange(0, 60, 3.0))
 _FEW = 6
+_INNER = 7e-10
+"""How far from the middle [m] lattices are tried: farther out a few per cent of strain would move sites off the map's."""
+_GROWTH = 2e-10
+"""By how much more of the map [m] each refinement takes in."""
+_FINER = 2
 _APART = 0.35e-10
 """Two lattices are rivals where their sites are this far from each other [m], root mean square."""
 Offsets = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
@@ -83,13 +89,37 @@ class RegistryFinder:
 
     def __init__(self, size: int, half: float) -> None:
         """Maps have `size` points an axis; only |y|, |x| < half [m] counts."""
-        self._size, self._half = size, half
-        self._candidates = []
+        self._size, self._half, self._inner = size, half, min(half, _INNER)
+        self._candidates, places, owners = [], [], []
         steps = np.stack(np.meshgrid(np.arange(6), np.arange(6), indexing="ij"), axis=-1).reshape(-1, 2) / 6
         for constant in _CONSTANTS:
             for turn in _TURNS:
                 vectors = honeycomb(constant)[0] @ np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
-                self._candidates.append((vectors, steps @ vectors))
+                nodes, basis = _nodes(vectors, np.zeros(2), self._inner + 2e-10), vectors.sum(axis=0) / 3
+                for origin in steps @ vectors:
+                    for shift in (0.0, 1.0, 2.0):
+                        points = nodes + origin + shift * basis
+                        places.append(self._place(points[(np.abs(points) < self._inner).all(axis=1)]))
+                    self._candidates.append((vectors, origin))
+        counts = np.array([len(one) for one in places])
+        self._places = np.concatenate(places)
+        self._owners = np.repeat(np.arange(len(places)), counts)
+        self._counts = np.maximum(counts, 1).reshape(-1, 3)
+
+    def _place(self, points: np.ndarray) -> np.ndarray:
+        """Index (n,) int32 of the nearest point of a map that is `_FINER` times finer."""
+        fine = self._size * _FINER
+        index = np.rint(points / PIXEL * _FINER + (fine - 1) / 2).astype(np.int32).clip(0, fine - 1)
+        return (index[:, 0] * fine + index[:, 1]).astype(np.int32)
+
+    def _tried(self, there: np.ndarray) -> np.ndarray:
+        """Score of every candidate, origin by origin, at the nearest points of a finer map."""
+        axis = (np.arange(self._size * _FINER) + 0.5) / _FINER - 0.5
+        grid = np.meshgrid(axis, axis, indexing="ij")
+        fine = map_coordinates(there, grid, order=1, mode="nearest").ravel()
+        sums = np.bincount(self._owners, fine[self._places], self._counts.size).reshape(-1, 3)
+        sites = (sums[:, 0] + sums[:, 1]) / (self._counts[:, 0] + self._counts[:, 1])
+        return sites - sums[:, 2] / self._counts[:, 2]
 
     def __call__(self, there: np.ndarray, offsets: Offsets) -> Lattice | None:
         """The lattice on a map (m, m) of the probability of a site; None where no lattice has two sites to be fitted to.
@@ -98,20 +128,20 @@ class RegistryFinder:
         ----------
         offsets : of atoms from points (n, 2) [m]: mean (n, 2) and covariance (n, 2, 2) [m^2], by the network.
         """
+        origins = 36
+        scores = self._tried(there).reshape(-1, origins)
+        best_origin = scores.argmax(axis=1)
         found = []
-        for vectors, origins in self._candidates:
-            scores = self._scores(there, vectors, origins)
-            best = int(np.argmax(scores))
-            found.append((float(scores[best]), vectors, origins[best]))
-        found.sort(key=lambda one: -one[0])
+        for number in np.argsort(-scores.max(axis=1), kind="stable"):
+            found.append((float(scores[number].max()), *self._candidates[number * origins + best_origin[number]]))
         lattices = [self._refined(there, vectors, origin, offsets) for _, vectors, origin in found[:_FEW]]
         lattices = sorted((one for one in lattices if one is not None), key=lambda one: -one.score)
         if not lattices:
             return None
         best = lattices[0]
-        rival = max([one.score for one in lattices[1:] if self._apart(best, one)]
-                    + [score for score, vectors, origin in found[_FEW:]
-                       if self._apart(best, Lattice(vectors, origin, score, 0.0, np.zeros((6, 6)), 0.0))][:1] + [0.0])
+        others = (score for score, vectors, origin in found[_FEW:]
+                  if self._apart(best, Lattice(vectors, origin, score, 0.0, np.zeros((6, 6)), 0.0)))
+        rival = max([one.score for one in lattices[1:] if self._apart(best, one)] + [next(others, 0.0)])
         return Lattice(best.vectors, best.origin, best.score, rival, best.covariance, best.misfit)
 
     def _at(self, there: np.ndarray, points: np.ndarray) -> np.ndarray:
@@ -133,8 +163,10 @@ class RegistryFinder:
     def _refined(self, there: np.ndarray, vectors: np.ndarray, origin: np.ndarray, offsets: Offsets) -> Lattice | None:
         covariance, misfit = np.zeros((6, 6)), 0.0
         start = vectors
-        for _ in range(6):
-            sites, _ = Lattice(vectors, origin, 0.0, 0.0, covariance, 0.0).sites(self._half)
+        rounds = max(6, math.ceil((self._half - self._inner) / _GROWTH) + 3)
+        for number in range(rounds):
+            sites, _ = Lattice(vectors, origin, 0.0, 0.0, covariance, 0.0).sites(
+                min(self._half, self._inner + number * _GROWTH))
             if len(sites) < 6:
                 return None
             shift, spread = offsets(sites)

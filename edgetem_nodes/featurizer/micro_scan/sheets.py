@@ -8,8 +8,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from edgetem_nodes.featurizer.micro_scan.conditions import MicroScan
-from edgetem_nodes.featurizer.micro_scan.hosts import BY_NAME, CLASSES, HOSTS, Host
+from edgetem_nodes.featurizer.micro_scan.conditions import MARGIN, MicroScan
+from edgetem_nodes.featurizer.micro_scan.hosts import BY_NAME, CLASSES, HOSTS, OTHERS, Host
 from edgetem_nodes.featurizer.micro_scan.linear_imaging import REFERENCE
 from edgetem_nodes.featurizer.micro_scan.reduction import DARK_EDGE
 from edgetem_nodes.physics.scattering_factors import potential_spectrum
@@ -19,18 +19,41 @@ _FREEDOM = 6.0
 
 
 @lru_cache(maxsize=512)
+def column_amplitudes(scan: MicroScan) -> np.ndarray:
+    """Amplitudes (K, 2), in phase and dark field, of weak columns of every class, in units of the reference atom.
+
+    The atoms of a column scatter in phase. In the phase an atom counts as what a least-squares fit of the reference's shape
+    finds, through the transfer of an incoherent image's square; in the dark field as its intensity on the camera. "other" is
+    the geometric mean of `hosts.OTHERS`, a vacancy 0. Of the scan high tension, angles and nothing else matter.
+    """
+    probe = scan.probe
+    angles = np.linspace(DARK_EDGE * probe.semi_convergence_angle, scan.outer_angle, 64)
+    spatial = np.linspace(0, 2 * probe.semi_convergence_angle / probe.wavelength, 64)
+    ratio = spatial / spatial[-1]
+    transfer = 2 / np.pi * (np.arccos(ratio) - ratio * np.sqrt(1 - ratio ** 2))
+    weight = transfer ** 2 * spatial
+    reference = potential_spectrum(REFERENCE, spatial)
+    unit = np.trapezoid(weight * reference ** 2, spatial)
+    dark_unit = np.trapezoid(potential_spectrum(REFERENCE, angles / probe.wavelength) ** 2 * angles, angles)
+
+    def column(numbers: Sequence[int]) -> tuple[float, float]:
+        phase = sum(potential_spectrum(number, spatial) for number in numbers)
+        dark = sum(potential_spectrum(number, angles / probe.wavelength) for number in numbers)
+        return (float(np.trapezoid(weight * reference * phase, spatial) / unit),
+                float(np.trapezoid(dark ** 2 * angles, angles) / dark_unit))
+
+    result = np.zeros((len(CLASSES), 2))
+    for index, (_, numbers) in enumerate(CLASSES):
+        if numbers == (-1,):
+            result[index] = np.exp(np.mean([np.log(column((number,))) for number in OTHERS], axis=0))
+        elif numbers:
+            result[index] = column(numbers)
+    return result
+
+
 def theory(name: str, scan: MicroScan) -> np.ndarray:
-    """What `amplitudes.InContext.sheet` would be of weak columns whose atoms scatter in phase, (4,), sublattice 0 its first."""
-    angles = np.linspace(DARK_EDGE * scan.probe.semi_convergence_angle, scan.outer_angle, 64)
-    frequency = angles / scan.probe.wavelength
-
-    def column(numbers: tuple[int, ...]) -> tuple[float, float]:
-        together = sum(potential_spectrum(number, frequency) for number in numbers)
-        whole = sum(float(potential_spectrum(number, np.zeros(1))[0]) for number in numbers)
-        return float(np.trapezoid(together ** 2 * angles, angles)), whole
-
-    unit = column((REFERENCE,))
-    dark, phase = zip(*(np.log(np.array(column(CLASSES[index][1])) / unit) for index in BY_NAME[name].classes()), strict=True)
+    """What `amplitudes.InContext.sheet` would be of weak columns, (4,), sublattice 0 its first."""
+    phase, dark = np.log(column_amplitudes(alike(scan))[BY_NAME[name].classes()]).T
     return np.array([dark[0] - dark[1], phase[0] - phase[1], np.mean(dark), np.mean(phase)])
 
 
@@ -52,7 +75,7 @@ class Sheets:
         means, covariances = {}, {}
         for host in HOSTS:
             first, second = host.classes()
-            seen = [(sheet if pair == (first, second) else turned(sheet)) - theory(host.name, _alike(scan))
+            seen = [(sheet if pair == (first, second) else turned(sheet)) - theory(host.name, scan)
                     for pair, sheet, scan in micro_scans if pair in ((first, second), (second, first))]
             if first == second:
                 seen = seen + [turned(one) for one in seen]
@@ -79,7 +102,7 @@ class Sheets:
     def distance(self, host: Host, sheet: np.ndarray, scan: MicroScan) -> float:
         """Mahalanobis distance of what was seen from the sheet's mean, over that of a normal distribution: about 1."""
         like = self._like(host)
-        off = sheet - theory(host.name, _alike(scan)) - np.array(self.means[like])
+        off = sheet - theory(host.name, scan) - np.array(self.means[like])
         return float(np.sqrt(off @ np.linalg.solve(self._covariance(like), off) / 4))
 
     def _covariance(self, like: str) -> np.ndarray:
@@ -95,9 +118,9 @@ class Sheets:
                      if one.name in self.means and count == own and one.sites[0] == host.sites[0]), None)
 
 
-def _alike(scan: MicroScan) -> MicroScan:
+def alike(scan: MicroScan) -> MicroScan:
     """With what theory does not depend on left out, so that it is computed once."""
-    return replace(scan, electrons=1.0, probe=scan.probe.refocused(0.0))
+    return replace(scan, electrons=1.0, margin=MARGIN, probe=scan.probe.refocused(0.0))
 
 
 def turned(sheet: np.ndarray) -> np.ndarray:

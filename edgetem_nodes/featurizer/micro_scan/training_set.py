@@ -12,13 +12,12 @@ import numpy as np
 import torch
 
 from edgetem_nodes.featurizer.micro_scan.amplitudes import FEATURES, site_features
-from edgetem_nodes.featurizer.micro_scan.conditions import MARGIN
 from edgetem_nodes.featurizer.micro_scan.generator import MicroScanBatch, MicroScanGenerator
 from edgetem_nodes.featurizer.micro_scan.images import Imaging
 
-VERSION = 3
+VERSION = 4
 """Of what a stored set means; raised when generator or images change."""
-SITES = 110
+SITES = 220
 """Most sites of one micro-scan."""
 _SHIFT, _STRAIN = 0.04e-10, 0.003
 """Standard deviations of a fitted lattice's place [m] and strain."""
@@ -57,11 +56,11 @@ def labelled(batch: MicroScanBatch, rng: np.random.Generator) -> LabelledImages:
     for row, piece in enumerate(batch.pieces):
         shift, strain = rng.normal(size=2) * _SHIFT, rng.normal(size=(2, 2)) * _STRAIN
         nodes = piece.nodes + shift + piece.nodes @ strain.T
-        inside = np.flatnonzero((np.abs(nodes) < scan.span / 2 + MARGIN).all(axis=1))[:SITES]
+        inside = np.flatnonzero((np.abs(nodes) < scan.span / 2 + scan.margin).all(axis=1))[:SITES]
         count = len(inside)
         sites[row, :count], points[row, :count] = piece.sites[inside], nodes[inside]
         classes[row, :count], hosts[row, :count] = piece.classes[inside], piece.hosts[inside]
-        features[row, :count] = site_features(images.spreads[row], torch.from_numpy(batch.signals[row]), scan.electrons, scan,
+        features[row, :count] = site_features(images.atoms[row], torch.from_numpy(batch.signals[row]), scan.electrons, scan,
                                               nodes[inside], piece.sublattice[inside])
     return LabelledImages(images.planes.astype(np.float16), sites, classes, hosts, points, features, scan.span / 2,
                           scan.electrons)
