@@ -212,8 +212,8 @@ def _listed() -> list[Material]:
 
 
 def _others() -> list[Material]:
-    """Of the kinds above, with lattice parameters spread about those trained; B rounded, where no source is named from relatives
-    of similar Debye temperature."""
+    """Of the kinds above, with lattice parameters spread about those trained; B rounded, and where no source is named those of
+    relatives of similar Debye temperature."""
     origin, other = (0, 0, 0), (0, 0, 0.5)
     thin = {"thicknesses": (4e-9, 40e-9), "thickness_step": 1.5e-9}
     heavy = {"thicknesses": (3e-9, 30e-9), "thickness_step": 0.8e-9}
@@ -226,7 +226,8 @@ def _others() -> list[Material]:
         # Chianelli, Scanlon & Thompson, Mater. Res. Bull. 10, 1379 (1975)
         _octahedral("TiS2", 3.407, 5.695, 2.84, 22, 16),
         # Vousden, Acta Cryst. 4, 373 (1951); Nelmes & Kuhs, Solid State Commun. 54, 721 (1985), without shifts; cubic cells of
-        # Howard, Kennedy & Chakoumakos, J. Phys. Condens. Matter 12, 349 (2000), Levin et al., J. Solid State Chem. 175, 170 (2003)
+        # Howard, Kennedy & Chakoumakos, J. Phys. Condens. Matter 12, 349 (2000); Levin et al., J. Solid State Chem. 175, 170
+        # (2003)
         _perovskite_001("KTaO3", 3.989, 3.989, [(19, 0.7), (73, 0.35), (8, 0.7)], False, **thin),
         _perovskite_001("PbTiO3", 3.904, 4.152, [(82, 1.0), (22, 0.45), (8, 0.7)], False, **thin),
         _perovskite_001("LaAlO3", 3.790, 3.790, [(57, 0.5), (13, 0.4), (8, 0.6)], False, **thin),

@@ -10,7 +10,7 @@ import torch
 
 from edgetem_nodes.featurizer.cbed.descriptors import UNKNOWN, Descriptors, footprint_radius
 from edgetem_nodes.featurizer.cbed.lattices import BLOCK, LatticeNetworks, in_blocks
-from edgetem_nodes.featurizer.cbed.networks import DiskNetwork, PatternNetwork, RefiningNetwork
+from edgetem_nodes.featurizer.cbed.networks import DiskNetwork, EarlierPatternNetwork, PatternNetwork, RefiningNetwork
 from edgetem_nodes.featurizer.cbed.phases import Phases, distinct, matches
 from edgetem_nodes.featurizer.cbed.posterior import (DETERMINED, TILT_SCALE, TWO_ANSWERS, TYPICAL_THICKNESS, log_probabilities,
                                                      moments)
@@ -49,11 +49,13 @@ class NanobeamNetwork:
         disk = fill_module(DiskNetwork(settings["disk_width"]), weights.part("disk"), "the disk network")
         refining = None
         if "refining_width" in settings:
-            refining = fill_module(RefiningNetwork(settings["refining_width"]), weights.part("refining"), "the refining network")
+            refining = fill_module(RefiningNetwork(settings["refining_width"]), weights.part("refining"),
+                                   "the refining network")
         self.lattice_networks = LatticeNetworks(disk, refining)
         # weights of an earlier version have no class for several crystals, and less context
-        sizes = (settings.get("classes", len(self.phases.names) + 1), *settings["pattern_widths"], settings.get("context", 9))
-        self.members = Members([fill_module(PatternNetwork(*sizes), weights.part(f"pattern{n}"), "the pattern network")
+        kind = PatternNetwork if "context" in settings else EarlierPatternNetwork
+        sizes = (settings.get("classes", len(self.phases.names) + 1), *settings["pattern_widths"])
+        self.members = Members([fill_module(kind(*sizes), weights.part(f"pattern{n}"), "the pattern network")
                                 for n in range(settings["members"])]).eval()
         self.calibration = {name: value.astype(float) for name, value in weights.part("calibration").items()}
         self.limits = Limits.of(self.calibration)

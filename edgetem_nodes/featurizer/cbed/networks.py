@@ -17,33 +17,25 @@ _FARTHEST = 0.9
 """Largest offset that the disk network states [radii of the disk]."""
 
 
-class DiskNetwork(nn.Module):
-    """From the cells about a disk to its offset and what is known of it: a Gaussian likelihood of the disk's place.
+class _Turned(nn.Linear):
+    """A linear layer that can also be applied to its inputs as they would be, were the pattern turned by half a turn."""
 
-    Offsets are (y, x) from the middle of the cells [radii]; the information matrix of a disk is its electrons times a matrix
-    that depends on how the disk looks. Weak or absent disks get little information instead of being left out.
-    """
+    def __init__(self, order: list[int], signs: list[float], width: int) -> None:
+        """Turned inputs are these ones, by number, times these signs."""
+        super().__init__(len(order), width)
+        self.register_buffer("order", torch.tensor(order), persistent=False)
+        self.register_buffer("signs", torch.tensor(signs), persistent=False)
 
-    def __init__(self, width: int = 128) -> None:
-        super().__init__()
-        self.body = nn.Sequential(nn.Linear(DISK_INPUTS, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU())
-        self.offset = nn.Linear(width, 2)
-        self.information = nn.Linear(width, 3)
-        with torch.no_grad():  # begin with errors that are too large: small ones make the first steps wild
-            self.information.bias.copy_(torch.tensor([-2.5, 0.0, -2.5]))
+    def turned(self, rows: torch.Tensor) -> torch.Tensor:
+        """Outputs of turned inputs."""
+        return nn.functional.linear(rows, self.weight[:, self.order] * self.signs, self.bias)
 
-    def forward(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Offsets (..., 2) [radii] and lower triangles (..., 3) (l00, l10, l11) of L, information being L @ L.T [1/radius^2].
 
-        Parameters
-        ----------
-        rows : (..., DISK_INPUTS).
-        """
-        # a disk turned by half a turn lies where it did, mirrored: what the network says otherwise cancels
-        hidden, turned = self.body(rows), self.body(half_turn(rows))
-        offset = _FARTHEST * torch.tanh((self.offset(hidden) - self.offset(turned)) / 2)
-        raw = (self.information(hidden) + self.information(turned)) / 2
-        return offset, _triangle(raw, rows[..., CELLS**2:CELLS**2 + 1])
+def _turned_inputs(cells: int, scalars: int) -> tuple[list[int], list[float]]:
+    """Of cells about a disk, which come in reverse, and numbers after them: places within a pixel are mirrored, and so are
+    the components of reciprocal vectors, which come after the first `SCALARS`."""
+    signs = [1.0] * 4 + [-1.0] * 2 + [1.0] + ([-1.0] * 4 + [1.0] * (GEOMETRY - 4) if scalars > SCALARS else [])
+    return [*range(cells - 1, -1, -1), *range(cells, cells + scalars)], [1.0] * cells + signs
 
 
 def _triangle(raw: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
@@ -53,6 +45,41 @@ def _triangle(raw: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
     return torch.exp(1.5 * (counts + 1.5)) * torch.cat([diagonal[..., :1], raw[..., 1:2], diagonal[..., 1:]], dim=-1)
 
 
+def _with_large_errors(layer: nn.Linear) -> nn.Linear:
+    """Small errors would make the first steps wild."""
+    with torch.no_grad():
+        layer.bias.copy_(torch.tensor([-2.5, 0.0, -2.5]))
+    return layer
+
+
+class DiskNetwork(nn.Module):
+    """From the cells about a disk to its offset and what is known of it: a Gaussian likelihood of the disk's place.
+
+    Offsets are (y, x) from the middle of the cells [radii]; the information matrix of a disk is its electrons times a matrix
+    that depends on how the disk looks. Weak or absent disks get little information instead of being left out.
+    """
+
+    def __init__(self, width: int = 128) -> None:
+        super().__init__()
+        first = _Turned(*_turned_inputs(CELLS**2, SCALARS), width)
+        self.body = nn.Sequential(first, nn.SiLU(), nn.Linear(width, width), nn.SiLU())
+        self.offset = nn.Linear(width, 2)
+        self.information = _with_large_errors(nn.Linear(width, 3))
+
+    def forward(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Offsets (..., 2) [radii] and lower triangles (..., 3) (l00, l10, l11) of L, information being L @ L.T [1/radius^2].
+
+        Parameters
+        ----------
+        rows : (..., DISK_INPUTS).
+        """
+        # a disk turned by half a turn lies where it did, mirrored: what the network says otherwise cancels
+        hidden, turned = self.body(rows), self.body[1:](self.body[0].turned(rows))
+        offset = _FARTHEST * torch.tanh((self.offset(hidden) - self.offset(turned)) / 2)
+        raw = (self.information(hidden) + self.information(turned)) / 2
+        return offset, _triangle(raw, rows[..., CELLS**2:CELLS**2 + 1])
+
+
 class RefiningNetwork(nn.Module):
     """The same from all disks together, where the lattice is nearly known.
 
@@ -60,57 +87,60 @@ class RefiningNetwork(nn.Module):
     reflection. All disks of a pattern share tilt and thickness: what each shows is summed, and each is judged in that light.
     """
 
-    def __init__(self, width: int = 128) -> None:
+    def __init__(self, width: int = 160) -> None:
         super().__init__()
-        self.body = nn.Sequential(nn.Linear(FINE_INPUTS, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU())
+        self.first = _Turned(*_turned_inputs(FINE_CELLS**2, SCALARS + GEOMETRY), width)
+        self.second = nn.Linear(width, width)
         self.together = nn.Sequential(nn.Linear(2 * width, width), nn.SiLU(), nn.Linear(width, width))
         self.own = nn.Linear(width, width)
         self.last = nn.Sequential(nn.SiLU(), nn.Linear(width, width), nn.SiLU())
         self.offset = nn.Linear(width, 2)
-        self.information = nn.Linear(width, 3)
-        with torch.no_grad():
-            self.information.bias.copy_(torch.tensor([-2.5, 0.0, -2.5]))
+        self.information = _with_large_errors(nn.Linear(width, 3))
 
-    def _seen(self, rows: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
-        each = self.body(rows)
-        total = (each * present[..., None]).sum(dim=1)
-        count = present.sum(dim=1, keepdim=True).clamp(min=1.0)
-        shared = self.together(torch.cat([total / 8.0, total / count], dim=-1))
-        return self.last(self.own(each) + shared[:, None, :])
+    def _seen(self, first: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
+        each = nn.functional.silu(self.second(nn.functional.silu(first)))
+        return self.last(self.own(each) + self.together(_pooled(each, present))[:, None, :])
 
     def forward(self, rows: torch.Tensor, present: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """As `DiskNetwork`, of rows (n, disks, FINE_INPUTS) of which those `present` (n, disks), 1 or 0, are disks."""
-        hidden, turned = self._seen(rows, present), self._seen(turned_pattern(rows), present)
+        hidden, turned = self._seen(self.first(rows), present), self._seen(self.first.turned(rows), present)
         offset = _FARTHEST * torch.tanh((self.offset(hidden) - self.offset(turned)) / 2)
         raw = (self.information(hidden) + self.information(turned)) / 2
         return offset, _triangle(raw, rows[..., FINE_CELLS**2:FINE_CELLS**2 + 1])
 
 
-def turned_pattern(rows: torch.Tensor) -> torch.Tensor:
-    """Inputs (..., FINE_INPUTS) of a pattern turned by half a turn: cells in reverse, places and reflections negated."""
-    n = FINE_CELLS**2
-    return torch.cat([rows[..., :n].flip(-1), rows[..., n:n + 4], -rows[..., n + 4:n + 6], rows[..., n + 6:n + 7],
-                      -rows[..., n + 7:n + 11], rows[..., n + 11:]], dim=-1)
-
-
-def half_turn(rows: torch.Tensor) -> torch.Tensor:
-    """Inputs (..., DISK_INPUTS) of disks turned by half a turn: cells in reverse, places within a pixel mirrored."""
-    cells, rest = rows[..., :CELLS**2].flip(-1), rows[..., CELLS**2:]
-    return torch.cat([cells, rest[..., :4], -rest[..., 4:6], rest[..., 6:]], dim=-1)
+def _pooled(each: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
+    """Sums and means (n, 2 width) over the disks that are there of (n, disks, width)."""
+    total = (each * present[..., None]).sum(dim=1)
+    return torch.cat([total / 8.0, total / present.sum(dim=1, keepdim=True).clamp(min=1.0)], dim=-1)
 
 
 class PatternNetwork(nn.Module):
-    """From the insides of all disks to phase, thickness and tilt: a sum over disks, so that their order does not matter."""
+    """From the insides of all disks to phase, thickness and tilt.
 
-    def __init__(self, classes: int, width: int = 64, hidden: int = 96, context: int = CONTEXT) -> None:
-        """For so many classes; of the context the first numbers are looked at."""
+    What each disk shows is summed, so that the order of disks does not matter; each is then seen in the light of the sum, and
+    summed again.
+    """
+
+    def __init__(self, classes: int, width: int = 128, hidden: int = 192) -> None:
         super().__init__()
-        self.classes, self._context = classes, context
-        self.disk = nn.Sequential(nn.Linear(INSIDE_INPUTS + context, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(),
-                                  nn.Linear(width, width), nn.SiLU())
-        self.pattern = nn.Sequential(nn.Linear(2 * width + context, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU())
+        self.classes = classes
+        for name, size in (("disk", INSIDE_INPUTS), ("context", CONTEXT)):
+            self.register_buffer(f"{name}_mean", torch.zeros(size))
+            self.register_buffer(f"{name}_spread", torch.ones(size))
+        self.first = nn.Sequential(nn.Linear(INSIDE_INPUTS + CONTEXT, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU())
+        self.together = nn.Sequential(nn.Linear(2 * width + CONTEXT, width), nn.SiLU(), nn.Linear(width, width))
+        self.own = nn.Linear(width, width)
+        self.last = nn.Sequential(nn.SiLU(), nn.Linear(width, width), nn.SiLU())
+        self.pattern = nn.Sequential(nn.Linear(2 * width + CONTEXT, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU())
         self.phase = nn.Linear(hidden, classes)
         self.mixture = nn.Linear(hidden, COMPONENTS * 7)
+
+    def standardise(self, disks: torch.Tensor, present: torch.Tensor, context: torch.Tensor) -> None:
+        """Learn by which mean and spread inputs are made comparable from some of them."""
+        for name, seen in (("disk", disks[present > 0]), ("context", context)):
+            getattr(self, f"{name}_mean").copy_(seen.float().mean(dim=0))
+            getattr(self, f"{name}_spread").copy_(seen.float().std(dim=0) + 0.02)
 
     def forward(self, disks: torch.Tensor, present: torch.Tensor,
                 context: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -123,12 +153,32 @@ class PatternNetwork(nn.Module):
         ----------
         disks : (n, most, INSIDE_INPUTS); present : (n, most) 1 or 0; context : (n, CONTEXT).
         """
-        context = context[:, :self._context]
-        wide = context[:, None, :].expand(-1, disks.shape[1], -1)
-        each = self.disk(torch.cat([disks, wide], dim=-1)) * present[..., None]
-        count = present.sum(dim=1, keepdim=True).clamp(min=1.0)
-        total = each.sum(dim=1)
-        hidden = self.pattern(torch.cat([total / 8.0, total / count, context], dim=-1))
+        disks = (disks - self.disk_mean) / self.disk_spread
+        context = (context - self.context_mean) / self.context_spread
+        each = self.first(torch.cat([disks, context[:, None, :].expand(-1, disks.shape[1], -1)], dim=-1))
+        shared = self.together(torch.cat([_pooled(each, present), context], dim=-1))
+        again = self.last(self.own(each) + shared[:, None, :])
+        hidden = self.pattern(torch.cat([_pooled(again, present), context], dim=-1))
+        return self.phase(hidden), self.mixture(hidden).view(len(disks), COMPONENTS, 7), hidden
+
+
+class EarlierPatternNetwork(nn.Module):
+    """The same with one sum only, of weights of an earlier version."""
+
+    def __init__(self, classes: int, width: int, hidden: int) -> None:
+        super().__init__()
+        self.disk = nn.Sequential(nn.Linear(INSIDE_INPUTS + 9, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(),
+                                  nn.Linear(width, width), nn.SiLU())
+        self.pattern = nn.Sequential(nn.Linear(2 * width + 9, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU())
+        self.phase = nn.Linear(hidden, classes)
+        self.mixture = nn.Linear(hidden, COMPONENTS * 7)
+
+    def forward(self, disks: torch.Tensor, present: torch.Tensor,
+                context: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """As `PatternNetwork`."""
+        context = context[:, :9]
+        each = self.disk(torch.cat([disks, context[:, None, :].expand(-1, disks.shape[1], -1)], dim=-1))
+        hidden = self.pattern(torch.cat([_pooled(each, present), context], dim=-1))
         return self.phase(hidden), self.mixture(hidden).view(len(disks), COMPONENTS, 7), hidden
 
 

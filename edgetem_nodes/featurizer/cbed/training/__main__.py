@@ -1,6 +1,6 @@
 """`python -m edgetem_nodes.featurizer.cbed.training CONFIG`: `edgetem train cbed` for a machine without the rest of edgetem.
 
-It needs numpy, scipy, numba, torch, PyYAML, h5py and matplotlib. Progress is one line a stage, with the time that it took.
+It needs numpy, scipy, numba, torch, PyYAML and matplotlib. Progress is one line a stage, with the time that it took.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ class StageLines:
         """Say how long the stage at hand took; from the end of the one before, to its last report."""
         if self._stage:
             now = time.monotonic()
-            print(f"{self._stage}: {now - self._begun:.1f} s, {now - self._start:.0f} s since the start. {self._text}", flush=True)
+            print(f"{self._stage}: {now - self._begun:.1f} s, {now - self._start:.0f} s since the start. {self._text}",
+                  flush=True)
 
 
 def main(arguments: list[str] | None = None) -> int:

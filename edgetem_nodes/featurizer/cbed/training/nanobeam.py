@@ -19,7 +19,6 @@ from edgetem_nodes.featurizer.cbed.phases import distinct
 from edgetem_nodes.featurizer.cbed.training import disks, patterns, refining
 from edgetem_nodes.featurizer.cbed.training.assessment import card, outputs_of
 from edgetem_nodes.featurizer.cbed.training.calibration import calibrate
-from edgetem_nodes.featurizer.cbed.training.experiment import conditions_of
 from edgetem_nodes.featurizer.cbed.training.readings import Readings, Sources, draw_readings
 from edgetem_nodes.featurizer.cbed.training.registry import Trained, TrainingError, TrainingRun
 from edgetem_nodes.featurizer.cbed.training.settings import NanobeamTraining
@@ -31,6 +30,8 @@ _QUICK, _QUICK_OTHERS = ("graphene", "h-BN", "MoS2", "WS2"), ("MoTe2", "TiS2")
 _FEWEST = 64
 _OTHERS_STEP = 0.75e-3
 """[rad] of the other materials' tables: coarser than those of what is to be known."""
+_STANDARD = 20000
+"""Patterns from which inputs are standardised."""
 _REPORTED = 20
 """Steps between two reports: a GPU is not to wait for each."""
 
@@ -45,6 +46,9 @@ def train(settings: NanobeamTraining, run: TrainingRun) -> Trained:
     """
     settings = _shortened(settings) if run.quick else settings
     if run.archive:
+        # reads HDF5 with its filters, which a machine that only trains need not have
+        from edgetem_nodes.featurizer.cbed.training.experiment import conditions_of
+
         settings = replace(settings, conditions=conditions_of(run.archive, settings.conditions))
         run.notes.append(f"patterns of {settings.conditions.pixels[0]} pixels with {settings.conditions.electrons[0]:.3g} to "
                          f"{settings.conditions.electrons[1]:.3g} electrons, as in the archive")
@@ -252,6 +256,10 @@ def _train_members(settings: NanobeamTraining, data: Readings, phases: int, torc
     for member in range(stage.members):
         network = _begun(run, f"pattern{member}", settings.seed + 1 + member,
                          lambda: PatternNetwork(phases + 2, stage.disk_width, stage.width))
+        if run.initial is None:
+            some = np.flatnonzero(data.found)[:_STANDARD]
+            network.standardise(*(torch.from_numpy(getattr(data.patterns, one)[some])
+                                  for one in ("disks", "present", "context")))
         name = f"pattern network {member + 1}"
         losses = [curves.setdefault(f"{name}: {what}", []) for what in
                   ("cross entropy of the phase", "-log p(thickness, tilt)")]
