@@ -44,8 +44,34 @@ def fitted(design: torch.Tensor, data: torch.Tensor, noise: float, refine: bool)
     return (amplitude + mean).float(), (inverse.diagonal() * noise).sqrt().float(), mean
 
 
+_SOURCES = (0.1e-10, 0.3e-10, 0.45e-10, 0.6e-10, 0.75e-10, 0.9e-10)
+_ALIKE = 0.7
+"""Deviation of a column's dark field from the mean, over the mean, where the source is sought."""
 _WIDTH = 1.0
 """Standard deviation of the prior of a column's amplitude, over the mean."""
+
+
+def likeliest_source(atoms: AtomSignals, dark: torch.Tensor, noise: float, sites: np.ndarray) -> float:
+    """Size of the source's image [m] by the dark field (values,): root of the mean square under the evidence of columns alike.
+
+    Parameters
+    ----------
+    noise : variance of a value; sites : (n, 2) [m].
+    """
+    sizes = np.array(_SOURCES)
+    evidence = []
+    for size in sizes:
+        design = atoms.dark().with_source(size).at(sites)[0].double()
+        together = design.sum(dim=1)
+        mean = max(float(together @ dark.double()) / max(float(together @ together), 1e-30), 1e-3)
+        covariance = (_WIDTH * mean * _ALIKE) ** 2 * design @ design.T
+        covariance.diagonal().add_(noise)
+        left = (dark.double() - mean * together)[:, None]
+        factor = torch.linalg.cholesky(covariance)
+        solved = torch.linalg.solve_triangular(factor, left, upper=False)
+        evidence.append(float(-0.5 * (solved ** 2).sum() - torch.log(factor.diagonal()).sum()))
+    weight = np.exp(np.array(evidence) - max(evidence))
+    return float(np.sqrt((weight * sizes ** 2).sum() / weight.sum()))
 
 
 def site_features(atoms: AtomSignals, signals: torch.Tensor, electrons: float, scan: MicroScan, sites: np.ndarray,
@@ -61,6 +87,11 @@ def site_features(atoms: AtomSignals, signals: torch.Tensor, electrons: float, s
     near = np.flatnonzero(beyond < scan.margin)
     if len(near) < 3:
         return result
+    values = signals[BRIGHT].flatten()
+    level = max(float(values.mean()), 0.5 / electrons / len(values))
+    noise = level / electrons + (_LEAST_NOISE * level) ** 2
+    if not scan.probe.source_size:
+        atoms = atoms.with_source(likeliest_source(atoms, values, noise, sites[near]))
     design = atoms.at(sites[near])
     vacuum = torch.from_numpy((atoms.vacuum / atoms.vacuum.sum()).astype(np.float32))[:, None, None]
     bright = design[:BRIGHT] / vacuum.sqrt()
@@ -68,9 +99,7 @@ def site_features(atoms: AtomSignals, signals: torch.Tensor, electrons: float, s
     data = whitened(atoms, signals).reshape(BRIGHT, -1)
     data = (data - data.mean(dim=1, keepdim=True)).flatten()
     phase, phase_error, phase_mean = fitted(bright, data, 1 / electrons, True)
-    values = signals[BRIGHT].flatten()
-    level = max(float(values.mean()), 0.5 / electrons / len(values))
-    dark, dark_error, dark_mean = fitted(design[BRIGHT], values, level / electrons + (_LEAST_NOISE * level) ** 2, True)
+    dark, dark_error, dark_mean = fitted(design[BRIGHT], values, noise, True)
     log_dark = torch.log(dark.clamp(min=0.02 * dark_mean))
     weight = 1 / (phase_error / phase_mean) ** 2 / (1 + torch.from_numpy(np.maximum(beyond[near], 0) / 1e-10).float() ** 2)
     side = torch.from_numpy(sublattice[near] == 1)
@@ -89,6 +118,15 @@ def site_features(atoms: AtomSignals, signals: torch.Tensor, electrons: float, s
                torch.from_numpy(beyond[near] * 1e10).float()]
     result[near] = torch.stack(columns, dim=1).clamp(-8, 12).numpy()
     return result
+
+
+def phase_precision(features: np.ndarray) -> np.ndarray:
+    """One over the variance (n,) of amplitudes in the phase that the data alone leave, of `site_features`; 0: none."""
+    features = features.astype(float)
+    mean = np.exp(features[:, 10])
+    error = features[:, 1] * mean
+    known = error > 0
+    return np.where(known, np.maximum(1 / np.where(known, error, 1.0) ** 2 - 1 / (_WIDTH * mean) ** 2, 0.0), 0.0)
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from edgetem_nodes.featurizer.cbed.training.workers import in_shards
 from edgetem_nodes.featurizer.micro_scan.columns import Calibration, Columns, judge
 from edgetem_nodes.featurizer.micro_scan.conditions import MicroScan
 from edgetem_nodes.featurizer.micro_scan.generator import MicroScanBatch, MicroScanGenerator
@@ -31,39 +32,46 @@ def matched(columns: Columns, piece: Piece, inside: np.ndarray) -> tuple[np.ndar
     return found[close], nearest[close]
 
 
+@dataclass(frozen=True)
+class _Seen:
+    """What calibration takes of micro-scans: logarithms of class probabilities (sites, K) and true classes (sites,); squared
+    distances of atoms in standard errors; `Judgement.features`."""
+
+    logs: np.ndarray
+    labels: np.ndarray
+    chi_square: np.ndarray
+    features: np.ndarray
+
+
 def calibrated(network: MicroScanNetwork, generator: MicroScanGenerator, seed: int, batches: int = 14, rows: int = 12,
-               progress: Callable[[int, int, str], None] = lambda *_: None,
-               lenient: bool = False) -> tuple[Calibration, dict[str, Any]]:
+               progress: Callable[[int, int, str], None] = lambda *_: None, lenient: bool = False,
+               workers: int = 1) -> tuple[Calibration, dict[str, Any]]:
     """Calibration on fresh micro-scans, and what it was found from: counts, coverage, temperature.
 
     Raises
     ------
     ValueError : no sheet was found, unless `lenient`: then nothing is calibrated.
     """
-    logs, labels, chi, features = [], [], [], []
     open_calibration = replace(network.calibration, temperature=1.0, limit=float("inf"))
     sure = replace(generator, ranges=replace(generator.ranges, foreign=0.0))
-    for number in range(batches):
+
+    def look(number: int) -> list[_Seen]:
         batch = sure.draw(rows, np.random.default_rng([seed, number]))
-        progress(number + 1, batches, "")
-        for columns, piece in _read(network, batch):
-            judged = judge(columns, batch.scan, open_calibration)
-            if judged.reason or judged.host is not piece.host:
-                continue
-            found, true = matched(columns, piece, judged.inside)
-            if len(found) < 4 or (judged.expected[found] != piece.hosts[true]).mean() > 0.5:
-                continue
-            features.append(judged.features)
-            logs.append(np.log(np.maximum(judged.posterior[found], 1e-12)))
-            labels.append(piece.classes[true])
-            there = piece.classes[true] > 0
-            off = piece.sites[true] - columns.sites[found] - columns.offsets[found]
-            chi.append(np.einsum("ni,nij,nj->n", off, np.linalg.inv(columns.covariances[found]), off)[there])
-    if not labels and lenient:
+        return [seen for columns, piece in _read(network, batch)
+                if (seen := _seen(columns, piece, batch.scan, open_calibration)) is not None]
+
+    found: dict[int, list[_Seen]] = {}
+    for number, seen in in_shards(look, batches, workers):
+        found[number] = seen
+        progress(len(found), batches, "")
+    all_seen = [one for number in sorted(found) for one in found[number]]
+    if not all_seen and lenient:
         return network.calibration, {}
-    if not labels:
+    if not all_seen:
         raise ValueError("no sheet of the validation set was found: the network is not trained")
-    values, labels, chi, features = np.concatenate(logs), np.concatenate(labels), np.concatenate(chi), np.stack(features)
+    values, labels, chi = (np.concatenate([getattr(one, name) for one in all_seen])
+                           for name in ("logs", "labels", "chi_square"))
+    features = np.stack([one.features for one in all_seen])
     losses = [float(-_log_softmax(values / t)[np.arange(len(labels)), labels].mean()) for t in _TEMPERATURES]
     temperature = float(_TEMPERATURES[int(np.argmin(losses))])
     spread = float(np.quantile(chi, 0.9) / _CHI_SQUARE_90)
@@ -74,6 +82,20 @@ def calibrated(network: MicroScanNetwork, generator: MicroScanGenerator, seed: i
     figures = {"sites": len(labels), "micro_scans": len(features), "of": batches * rows, "temperature": temperature,
                "spread": spread, "coverage90_before": float((chi < _CHI_SQUARE_90).mean()), "log_loss": min(losses)}
     return calibration, figures
+
+
+def _seen(columns: Columns, piece: Piece, scan: MicroScan, calibration: Calibration) -> _Seen | None:
+    """None where the sheet was not found as it is."""
+    judged = judge(columns, scan, calibration)
+    if judged.reason or judged.host is not piece.host:
+        return None
+    found, true = matched(columns, piece, judged.inside)
+    if len(found) < 4 or (judged.expected[found] != piece.hosts[true]).mean() > 0.5:
+        return None
+    there = piece.classes[true] > 0
+    off = piece.sites[true] - columns.sites[found] - columns.offsets[found]
+    return _Seen(np.log(np.maximum(judged.posterior[found], 1e-12)), piece.classes[true],
+                 np.einsum("ni,nij,nj->n", off, np.linalg.inv(columns.covariances[found]), off)[there], judged.features)
 
 
 def _read(network: MicroScanNetwork, batch: MicroScanBatch) -> list[tuple[Columns, Piece]]:

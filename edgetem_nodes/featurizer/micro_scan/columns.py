@@ -18,12 +18,13 @@ from edgetem_nodes.featurizer.micro_scan.sheets import Sheets, turned
 from edgetem_nodes.physics.scattering_factors import annular_cross_section, potential_spectrum
 
 TELLING = 4.0
-"""Detection index, amplitude of the host's lighter column over its standard error from counting alone, at which a site can
-be told: measured, see docs/micro_scan.md."""
+"""Amplitude of the host's lighter atom, if it stood alone, over its standard error from counting alone, at which a site can be
+told: measured, see docs/micro_scan.md."""
 _LEAST_TELLING = 3.0
-"""Below which a site within the footprint is not identifiable: a third of the vacancies is found there."""
-_MARGIN = 1.0e-10
-"""Farthest from the outermost probes [m] that the footprint reaches."""
+"""Detection index, the same with all columns fitted together and what the fit leaves unexplained taken for noise, below which a
+site within the footprint is not identifiable."""
+_UNTOLD = 1.2e-10
+"""By how much less [m] than the fine grid the footprint reaches beyond the outermost probes, at most."""
 _LEAST_SCORE = 0.25
 _RIVAL = 0.85
 """Over the best lattice's score, from which a rival makes the registry ambiguous."""
@@ -43,6 +44,8 @@ class Columns:
     lattice : None where there is none; sites : (n, 2) its sites [m]; context : of the sites, and their sublattices.
     probabilities : of classes (n, K), given the class (n,) that the perfect sheet has on every site.
     offsets : (n, 2) of atoms from sites; covariances : (n, 2, 2) [m^2].
+    precision : (n,) one over the variance of a column's amplitude in the phase, all columns fitted together, in units of the
+        reference atom; 0: nothing is known.
     images : of this micro-scan; electrons : in a pattern.
     """
 
@@ -52,6 +55,7 @@ class Columns:
     probabilities: Callable[[np.ndarray], np.ndarray]
     offsets: np.ndarray
     covariances: np.ndarray
+    precision: np.ndarray
     images: Images
     electrons: float
 
@@ -137,7 +141,7 @@ def judge(columns: Columns, scan: MicroScan, calibration: Calibration, hosts: Se
                          "too few columns stand out to tell which sheet it is")
     posterior = columns.probabilities(host.classes()[columns.context.side ^ int(swapped)])
     seen = turned(columns.context.sheet) if swapped else columns.context.sheet
-    detection = detection_index(columns, host, scan)
+    detection = detection_index(columns, host)
     half = footprint(columns, host, scan)
     dark = abs(np.log(max(columns.images.dark[0], 1e-6) / expected_dark(host, scan)))
     features = np.array([-columns.lattice.score, calibration.sheets.distance(host, seen, scan), dark,
@@ -196,14 +200,9 @@ def _phase(class_index: int, reference: bool = False) -> float:
     return sum(float(potential_spectrum(number, np.zeros(1))[0]) for number in numbers)
 
 
-def detection_index(columns: Columns, host: Host, scan: MicroScan) -> np.ndarray:
-    """(n,) amplitude of the host's lighter atom over the standard error that counting leaves, if it stood alone."""
-    from scipy.ndimage import map_coordinates
-
-    information = columns.images.information[0]
-    amplitude = min(_lightest(index) for index in host.classes()) / _phase(0, True)
-    places = columns.sites / PIXEL + (len(information) - 1) / 2
-    return amplitude * np.sqrt(np.maximum(map_coordinates(information, places.T, order=1, mode="nearest"), 0))
+def detection_index(columns: Columns, host: Host) -> np.ndarray:
+    """(n,) amplitude of the host's lighter atom over its standard error, with all columns fitted together."""
+    return min(_lightest(index) for index in host.classes()) / _phase(0, True) * np.sqrt(columns.precision)
 
 
 def _lightest(class_index: int) -> float:
@@ -218,7 +217,7 @@ def footprint(columns: Columns, host: Host, scan: MicroScan) -> float:
     index = amplitude * np.sqrt(np.maximum(information, 0))
     axis = (np.arange(len(index)) - (len(index) - 1) / 2) * PIXEL
     reach, last = np.maximum(np.abs(axis)[:, None], np.abs(axis)[None, :]), 0.0
-    for half in np.arange(0.5e-10, scan.span / 2 + _MARGIN + 1e-13, PIXEL / 4):
+    for half in np.arange(0.5e-10, scan.span / 2 + scan.margin - _UNTOLD + 1e-13, PIXEL / 4):
         rim = np.abs(reach - half) <= PIXEL / 2
         if rim.any() and index[rim].mean() < TELLING:
             break

@@ -15,6 +15,9 @@ from edgetem_nodes.featurizer.micro_scan.reduction import LEAST_OUTER, sampled_d
 from edgetem_nodes.featurizer.micro_scan.specimens import FOREIGN, Defects, Piece, foreign, sheet
 from edgetem_nodes.physics.optics import Probe
 
+LARGEST_FOCUSED_STEP = 1.5e-10
+"""Of probes in focus [m]; with more between them they must have that radius more."""
+
 
 @dataclass(frozen=True)
 class Ranges:
@@ -36,14 +39,14 @@ class Ranges:
 
     high_tension: tuple[float, float] = (60e3, 100e3)
     semi_convergence_angle: tuple[float, float] = (25e-3, 30e-3)
-    step: tuple[float, float] = (0.4e-10, 1.3e-10)
+    step: tuple[float, float] = (0.4e-10, 2.5e-10)
     points: tuple[int, int] = (4, 8)
-    span: tuple[float, float] = (3e-10, 9.2e-10)
+    span: tuple[float, float] = (3e-10, 17.6e-10)
     electrons: tuple[float, float] = (3e3, 1e6)
     outer: tuple[float, float] = (1.5, 2.4)
     pixels: tuple[int, int] = (32, 64)
     source_size: tuple[float, float] = (0.0, 0.8e-10)
-    defocus: tuple[float, float] = (-2e-9, 2e-9)
+    defocus: tuple[float, float] = (-2e-9, 9e-9)
     unknown_defocus: float = 2e-9
     refocus: float = 0.2e-9
     astigmatism: float = 0.7e-9
@@ -90,11 +93,14 @@ class MicroScanGenerator:
         high_tension, alpha = rng.uniform(*ranges.high_tension), rng.uniform(*ranges.semi_convergence_angle)
         while True:
             points, step = int(rng.integers(ranges.points[0], ranges.points[1] + 1)), rng.uniform(*ranges.step)
-            if ranges.span[0] <= (points - 1) * step <= ranges.span[1]:
+            defocus = rng.uniform(*ranges.defocus)
+            # probes that stand farther apart must be wider, or sites between them are not seen
+            wide = abs(defocus) * alpha >= step - LARGEST_FOCUSED_STEP
+            if ranges.span[0] <= (points - 1) * step <= ranges.span[1] and wide:
                 break
         electrons = math.exp(rng.uniform(*np.log(ranges.electrons)))
         outer = alpha * max(rng.uniform(*ranges.outer), LEAST_OUTER)
-        return MicroScan(Probe(high_tension, alpha, rng.uniform(*ranges.defocus)), points, step, outer, electrons)
+        return MicroScan(Probe(high_tension, alpha, defocus), points, step, outer, electrons)
 
     def draw(self, count: int, rng: np.random.Generator, scan: MicroScan | None = None) -> MicroScanBatch:
         """A batch of `count` micro-scans, under a drawn beam or a given one."""

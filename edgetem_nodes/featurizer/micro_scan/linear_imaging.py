@@ -11,7 +11,7 @@ defocus.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -48,12 +48,24 @@ class AtomSignals:
     vacuum : (segments,) signals without specimen.
     transforms : (segments + 1, q, q) complex64, of bright and dark, at frequencies (q,) [1/m].
     line : (n,) coordinate of the probes [m].
+    source_size : full width at half maximum of the source's image [m].
     """
 
     vacuum: np.ndarray
     transforms: torch.Tensor
     frequency: np.ndarray
     line: np.ndarray
+    source_size: float
+
+    def with_source(self, size: float) -> AtomSignals:
+        """The same with another size of the source's image [m]."""
+        more = (size ** 2 - self.source_size ** 2) / FWHM ** 2
+        square = torch.from_numpy((self.frequency[:, None] ** 2 + self.frequency ** 2).astype(np.float32))
+        return replace(self, transforms=self.transforms * torch.exp(-2 * np.pi ** 2 * more * square), source_size=size)
+
+    def dark(self) -> AtomSignals:
+        """Of the dark field alone."""
+        return replace(self, transforms=self.transforms[-1:])
 
     def at(self, places: np.ndarray) -> torch.Tensor:
         """Of atoms at places (sites, 2) [m]: (segments + 1, n * n, sites) float32."""
@@ -83,6 +95,17 @@ class Spread:
         """Signals (segments,) without specimen."""
         return self.atoms.vacuum
 
+    @cached_property
+    def power(self) -> torch.Tensor:
+        """Squares of `bright` summed over the probes, over the signal without specimen, (channels, m, m)."""
+        return (self.bright ** 2).sum(dim=(1, 3)) / torch.from_numpy(self.vacuum.astype(np.float32))[:, None, None]
+
+    @cached_property
+    def shadows(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """`dark` as a matrix (n n, m m) in units of the prior, and its product with its transpose."""
+        atoms = _columns(self.dark) * (math.sqrt(_DENSITY) * PIXEL)
+        return atoms, atoms @ atoms.T
+
 
 def atom_signals(scan: MicroScan) -> AtomSignals:
     """How an atom of the reference element changes every signal, and the signals without it."""
@@ -104,8 +127,8 @@ def atom_signals(scan: MicroScan) -> AtomSignals:
     frequency = np.fft.fftfreq(samples, length / samples)
     kept = np.abs(frequency) <= 2.05 * probe.semi_convergence_angle / probe.wavelength + 1 / length
     radius = np.hypot(frequency[kept][:, None], frequency[kept][None, :])
-    source = (probe.source_size or SOURCE_SIZE) / FWHM
-    blur = np.exp(-2 * (np.pi * radius) ** 2 * (source ** 2 + _DISPLACEMENT ** 2)) / samples ** 2
+    source = probe.source_size or SOURCE_SIZE
+    blur = np.exp(-2 * (np.pi * radius) ** 2 * ((source / FWHM) ** 2 + _DISPLACEMENT ** 2)) / samples ** 2
     phase = interaction_constant(probe.high_tension) * potential_spectrum(REFERENCE, radius)
     cross_section = annular_cross_section(REFERENCE, probe.high_tension, DARK_EDGE * probe.semi_convergence_angle,
                                           scan.outer_angle)
@@ -113,7 +136,7 @@ def atom_signals(scan: MicroScan) -> AtomSignals:
     changes[:-1] *= blur * phase
     changes[-1] *= blur * cross_section
     vacuum = (masks * np.abs(aperture) ** 2).sum(axis=(1, 2))
-    return AtomSignals(vacuum, torch.from_numpy(changes.astype(np.complex64)), frequency[kept], line)
+    return AtomSignals(vacuum, torch.from_numpy(changes.astype(np.complex64)), frequency[kept], line, source)
 
 
 def _farthest(scan: MicroScan) -> float:
@@ -195,18 +218,17 @@ def noise_ratio(spread: Spread, data: torch.Tensor, electrons: float) -> float:
     points = by_channel.shape[1]
     noise = (1 - 1 / points) / electrons
     signal = max(variance - noise, 0.02 * noise)
-    by_segment = (spread.bright ** 2).sum(dim=(2, 4)).mean(dim=(1, 2)) / torch.from_numpy(spread.vacuum)
-    power = float(by_segment.mean()) * _SCALE ** 2
+    power = float(spread.power.sum()) / points / BRIGHT * _SCALE ** 2
     return 4.0 ** round(math.log(noise / signal * power + _UNEXPLAINED * power, 4))
 
 
 def dark_field(spread: Spread, signals: torch.Tensor, electrons: float) -> tuple[torch.Tensor, torch.Tensor]:
     """Dark-field image and what part of it is known, both (m, m), of signals (channels, n, n)."""
-    atoms, size = _columns(spread.dark) * math.sqrt(_DENSITY) * PIXEL, spread.dark.shape[-1]
+    (atoms, squares), size = spread.shadows, spread.dark.shape[-1]
     values = signals[BRIGHT].flatten()
     mean = max(float(values.mean()), 0.5 / electrons / len(values))
     noise = mean / electrons + (_DARK_FLOOR * mean) ** 2
-    covariance = atoms @ atoms.T / noise + (2 * mean) ** 2 / noise
+    covariance = squares / noise + (2 * mean) ** 2 / noise
     covariance.diagonal().add_(1.0)
     factor = torch.linalg.cholesky(covariance)
     solved = torch.linalg.solve_triangular(factor, atoms / math.sqrt(noise), upper=False)
@@ -216,5 +238,4 @@ def dark_field(spread: Spread, signals: torch.Tensor, electrons: float) -> tuple
 
 def information(spread: Spread, electrons: float) -> np.ndarray:
     """Fisher information (m, m) on the amplitude of a reference atom alone, from the bright field's counting noise."""
-    atom = (spread.bright ** 2).sum(dim=(1, 3)) / torch.from_numpy(spread.vacuum.astype(np.float32))[:, None, None]
-    return (atom.sum(dim=0) * electrons).numpy()
+    return (spread.power.sum(dim=0) * electrons).numpy()

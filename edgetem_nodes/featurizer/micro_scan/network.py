@@ -10,15 +10,16 @@ import numpy as np
 import torch
 
 from edgetem_nodes.featurizer.cbed.weights import WeightsError, fill_module, module_arrays, read_weights, write_weights
-from edgetem_nodes.featurizer.micro_scan.amplitudes import InContext, in_context, site_features
+from edgetem_nodes.featurizer.micro_scan.amplitudes import InContext, in_context, phase_precision, site_features
 from edgetem_nodes.featurizer.micro_scan.columns import Calibration, Columns, judge
 from edgetem_nodes.featurizer.micro_scan.conditions import PIXEL, MicroScan
 from edgetem_nodes.featurizer.micro_scan.descriptors import MicroScanDescriptors
-from edgetem_nodes.featurizer.micro_scan.hosts import CLASSES, HOSTS, Host, described_classes
+from edgetem_nodes.featurizer.micro_scan.hosts import CLASSES, HOSTS, Host, described_classes, log_prior
 from edgetem_nodes.featurizer.micro_scan.images import Images, Imaging
 from edgetem_nodes.featurizer.micro_scan.model import ColumnNetwork, SiteNetwork, read
 from edgetem_nodes.featurizer.micro_scan.registry import RegistryFinder
-from edgetem_nodes.featurizer.micro_scan.sheets import Sheets
+from edgetem_nodes.featurizer.micro_scan.sheets import Sheets, alike, column_amplitudes
+from edgetem_nodes.featurizer.micro_scan.species import SpeciesNetwork, posterior
 
 NETWORK = "micro_scan"
 WEIGHTS = Path(__file__).parent / "weights" / "micro_scan.npz"
@@ -32,8 +33,8 @@ MOST_POINTS = 12
 class MicroScanNetwork:
     """An ensemble with its calibration."""
 
-    def __init__(self, sites: Sequence[SiteNetwork], columns: Sequence[ColumnNetwork], calibration: Calibration,
-                 digest: str = "") -> None:
+    def __init__(self, sites: Sequence[SiteNetwork], columns: Sequence[ColumnNetwork | SpeciesNetwork],
+                 calibration: Calibration, digest: str = "") -> None:
         self.site_networks, self.column_networks = [one.eval() for one in sites], [one.eval() for one in columns]
         self.calibration = calibration
         self.digest = digest
@@ -71,23 +72,25 @@ class MicroScanNetwork:
             known = {name: tuple(value) if isinstance(value, list) else value
                      for name, value in settings["calibration"].items()}
             calibration = Calibration(**{**known, "sheets": Sheets(**known["sheets"])})
-            networks = {"site": [], "column": []}
-            for kind, make in (("site", SiteNetwork), ("column", ColumnNetwork)):
+            second = "species" if "species_width" in settings else "column"
+            networks = {"site": [], second: []}
+            for kind, make in (("site", SiteNetwork), (second, SpeciesNetwork if second == "species" else ColumnNetwork)):
                 for number in range(settings["members"]):
                     own = {name.split("/", 2)[2]: value for name, value in arrays.items()
                            if name.startswith(f"{kind}/{number}/")}
                     networks[kind].append(fill_module(make(settings[f"{kind}_width"]), own, f"{kind} network {number}"))
         except (KeyError, TypeError, ValueError) as error:
             raise WeightsError(f"no weights of this micro-scan network: {error}") from None
-        return cls(networks["site"], networks["column"], calibration, digest)
+        return cls(networks["site"], networks[second], calibration, digest)
 
     def described(self) -> tuple[dict[str, np.ndarray], dict]:
         """Arrays in half precision, and settings, of a file of weights."""
+        second = "species" if isinstance(self.column_networks[0], SpeciesNetwork) else "column"
         arrays = {f"{kind}/{number}/{name}": value
-                  for kind, networks in (("site", self.site_networks), ("column", self.column_networks))
+                  for kind, networks in (("site", self.site_networks), (second, self.column_networks))
                   for number, one in enumerate(networks) for name, value in module_arrays(one).items()}
         return arrays, {"network": NETWORK, "classes": [name for name, _ in CLASSES], "members": len(self.site_networks),
-                        "site_width": self.site_networks[0].width, "column_width": self.column_networks[0].width,
+                        "site_width": self.site_networks[0].width, f"{second}_width": self.column_networks[0].width,
                         "calibration": asdict(self.calibration)}
 
     def save(self, path: Path) -> str:
@@ -147,8 +150,8 @@ class MicroScanNetwork:
         known = np.flatnonzero((features != 0).any(axis=1))
         if len(known):
             context = replace(context, side=sublattice ^ sublattice[known[0]])
-        return Columns(lattice, sites, context, lambda perfect: self._classes(context, perfect), *self._places(outputs, sites),
-                       images, electrons)
+        return Columns(lattice, sites, context, lambda perfect: self._classes(context, perfect, scan),
+                       *self._places(outputs, sites), phase_precision(features), images, electrons)
 
     def _imaging(self, scan: MicroScan) -> Imaging:
         key = replace(scan, electrons=1.0)
@@ -169,8 +172,15 @@ class MicroScanNetwork:
         covariance = (factors @ factors.mT * self.calibration.spread + apart[..., :, None] * apart[..., None, :]).mean(dim=0)
         return mean.numpy(), covariance.numpy()
 
-    def _classes(self, context: InContext, perfect: np.ndarray) -> np.ndarray:
+    def _classes(self, context: InContext, perfect: np.ndarray, scan: MicroScan) -> np.ndarray:
         """Class probabilities (n, K) of the ensemble's mixture, given the classes (n,) of the perfect sheet."""
+        if isinstance(self.column_networks[0], SpeciesNetwork):
+            prior = log_prior(perfect)
+            result = posterior(self.column_networks, context.sites, perfect, column_amplitudes(alike(scan)), prior,
+                               self.calibration.temperature)
+            unseen = (context.sites == 0).all(axis=1)
+            result[unseen] = np.exp(prior[unseen])
+            return result
         inputs = torch.from_numpy(np.concatenate([context.sites, described_classes(perfect)], axis=1))
         with torch.no_grad():
             logits = [one(inputs).double() / self.calibration.temperature for one in self.column_networks]

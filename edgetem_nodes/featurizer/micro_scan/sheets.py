@@ -51,9 +51,9 @@ def column_amplitudes(scan: MicroScan) -> np.ndarray:
     return result
 
 
-def theory(name: str, scan: MicroScan) -> np.ndarray:
-    """What `amplitudes.InContext.sheet` would be of weak columns, (4,), sublattice 0 its first."""
-    phase, dark = np.log(column_amplitudes(alike(scan))[BY_NAME[name].classes()]).T
+def theory(name: str, amplitudes: np.ndarray) -> np.ndarray:
+    """What `amplitudes.InContext.sheet` would be of weak columns, (4,), sublattice 0 its first; see `column_amplitudes`."""
+    phase, dark = np.log(amplitudes[BY_NAME[name].classes()]).T
     return np.array([dark[0] - dark[1], phase[0] - phase[1], np.mean(dark), np.mean(phase)])
 
 
@@ -70,13 +70,13 @@ class Sheets:
     covariances: dict[str, list[float]]
 
     @classmethod
-    def of(cls, micro_scans: Sequence[tuple[tuple[int, int], np.ndarray, MicroScan]]) -> Sheets:
-        """From micro-scans: classes on sublattices 0 and 1, what they look like, and beam and scan."""
+    def of(cls, micro_scans: Sequence[tuple[tuple[int, int], np.ndarray, np.ndarray]]) -> Sheets:
+        """From micro-scans: classes on sublattices 0 and 1, what they look like (4,), and `column_amplitudes` (K, 2)."""
         means, covariances = {}, {}
         for host in HOSTS:
             first, second = host.classes()
-            seen = [(sheet if pair == (first, second) else turned(sheet)) - theory(host.name, scan)
-                    for pair, sheet, scan in micro_scans if pair in ((first, second), (second, first))]
+            seen = [(sheet if pair == (first, second) else turned(sheet)) - theory(host.name, amplitudes)
+                    for pair, sheet, amplitudes in micro_scans if pair in ((first, second), (second, first))]
             if first == second:
                 seen = seen + [turned(one) for one in seen]
             if len(seen) < 8:
@@ -102,7 +102,7 @@ class Sheets:
     def distance(self, host: Host, sheet: np.ndarray, scan: MicroScan) -> float:
         """Mahalanobis distance of what was seen from the sheet's mean, over that of a normal distribution: about 1."""
         like = self._like(host)
-        off = sheet - theory(host.name, scan) - np.array(self.means[like])
+        off = sheet - theory(host.name, column_amplitudes(alike(scan))) - np.array(self.means[like])
         return float(np.sqrt(off @ np.linalg.solve(self._covariance(like), off) / 4))
 
     def _covariance(self, like: str) -> np.ndarray:

@@ -10,15 +10,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from edgetem_nodes.featurizer.cbed.training.registry import Trained, TrainingRun
+from edgetem_nodes.featurizer.cbed.training.registry import Trained, TrainingError, TrainingRun
+from edgetem_nodes.featurizer.cbed.training.workers import cores
 from edgetem_nodes.featurizer.micro_scan.calibrating import calibrated
 from edgetem_nodes.featurizer.micro_scan.columns import Calibration
-from edgetem_nodes.featurizer.micro_scan.fitting import FittingSettings, described_sites, fit, fit_columns
+from edgetem_nodes.featurizer.micro_scan.fitting import FittingSettings, fit, pooled
 from edgetem_nodes.featurizer.micro_scan.generator import MicroScanGenerator, Ranges
 from edgetem_nodes.featurizer.micro_scan.hosts import BY_NAME, HOSTS
+from edgetem_nodes.featurizer.micro_scan.model import SiteNetwork
 from edgetem_nodes.featurizer.micro_scan.network import MicroScanNetwork
 from edgetem_nodes.featurizer.micro_scan.sheets import Sheets
-from edgetem_nodes.featurizer.micro_scan.training_set import training_set
+from edgetem_nodes.featurizer.micro_scan.species import SpeciesNetwork
+from edgetem_nodes.featurizer.micro_scan.species_fitting import SiteTable, fit_species
+from edgetem_nodes.featurizer.micro_scan.training_set import LabelledImages, training_set
 from edgetem_nodes.graph.configuration import ConfigurationError, group, parameter
 
 
@@ -28,10 +32,10 @@ class Conditions:
 
     high_tension_kV: list[float] = parameter([60.0, 100.0], "of the beam", unit="kV")
     semi_convergence_mrad: list[float] = parameter([25.0, 30.0], "of the probe", unit="mrad")
-    step_pm: list[float] = parameter([40.0, 130.0], "between probes", unit="pm")
+    step_pm: list[float] = parameter([40.0, 250.0], "between probes", unit="pm")
     points: list[int] = parameter([4, 8], "along each axis")
     electrons: list[float] = parameter([3e3, 1e6], "in a pattern, logarithmic")
-    defocus_nm: list[float] = parameter([-2.0, 2.0], "stated; the true one is up to 2 nm off", unit="nm")
+    defocus_nm: list[float] = parameter([-2.0, 9.0], "stated; the true one is up to 2 nm off", unit="nm")
     source_size_pm: list[float] = parameter([0.0, 80.0], "full width at half maximum, unknown", unit="pm")
 
     def ranges(self) -> Ranges:
@@ -54,13 +58,14 @@ class Conditions:
 class Fitting:
     """Fitting of each network."""
 
-    epochs: int = parameter(10, "of the site network, over the set, each time turned or mirrored anew", minimum=1, maximum=1000)
-    rows: int = parameter(32, "micro-scans in a step", minimum=2, maximum=4096)
+    epochs: int = parameter(16, "of the site network, over the set, each time turned or mirrored anew", minimum=1, maximum=1000)
+    rows: int = parameter(64, "micro-scans in a step", minimum=2, maximum=4096)
     rate: float = parameter(3e-3, "largest learning rate", minimum=1e-6, maximum=0.1)
-    width: int = parameter(28, "channels of the site network", minimum=4, maximum=512)
-    column_epochs: int = parameter(12, "of the column network", minimum=1, maximum=1000)
-    column_rate: float = parameter(4e-3, "its largest learning rate", minimum=1e-6, maximum=0.1)
-    column_width: int = parameter(48, "its neurons in a layer", minimum=4, maximum=2048)
+    width: int = parameter(32, "channels of the site network", minimum=4, maximum=512)
+    species_epochs: int = parameter(16, "of the species network", minimum=1, maximum=1000)
+    species_sites: int = parameter(4096, "sites in a step", minimum=2, maximum=10**6)
+    species_rate: float = parameter(3e-3, "its largest learning rate", minimum=1e-6, maximum=0.1)
+    species_width: int = parameter(64, "its neurons in a layer", minimum=4, maximum=2048)
 
 
 @dataclass
@@ -69,12 +74,13 @@ class MicroScanTraining:
 
     network: str = parameter("micro_scan", "which network", choices=("micro_scan",))
     seed: int = parameter(1, "of everything random", minimum=0, maximum=2**31 - 1)
+    workers: int = parameter(0, "processes that draw and calibrate; 0: one for each core", minimum=0, maximum=1024)
     hosts: list[str] = parameter(["graphene", "h-BN", "MoS2", "WS2"], "sheets")
-    batches: int = parameter(60, "conditions that are drawn", minimum=1, maximum=100_000)
+    batches: int = parameter(240, "conditions that are drawn", minimum=1, maximum=100_000)
     rows: int = parameter(64, "micro-scans under each", minimum=2, maximum=4096)
-    validation: int = parameter(6, "conditions kept apart", minimum=1, maximum=1000)
+    validation: int = parameter(12, "conditions kept apart", minimum=1, maximum=1000)
     members: int = parameter(2, "networks of the ensemble", minimum=1, maximum=8)
-    calibration_batches: int = parameter(14, "conditions of 12 micro-scans from which errors are calibrated", minimum=1,
+    calibration_batches: int = parameter(40, "conditions of 12 micro-scans from which errors are calibrated", minimum=1,
                                          maximum=1000)
     cache: str = parameter("", "folder that keeps training sets; empty: none is kept", path=True)
     conditions: Conditions = group(Conditions)
@@ -95,45 +101,79 @@ def train(settings: MicroScanTraining, run: TrainingRun) -> Trained:
         if host not in BY_NAME:
             raise ConfigurationError(f"host {host!r} is not one of {', '.join(BY_NAME)}")
     if run.quick:
-        settings = replace(settings, batches=2, rows=8, validation=1, members=1, calibration_batches=1,
-                           fitting=Fitting(epochs=1, column_epochs=1))
+        settings = replace(settings, batches=min(settings.batches, 3), rows=min(settings.rows, 8), validation=1, members=1,
+                           calibration_batches=1, fitting=replace(settings.fitting, epochs=1, species_epochs=1))
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
+    try:
+        return _trained(settings, run)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _trained(settings: MicroScanTraining, run: TrainingRun) -> Trained:
+    workers = settings.workers or cores()
     generator = MicroScanGenerator(settings.conditions.ranges(), tuple(BY_NAME[name] for name in settings.hosts))
     data = training_set(generator, settings.batches + settings.validation, settings.rows, settings.seed,
-                        Path(settings.cache) if settings.cache else None, _stage(run, "micro-scans"))
-    kept = data[settings.batches:]
+                        Path(settings.cache) if settings.cache else None, _stage(run, "micro-scans"), workers, run.stopped)
+    if len(data) <= settings.validation:
+        raise TrainingError(f"{len(data)} conditions were drawn before the training was ended, and {settings.validation} of "
+                            "them are for validation: nothing is left to train on")
+    kept, data = data[-settings.validation:], data[:-settings.validation]
     fitting = FittingSettings(**vars(settings.fitting))
-    sites, columns, curves = [], [], {}
-    for number in range(settings.members):
-        stage = f"network {number + 1} of {settings.members}"
-        column, curve = fit_columns(data[:settings.batches], kept, fitting, settings.seed + number, run.stopped)
-        columns.append(column)
-        curves[f"columns, {stage}: loss"], curves[f"columns, {stage}: validation"] = curve.training, curve.validation
-        site, curve = fit(data[:settings.batches], kept, fitting, settings.seed + number, run.device, _stage(run, stage),
-                          run.stopped)
-        sites.append(site)
-        curves[f"sites, {stage}: loss"], curves[f"sites, {stage}: validation"] = curve.training, curve.validation
-    beams = [generator.scan(np.random.default_rng([settings.seed, number])) for number in range(settings.batches)]
-    first = Calibration(sheets=Sheets.of([(pair, sheet, beams[number]) for pair, sheet, number
-                                          in described_sites(data[:settings.batches]).sheets]))
+    sheets = Calibration(sheets=Sheets.of(described_sheets(data)))
+    networks, curves = _fitted(settings, fitting, data, kept, run)
     # as they will be used: in half precision
-    draft = MicroScanNetwork.of(*MicroScanNetwork(sites, columns, first).described())
+    draft = MicroScanNetwork.of(*MicroScanNetwork(*networks, sheets).described())
+    run.keep(*draft.described())
+    count = len(data)
+    del data, kept
     calibration, figures = calibrated(draft, generator, settings.seed + 7919, settings.calibration_batches,
-                                      progress=_stage(run, "calibration"), lenient=run.quick)
-    arrays, described = MicroScanNetwork(sites, columns, calibration).described()
-    described["training"] = asdict(settings) | {"cache": ""}
-    return Trained(arrays, described, _card(settings, figures), curves)
+                                      progress=_stage(run, "calibration"), lenient=run.quick, workers=workers)
+    arrays, described = MicroScanNetwork(*networks, calibration).described()
+    described["training"] = {name: value for name, value in asdict(settings).items() if name not in ("cache", "workers")}
+    run.keep(arrays, described)
+    return Trained(arrays, described, _card(settings, count, figures), curves)
+
+
+def _fitted(settings: MicroScanTraining, fitting: FittingSettings, data: list[LabelledImages], kept: list[LabelledImages],
+            run: TrainingRun) -> tuple[tuple[list[SiteNetwork], list[SpeciesNetwork]], dict[str, list[float]]]:
+    """Members of both kinds, and their curves."""
+    sites, species, curves = [], [], {}
+    tables = [SiteTable.of(one, run.device) for one in (data, kept)]
+    for number in range(settings.members):
+        stage = f"{number + 1} of {settings.members}"
+        network, curve = fit_species(*tables, fitting, settings.seed + number, _stage(run, f"species network {stage}"),
+                                     run.stopped)
+        species.append(network)
+        curves[f"species network {stage}: loss"] = curve.training
+        curves[f"species network {stage}: validation"] = curve.validation
+    del tables
+    pools = [pooled(one, run.device) for one in (data, kept)]
+    for number in range(settings.members):
+        stage = f"site network {number + 1} of {settings.members}"
+        network, curve = fit(*pools, fitting, settings.seed + number, _stage(run, stage), run.stopped)
+        sites.append(network)
+        curves[f"{stage}: loss"], curves[f"{stage}: validation"] = curve.training, curve.validation
+    return (sites, species), curves
+
+
+def described_sheets(data: list[LabelledImages]) -> list[tuple[tuple[int, int], np.ndarray, np.ndarray]]:
+    """Micro-scans of sheets as `Sheets.of` takes them."""
+    return [((int(pair[0]), int(pair[1])), seen, amplitudes) for one in data
+            for pair, seen, amplitudes in zip(one.pairs, one.sheets, one.amplitudes, strict=True)
+            if pair.min() >= 0 and np.isfinite(seen).all()]
 
 
 def _stage(run: TrainingRun, name: str) -> Callable[[int, int, str], None]:
     return lambda done, total, text="": run.report(name, done, total, text)
 
 
-def _card(settings: MicroScanTraining, figures: dict[str, Any]) -> dict[str, Any]:
+def _card(settings: MicroScanTraining, count: int, figures: dict[str, Any]) -> dict[str, Any]:
     return {
         "network": "micro_scan",
         "purpose": "atoms, vacancies and dopants of a sheet from a square of focused-probe patterns",
-        "data": f"{settings.batches * settings.rows} micro-scans of {', '.join(settings.hosts)} under {settings.batches} "
+        "data": f"{count * settings.rows} micro-scans of {', '.join(settings.hosts)} under {count} "
                 "beams, drawn by featurizer/micro_scan/generator.py",
         "not_trained_on": ", ".join(host.name for host in HOSTS if host.name not in settings.hosts),
         "figures": [figures],

@@ -1,21 +1,23 @@
-"""Training sets: batches of micro-scans as the network sees them, with their sites."""
+"""Training sets: batches of micro-scans as the networks see them, with their sites."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from edgetem_nodes.featurizer.micro_scan.amplitudes import FEATURES, site_features
+from edgetem_nodes.featurizer.cbed.training.workers import in_shards
+from edgetem_nodes.featurizer.micro_scan.amplitudes import CONTEXT, in_context, site_features
 from edgetem_nodes.featurizer.micro_scan.generator import MicroScanBatch, MicroScanGenerator
 from edgetem_nodes.featurizer.micro_scan.images import Imaging
+from edgetem_nodes.featurizer.micro_scan.sheets import alike, column_amplitudes
 
-VERSION = 4
+VERSION = 6
 """Of what a stored set means; raised when generator or images change."""
 SITES = 220
 """Most sites of one micro-scan."""
@@ -32,8 +34,10 @@ class LabelledImages:
     planes : (rows, inputs, m, m) float16.
     sites : (rows, SITES, 2) [m] where the column stands, NaN padded; classes, hosts : (rows, SITES) int8, -1 padded.
     points : (rows, SITES, 2) [m] sites of the lattice, as far off as a fitted one is.
-    features : (rows, SITES, FEATURES) float16 of `amplitudes.site_features` there.
-    half : half of the scan's edge [m]; electrons : in a pattern.
+    context : (rows, SITES, CONTEXT) float16 of `amplitudes.InContext.sites`; 0: a site of which nothing is known.
+    sheets : (rows, 4) of `amplitudes.InContext.sheet`; pairs : (rows, 2) int8, classes of the perfect sheet on its sublattices
+        0 and 1, -1: unknown.
+    amplitudes : (rows, K, 2) float32 of `sheets.column_amplitudes`.
     """
 
     planes: np.ndarray
@@ -41,18 +45,20 @@ class LabelledImages:
     classes: np.ndarray
     hosts: np.ndarray
     points: np.ndarray
-    features: np.ndarray
-    half: float
-    electrons: float
+    context: np.ndarray
+    sheets: np.ndarray
+    pairs: np.ndarray
+    amplitudes: np.ndarray
 
 
 def labelled(batch: MicroScanBatch, rng: np.random.Generator) -> LabelledImages:
-    """Images, sites and features of a batch."""
+    """Images, sites and what is seen of them, of a batch."""
     scan, rows = batch.scan, len(batch.pieces)
     images = Imaging(scan)(batch.signals, np.full(rows, scan.electrons))
     sites, points = np.full((rows, SITES, 2), np.nan, np.float32), np.full((rows, SITES, 2), np.nan, np.float32)
     classes, hosts = np.full((rows, SITES), -1, np.int8), np.full((rows, SITES), -1, np.int8)
-    features = np.zeros((rows, SITES, FEATURES), np.float16)
+    context, sheets = np.zeros((rows, SITES, CONTEXT), np.float16), np.full((rows, 4), np.nan, np.float32)
+    pairs = np.full((rows, 2), -1, np.int8)
     for row, piece in enumerate(batch.pieces):
         shift, strain = rng.normal(size=2) * _SHIFT, rng.normal(size=(2, 2)) * _STRAIN
         nodes = piece.nodes + shift + piece.nodes @ strain.T
@@ -60,33 +66,51 @@ def labelled(batch: MicroScanBatch, rng: np.random.Generator) -> LabelledImages:
         count = len(inside)
         sites[row, :count], points[row, :count] = piece.sites[inside], nodes[inside]
         classes[row, :count], hosts[row, :count] = piece.classes[inside], piece.hosts[inside]
-        features[row, :count] = site_features(images.atoms[row], torch.from_numpy(batch.signals[row]), scan.electrons, scan,
-                                              nodes[inside], piece.sublattice[inside])
-    return LabelledImages(images.planes.astype(np.float16), sites, classes, hosts, points, features, scan.span / 2,
-                          scan.electrons)
+        seen = in_context(site_features(images.atoms[row], torch.from_numpy(batch.signals[row]), scan.electrons, scan,
+                                        nodes[inside], piece.sublattice[inside]))
+        context[row, :count], sheets[row] = seen.sites, seen.sheet
+        there = (seen.sites != 0).any(axis=1)
+        own = [np.unique(piece.hosts[inside][there & (seen.side == side)]) for side in (0, 1)]
+        if len(own[0]) == 1 and len(own[1]) == 1:
+            pairs[row] = own[0][0], own[1][0]
+    amplitudes = np.repeat(column_amplitudes(alike(scan))[None].astype(np.float32), rows, axis=0)
+    return LabelledImages(images.planes.astype(np.float16), sites, classes, hosts, points, context, sheets, pairs, amplitudes)
 
 
 def training_set(generator: MicroScanGenerator, batches: int, rows: int, seed: int, cache: Path | None = None,
-                 progress: Callable[[int, int, str], None] = lambda *_: None) -> list[LabelledImages]:
-    """`batches` of `rows` micro-scans each; batch i depends on seed and i alone. Kept below `cache` where it is given."""
+                 progress: Callable[[int, int, str], None] = lambda *_: None, workers: int = 1,
+                 stopped: Callable[[], bool] = lambda: False) -> list[LabelledImages]:
+    """`batches` of `rows` micro-scans each, fewer where `stopped`; batch i depends on seed and i alone.
+
+    Parameters
+    ----------
+    cache : folder that keeps them; None: none is kept.
+    workers : processes that draw them.
+    """
     described = {"version": VERSION, "ranges": asdict(generator.ranges), "hosts": [host.name for host in generator.hosts],
                  "rows": rows, "seed": seed}
     key = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:16]
-    result = []
-    for number in range(batches):
-        file = None if cache is None else Path(cache) / f"micro_scan_{key}" / f"{number:04d}.npz"
+    folder = None if cache is None else Path(cache) / f"micro_scan_{key}"
+
+    def draw(number: int) -> LabelledImages:
+        file = None if folder is None else folder / f"{number:04d}.npz"
         if file is not None and file.exists():
             with np.load(file, allow_pickle=False) as held:
-                values = {name: held[name] for name in held.files}
-                numbers = {name: float(values.pop(name)) for name in ("half", "electrons")}
-                result.append(LabelledImages(**values, **numbers))
-            continue
+                return LabelledImages(**{one.name: held[one.name] for one in fields(LabelledImages)})
         rng = np.random.default_rng([seed, number])
-        result.append(labelled(generator.draw(rows, rng), rng))
+        result = labelled(generator.draw(rows, rng), rng)
         if file is not None:
             file.parent.mkdir(parents=True, exist_ok=True)
             part = file.with_suffix(".part.npz")
-            np.savez(part, **asdict(result[-1]))
+            np.savez(part, **{one.name: getattr(result, one.name) for one in fields(result)})
             part.replace(file)
-        progress((number + 1) * rows, batches * rows, "")
-    return result
+        return result
+
+    return [one for _, one in sorted(_reported(in_shards(draw, batches, workers, stopped), batches, progress),
+                                     key=lambda pair: pair[0])]
+
+
+def _reported(results: Iterator, total: int, progress: Callable[[int, int, str], None]) -> Iterator:
+    for done, one in enumerate(results, 1):
+        progress(done, total, "")
+        yield one
