@@ -20,7 +20,7 @@ from edgetem_nodes.physics.scattering_factors import annular_cross_section, pote
 TELLING = 4.0
 """Amplitude of the host's lighter atom, if it stood alone, over its standard error from counting alone, at which a site can be
 told: measured, see docs/micro_scan.md."""
-_LEAST_TELLING = 3.0
+TELLING_SITE = 3.0
 """Detection index, the same with all columns fitted together and what the fit leaves unexplained taken for noise, below which a
 site within the footprint is not identifiable."""
 _UNTOLD = 1.2e-10
@@ -246,7 +246,7 @@ def _enter(judged: Judgement, result: MicroScanDescriptors, row: int) -> None:
         expected = judged.expected[site]
         host_numbers = CLASSES[expected][1]
         probability = judged.posterior[site]
-        known = judged.detection[site] >= _LEAST_TELLING and probability.max() > _UNSURE
+        known = judged.detection[site] >= TELLING_SITE and probability.max() > _UNSURE
         if known:
             present = np.array([len(elements) for _, elements in CLASSES])
             missing = np.maximum(len(host_numbers) - present, 0) * probability

@@ -25,7 +25,8 @@ class Limits:
     Attributes
     ----------
     sites : (n, 2) [m]; classes : (n,) of the perfect sheet.
-    errors : (n, 2) least standard error of a column's amplitude in the phase and the dark field, in units of the reference atom.
+    errors : (n, 2) least standard error of a column's amplitude in the phase and the dark field, in units of the reference
+        atom.
     detection : (n,) amplitude in the phase of the sheet's lighter column, one atom of it, over its error.
     apart : (n, K) by how many standard errors each class differs from the perfect column, phase and dark field together.
     """
