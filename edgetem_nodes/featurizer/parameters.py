@@ -154,7 +154,7 @@ class Structure:
     largest_atoms: int = parameter(200, "most atoms of a cell", minimum=1, maximum=5000)
     least_phase_probability: float = parameter(0.9, "probability of the phase below which the structure counts as not "
                                                "identifiable", minimum=0.0, maximum=1.0)
-    uncertain_defects: int = parameter(1, "sites of a cell that may have a defect with a probability between 0.2 and 0.8; more "
+    uncertain_defects: int = parameter(5, "sites of a cell that may have a defect with a probability between 0.2 and 0.8; more "
                                        "count as not identifiable", minimum=0, maximum=1000)
 
 

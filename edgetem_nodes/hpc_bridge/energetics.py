@@ -10,14 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from edgetem_nodes.hpc_bridge import elasticity, engines, reservoirs, sheets
+from edgetem_nodes.hpc_bridge import elasticity, engines, expectation, reservoirs, sheets
+from edgetem_nodes.hpc_bridge.expectation import Kind
 from edgetem_nodes.hpc_bridge.parameters import Calculation
 from edgetem_nodes.hpc_bridge.reference import Reference, Step
 from edgetem_nodes.hpc_bridge.restraint import Restraint
 from edgetem_nodes.hpc_bridge.structures import Structure, to_atoms
 
-BUILT_IN = 0.5
-"""Probability from which a defect is in the cell."""
 SEED = 20260101
 """Of the errors that are drawn."""
 
@@ -69,6 +68,14 @@ class Plan:
         return (self.match.sheet.name, self.match.lattice, tuple(self.match.supercell.ravel().tolist()),
                 round(self.height * 1e12), self.engine, self.calculation)
 
+    @property
+    def lone_defects(self) -> dict[Kind, Plan]:
+        """Plans of one defect alone in this supercell, for every kind that may be there and has a defined energy."""
+        if self.match is None:
+            return {}
+        plans = {kind: expectation.alone(self, kind) for kind in expectation.kinds(self.structure)}
+        return {kind: found for kind, found in plans.items() if found is not None}
+
     def reservoir_key(self, reservoir: reservoirs.Reservoir) -> tuple:
         """Equal for structures that share the energy of a reservoir."""
         size = (self.match.cells, round(self.height * 1e12)) if reservoir.kind == "sheet" else ()
@@ -90,6 +97,7 @@ class Result:
     restraint_energy: float
     restraint_chi_square: float
     defect_energy: float
+    expected_defect_energy: float
     cell_size_error: float
     forces: np.ndarray
     max_force: float
@@ -122,12 +130,14 @@ def plan(structure: Structure, engine: str, calculation: Calculation, lattice: f
 
 
 def compute(work: Plan, reference: Reference | None, energies: dict[str, float] | None = None,
-            step: Step = lambda *_: None, canceled: Callable[[], bool] = lambda: False) -> Result:
+            formation: dict[Kind, float] | None = None, step: Step = lambda *_: None,
+            canceled: Callable[[], bool] = lambda: False) -> Result:
     """Energy of the structure, and its excess over the reference where there is one.
 
     Parameters
     ----------
     energies : of the reservoirs that the plan's potentials need, by name, a formula unit [J].
+    formation : energy [J] of one defect of each kind that may be there, alone.
 
     Raises
     ------
@@ -150,15 +160,17 @@ def compute(work: Plan, reference: Reference | None, energies: dict[str, float] 
     if work.final != relaxing:
         energy = engines.energy(atoms, work.final.engine, work.final.calculation, structure.charge)
     compared = _compare(work, reference, energies or {}, structure, slope, canceled)
+    excess = defects = expected = math.nan
+    scatter = 0.0
     if not math.isnan(compared.reference_energy):
-        excess = energy - compared.reference_energy - left - np.nan_to_num(compared.bias)
-        defects = excess - compared.perfect_strain + np.nan_to_num(compared.bias) if work.match.surplus else 0.0
-    else:
-        excess = defects = math.nan
-    error = _standard_error(compared, left, restraint, relaxing.calculation.noise_draws, defects, structure)
+        above = energy - compared.reference_energy - left
+        defects = above - compared.perfect_strain if work.match.surplus else 0.0
+        expected, scatter = expectation.expected(work.structure, work.match.surplus, defects, formation or {})
+        excess = above - np.nan_to_num(compared.bias) + expected - defects
+    error = _standard_error(compared, left, restraint, relaxing.calculation.noise_draws, scatter)
     area = abs(float(np.linalg.det(work.structure.cell[:2, :2]))) if any(structure.periodic) else math.nan
     return Result(energy, compared.reference_energy, excess, error, area, compared.bias, left, held, chi_square, defects,
-                  compared.repetition, result.forces, max_force, result.converged, result.steps, notes)
+                  expected, compared.repetition, result.forces, max_force, result.converged, result.steps, notes)
 
 
 def _restraint(atoms: Any, structure: Structure, calculation: Calculation) -> Restraint | None:
@@ -249,25 +261,20 @@ def _gradient(atoms: Any) -> np.ndarray:
     return elasticity.gradient(atoms.get_stress(voigt=False), atoms.get_volume()) * engines.ELECTRONVOLT
 
 
-def _standard_error(compared: Comparison, left: float, restraint: Restraint | None, draws: int, defects: float,
-                    structure: Structure) -> float:
-    """Standard error [J] from strain, positions and uncertain defects; NaN without reference or where nothing is known.
+def _standard_error(compared: Comparison, left: float, restraint: Restraint | None, draws: int, scatter: float) -> float:
+    """Standard error [J] from strain, positions and the variance `scatter` of defects that may be there; NaN without reference
+    or where nothing is known.
 
     What errors of positions leave is a sum over modes of squares, so it scatters by sqrt(2 / coordinates) of itself, once for
-    the structure and once for the draws. A defect is there or not: p (1 - p) times the square of the mean energy of those
-    built in.
+    the structure and once for the draws.
     """
     if math.isnan(compared.reference_energy) or compared.covariance is None and restraint is None:
         return math.nan
-    variance = 0.0
+    variance = scatter
     if compared.covariance is not None:
         variance += elasticity.standard_error(compared.slope, compared.stiffness, compared.covariance) ** 2
     if restraint is not None:
         variance += left ** 2 * 2 / restraint.coordinates * (1 + 1 / draws)
-    likely = structure.defect_probabilities
-    built = np.count_nonzero(likely >= BUILT_IN)
-    if built:
-        variance += float((likely * (1 - likely)).sum()) * (defects / built) ** 2
     return math.sqrt(variance)
 
 

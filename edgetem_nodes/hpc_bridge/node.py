@@ -16,8 +16,9 @@ from rclpy.task import Future
 
 from edgetem_nodes.graph import messages, quality_of_service
 from edgetem_nodes.graph.node import GraphNode
-from edgetem_nodes.hpc_bridge import energetics, engines, local, reservoirs, structures
+from edgetem_nodes.hpc_bridge import energetics, engines, expectation, local, reservoirs, structures
 from edgetem_nodes.hpc_bridge.cluster import Cluster, ClusterLost, Job
+from edgetem_nodes.hpc_bridge.expectation import Kind
 from edgetem_nodes.hpc_bridge.parameters import Parameters
 from edgetem_nodes.hpc_bridge.reference import Reference, compute_reference, compute_reservoir
 
@@ -94,9 +95,11 @@ class HpcBridgeNode(GraphNode):
         try:
             work = self._plan(handle.request, message)
             reference, energies = await self._compared(goal, work)
+            formation = await self._lone_defects(goal, work, reference)
             message.reference, more = energetics.describe(work, reference)
+            more |= expectation.describe(work.structure, formation)
             message.settings = engines.settings_json(work.calculation, **more)
-            goal.job = self._submit(energetics.compute, work, reference, energies, step=self._step(goal))
+            goal.job = self._submit(energetics.compute, work, reference, energies, formation, step=self._step(goal))
             if handle.is_cancel_requested:
                 self._cluster.cancel(goal.job)
             result, wall_time, worker = await self._outcome(goal.job)
@@ -130,7 +133,10 @@ class HpcBridgeNode(GraphNode):
                                          messages.numbers(sent.position_standard_errors),
                                          messages.numbers(sent.position_covariances),
                                          messages.numbers(sent.deformation_covariance),
-                                         messages.numbers(sent.defect_probabilities))
+                                         messages.numbers(sent.defect_probabilities),
+                                         messages.numbers(sent.defect_atomic_numbers, dtype="u1"),
+                                         messages.numbers(sent.defect_hosts, dtype="u1"),
+                                         messages.numbers(sent.defect_positions))
         structures.check(structure, engine.elements, limits.atoms, limits.distance_pm * 1e-12)
         sheet = self.parameters.sheet
         return energetics.plan(structure, name, calculation, sheet.lattice_constant_nm * 1e-9, sheet.vacuum_nm * 1e-9)
@@ -143,6 +149,19 @@ class HpcBridgeNode(GraphNode):
                 for name, reservoir in reservoirs.needed(work.potentials).items()}
         reference = (await self._shared(goal, self._once(work.reference_key, compute_reference, work)))[0]
         return reference, {name: (await self._shared(goal, job))[0] for name, job in jobs.items()}
+
+    async def _lone_defects(self, goal: Goal, work: energetics.Plan, reference: Reference | None) -> dict[Kind, float]:
+        """Energy [J] of every kind of defect that may be there, alone; each is computed once for all structures that share
+        the reference."""
+        jobs = {}
+        for kind, one in work.lone_defects.items():
+            energies = (await self._compared(goal, one))[1]
+            jobs[kind] = self._once(("defect", kind, work.reference_key), energetics.compute, one, reference, energies, None)
+        found = {kind: (await self._shared(goal, job))[0] for kind, job in jobs.items()}
+        for kind, result in found.items():
+            if not result.converged:
+                raise engines.EngineError(f"{kind.name} alone has not converged in {result.steps} steps: raise max_steps")
+        return {kind: result.defect_energy for kind, result in found.items()}
 
     def _once(self, key: tuple, function: Any, *arguments: Any) -> Job:
         """The job of this key: one for all that share it, a failed one is tried again."""
@@ -200,8 +219,8 @@ class HpcBridgeNode(GraphNode):
         structure = request.structure
         unknown = ("energy", "reference_energy", "excess_energy", "standard_error", "cell_area", "excess_energy_density",
                    "excess_energy_density_standard_error", "excess_energy_per_atom", "strain_variance_energy",
-                   "position_variance_energy", "restraint_energy", "restraint_chi_square", "defect_energy", "cell_size_error",
-                   "max_force", "wall_time")
+                   "position_variance_energy", "restraint_energy", "restraint_chi_square", "defect_energy",
+                   "expected_defect_energy", "cell_size_error", "max_force", "wall_time")
         return Energetics(header=structure.header, acquisition_id=structure.acquisition_id, index=structure.index,
                           micro_scan_id=structure.micro_scan_id, micro_scan_index=structure.micro_scan_index,
                           label=structure.label, charge=structure.charge, goal_engine=request.engine,
@@ -211,7 +230,7 @@ class HpcBridgeNode(GraphNode):
     def _fill(message: Energetics, result: energetics.Result, wall_time: float, worker: str) -> None:
         for name in ("energy", "reference_energy", "excess_energy", "standard_error", "cell_area", "strain_variance_energy",
                      "position_variance_energy", "restraint_energy", "restraint_chi_square", "defect_energy",
-                     "cell_size_error", "max_force", "converged", "steps"):
+                     "expected_defect_energy", "cell_size_error", "max_force", "converged", "steps"):
             setattr(message, name, getattr(result, name))
         message.excess_energy_density = result.excess_energy / result.cell_area
         message.excess_energy_density_standard_error = result.standard_error / result.cell_area

@@ -14,6 +14,10 @@ SMALLEST_ANGLE = 20.0
 """[deg] between two periodic cell vectors; below it the search for neighbours over adjacent cells is not complete."""
 LONGEST_CELL = 1e-6
 """[m]."""
+BUILT_IN = 0.5
+"""Probability from which a defect is in the cell."""
+SAME_SITE = 0.3e-10
+"""[m] within which two possible defects are of one site."""
 
 
 class StructureError(ValueError):
@@ -28,7 +32,9 @@ class Structure:
     [m], a row that is not periodic may be zero; `periodic` of each row; `charge` [e]; `standard_errors` (atoms, 3) of the
     positions [m], or (0, 3) where they are not known; `covariances` (atoms, 2, 2) of x and y [m^2] of atoms that were measured
     one by one, NaN of one that was not, or (0, 2, 2); `deformation_covariance` (4, 4) of L (xx, xy, yx, yy), where the true
-    cell is 1 + L times this one, or (0, 0); `defect_probabilities` (defects,): those of 0.5 and more are built in.
+    cell is 1 + L times this one, or (0, 0); `defect_probabilities` (defects,) of what may be there, those of 0.5 and more are
+    built in; `defect_numbers` (defects,) atomic numbers of it, 0 a vacancy, `defect_hosts` (defects,) of what the perfect sheet
+    has there, `defect_positions` (defects, 3) [m].
     """
 
     atomic_numbers: np.ndarray
@@ -40,11 +46,20 @@ class Structure:
     covariances: np.ndarray = field(default_factory=lambda: np.empty((0, 2, 2)))
     deformation_covariance: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
     defect_probabilities: np.ndarray = field(default_factory=lambda: np.empty(0))
+    defect_numbers: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+    defect_hosts: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+    defect_positions: np.ndarray = field(default_factory=lambda: np.empty((0, 3)))
+
+    @property
+    def missing(self) -> int:
+        """Vacancies that are built in."""
+        return int(np.count_nonzero((self.defect_probabilities >= BUILT_IN) & (self.defect_numbers == 0)))
 
 
 def structure(atomic_numbers: Any, positions: Any, cell: Any, periodic: Any, charge: int = 0,
               standard_errors: Any = (), covariances: Any = (), deformation_covariance: Any = (),
-              defect_probabilities: Any = ()) -> Structure:
+              defect_probabilities: Any = (), defect_numbers: Any = (), defect_hosts: Any = (),
+              defect_positions: Any = ()) -> Structure:
     """A structure from flat arrays, as a message holds them.
 
     Raises
@@ -72,7 +87,19 @@ def structure(atomic_numbers: Any, positions: Any, cell: Any, periodic: Any, cha
         raise StructureError(f"the cell holds {len(vectors)} numbers; it is three lattice vectors, 9 numbers")
     return Structure(numbers, flat.reshape(-1, 3), vectors.reshape(3, 3), tuple(bool(p) for p in periodic), int(charge),
                      errors.reshape(-1, 3), apart.reshape(-1, 2, 2), whole.reshape(4, 4) if len(whole) else np.empty((0, 0)),
-                     np.array(defect_probabilities, np.float64).reshape(-1))
+                     *_defects(defect_probabilities, defect_numbers, defect_hosts, defect_positions))
+
+
+def _defects(probabilities: Any, numbers: Any, hosts: Any, positions: Any) -> tuple[np.ndarray, ...]:
+    """Arrays of the defects that may be there; raises StructureError where their lengths do not belong together."""
+    likely, places = (np.array(values, np.float64).reshape(-1) for values in (probabilities, positions))
+    kinds = [np.array(values, np.int64).reshape(-1) for values in (numbers, hosts)]
+    if not len(likely) == len(kinds[0]) == len(kinds[1]) or len(places) != 3 * len(likely):
+        raise StructureError(f"{len(likely)} defect_probabilities go with as many defect_atomic_numbers and defect_hosts and "
+                             f"{3 * len(likely)} coordinates, not with {len(kinds[0])}, {len(kinds[1])} and {len(places)}")
+    if not (np.isfinite(places).all() and ((likely >= 0) & (likely <= 1)).all()):
+        raise StructureError(f"defect_probabilities are {likely.tolist()}; they must be between 0 and 1, with finite positions")
+    return likely, *kinds, places.reshape(-1, 3)
 
 
 def check(candidate: Structure, elements: frozenset[int], largest: int, shortest_distance: float) -> None:

@@ -86,7 +86,7 @@ def test_molybdenum_disulphide_is_recognised_turned_by_half_a_turn_and_loses_one
         found = seen(MOS2, f, (0.3, 0.9), turned=turned, defects={upper: 0, metal: 23})
         structure = defect_cell(unit_cell(MATERIALS["MoS2"]), f, COVARIANCE, found, Structure(), "MoS2")
         assert np.bincount(structure.atomic_numbers)[[16, 23, 42]].tolist() == [17, 1, 8]
-        assert sorted(d.name for d in structure.defects if d.probability > 0.5) == ["V_Mo", "V_S"]
+        assert sorted(d.name for d in structure.defects if d.probability > 0.5) == ["V_S", "vanadium_Mo"]
 
 
 def test_every_measured_place_and_covariance_comes_into_the_cell():
@@ -114,7 +114,7 @@ def test_the_supercell_is_as_large_as_what_was_seen():
 
 
 def _uncertain():
-    return seen(GRAPHENE, np.eye(2), (0.4, 0.0), defects={0: 0, 3: 7, 7: 0}, certainty=0.6)
+    return seen(GRAPHENE, np.eye(2), (0.4, 0.0), defects={0: 0, 3: 7, 7: 0, 9: 0, 12: 7, 15: 0}, certainty=0.6)
 
 
 def _other():
@@ -130,7 +130,7 @@ def _unidentified():
 
 
 @pytest.mark.parametrize(("found", "f", "settings", "message"), [
-    (_uncertain, np.eye(2), Structure(), "3 sites have the perfect sheet's atom with a probability between 0.2 and 0.8"),
+    (_uncertain, np.eye(2), Structure(), "6 sites have the perfect sheet's atom with a probability between 0.2 and 0.8"),
     (_other, np.eye(2), Structure(), "none of the elements that are known"),
     (_unidentified, np.eye(2), Structure(), "more than half"),
     (lambda: seen(GRAPHENE, np.eye(2), (0.0, 0.0)), 1.12 * np.eye(2), Structure(), "pattern and atoms contradict"),

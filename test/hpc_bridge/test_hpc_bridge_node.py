@@ -125,15 +125,23 @@ def test_a_dopant_gets_a_named_reservoir_and_its_uncertainty_counts(graph):
     doped.atomic_numbers[5] = 7
     doped.position_covariances = messages.number_array(np.tile(np.eye(2) * 25e-24, (32, 1, 1)))
     doped.deformation_covariance = messages.number_array(np.eye(4) * 1e-6)
-    doped.defects, doped.defect_probabilities = ["N_C"], messages.number_array([0.9])
+    doped.defects, doped.defect_probabilities = ["N_C", "V_C"], messages.number_array([0.9, 0.1])
+    doped.defect_atomic_numbers, doped.defect_hosts = bytes([7, 0]), bytes([6, 6])
+    doped.defect_positions = messages.number_array(np.array(doped.positions).reshape(-1, 3)[[5, 5]])
     result = graph.compute(doped, settings='{"noise_draws": 1}')
     said = result.energetics
     assert result.error_code == Codes.NONE, result.error_msg
     assert "+1 N from the N2 molecule" in said.reference and "-1 C from the perfect sheet" in said.reference
     assert said.excess_energy == pytest.approx(said.energy - said.reference_energy - said.strain_variance_energy
-                                               - said.position_variance_energy)
+                                               - said.position_variance_energy + said.expected_defect_energy
+                                               - said.defect_energy)
+    # one site: nitrogen or a vacancy of 7.7 eV
+    alone = json.loads(said.settings)["lone_defects_ev"]
+    expected = 0.9 * said.defect_energy / 1.602e-19 + 0.1 * alone["a vacancy on C"]
+    assert said.expected_defect_energy / 1.602e-19 == pytest.approx(expected, rel=1e-3)
+    assert alone["a vacancy on C"] == pytest.approx(7.68, abs=0.1)
     assert 0.2 < said.defect_energy / 1.602e-19 < 1.2 and said.cell_size_error < 0.1 * 1.602e-19
-    assert said.standard_error > 0.3 * said.defect_energy
+    assert said.standard_error / 1.602e-19 == pytest.approx(0.3 * (7.7 - 0.6), rel=0.15)
     assert said.position_variance_energy > 0 and said.restraint_chi_square < 3
     assert said.goal_settings == '{"noise_draws": 1}' and said.goal_engine == "" and said.charge == 0
     assert "unrestrained_energy_ev" in json.loads(said.settings)

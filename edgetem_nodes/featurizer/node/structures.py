@@ -155,4 +155,6 @@ def structure_message(structure: MeasuredStructure, measured: Remembered) -> Ato
     message.defects = [defect.name for defect in structure.defects]
     message.defect_probabilities = number_array([defect.probability for defect in structure.defects])
     message.defect_positions = number_array([defect.position for defect in structure.defects])
+    message.defect_atomic_numbers = byte_array(np.array([defect.element for defect in structure.defects], np.uint8))
+    message.defect_hosts = byte_array(np.array([defect.host for defect in structure.defects], np.uint8))
     return message

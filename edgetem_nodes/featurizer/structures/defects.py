@@ -8,7 +8,7 @@ measured place.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,13 +21,16 @@ from edgetem_nodes.featurizer.structures.measured import (ANGSTROM, Defect, Meas
 SUPERCELLS = {"graphene": (4, 5)}
 """Supercells that are used; of other sheets `USUAL`. Multiples of three fold graphene's Dirac points onto Gamma."""
 USUAL = (3, 4)
-BUILT_IN, LISTED = 0.5, 0.02
-"""Probability from which a defect is built in, and from which it is listed."""
+BUILT_IN = 0.5
+"""Probability from which a defect is built in."""
+LEAST_VACANCY, LEAST_ELEMENT = 0.02, 0.1
+"""Probability from which a vacancy, or another element, is listed. What is less likely is mostly the prior that a network was
+trained with: neighbours in the periodic system look alike, so every carbon atom is nitrogen with 0.5 %."""
 UNCERTAIN = (0.2, 0.8)
 """Probabilities of the host between which a site is uncertain."""
 FARTHEST = 0.2
 """Root mean square distance of atoms from their sites, in bonds, above which the lattice is not that of the atoms."""
-OTHER, VACANCY = -1, 0
+OTHER, VACANCY, VANADIUM = -1, 0, 23
 
 
 @dataclass(frozen=True)
@@ -171,7 +174,7 @@ def _assembled(strained: Any, registry: _Registry, places: np.ndarray, chosen: d
                kept: np.ndarray, settings: Structure, known: dict) -> MeasuredStructure:
     vectors, sign = strained.cell.array[:2, :2], -1.0 if registry.turned else 1.0
     probabilities, covariances = found.probabilities[kept], found.covariances[kept][:, ::-1, ::-1]
-    numbers, positions, spread, defects, unseen, uncertain = [], [], [], [], 0, 0
+    numbers, positions, spread, defects, unseen, uncertain, small = [], [], [], [], 0, 0, 0.0
     for i, j in np.ndindex(size, size):
         for index, atom in enumerate(strained):
             site = np.array([*(sign * atom.position[:2] + [i, j] @ vectors), atom.position[2]])
@@ -183,6 +186,7 @@ def _assembled(strained: Any, registry: _Registry, places: np.ndarray, chosen: d
                 likely, listed, doubtful = _species(probabilities[entry], found.elements, int(atom.number), site)
                 defects += listed
                 uncertain += doubtful
+                small += _unlisted(probabilities[entry], found.elements, int(atom.number))
             if entry is not None:
                 place = np.array([*(site[:2] + places[entry] - registry.ideal[entry]), site[2]])
                 covariance = covariances[entry]
@@ -195,14 +199,17 @@ def _assembled(strained: Any, registry: _Registry, places: np.ndarray, chosen: d
     cell = strained.cell.array * np.array([[size], [size], [1.0]])
     cell[2] = (0.0, 0.0, np.ptp(strained.positions[:, 2]) + 20 * settings.vacuum_nm)
     positions = np.array(positions)
-    positions[:, 2] += cell[2, 2] / 2 - (strained.positions[:, 2].min() + strained.positions[:, 2].max()) / 2
+    lift = cell[2, 2] / 2 - (strained.positions[:, 2].min() + strained.positions[:, 2].max()) / 2
+    positions[:, 2] += lift
+    defects = [replace(defect, position=defect.position + [0.0, 0.0, lift * ANGSTROM]) for defect in defects]
     spread = np.array(spread)
     errors = np.zeros_like(positions)
     errors[:, :2] = np.sqrt(np.nan_to_num(np.diagonal(spread, axis1=1, axis2=2)))
     built = [defect for defect in defects if defect.probability >= BUILT_IN]
     source = (f"{known['name']} {size} x {size} supercell of the lattice from nanobeam diffraction, standard error of the "
               f"strain up to {known['error']:.2g} %, with atoms and {len(built)} defects from a footprint of "
-              f"{found.footprint * 1e18:.3g} nm^2; {unseen} of {sites} sites were not seen and are perfect; heights are "
+              f"{found.footprint * 1e18:.3g} nm^2 (less probable ones that are not listed would add up to {small:.2g}); "
+              f"{unseen} of {sites} sites were not seen and are perfect; heights are "
               f"those of the unstrained sheet; {checks.electrons(np.array(numbers))}")
     result = MeasuredStructure(np.array(numbers), positions * ANGSTROM, errors, cell * ANGSTROM, (True, True, False), source,
                                known["name"], spread, known["relative"], found.footprint, tuple(defects))
@@ -216,12 +223,29 @@ def _species(probabilities: np.ndarray, elements: tuple[int, ...], host: int,
     if likely == OTHER:
         raise NotIdentifiable(f"the likeliest atom at ({site[1] / 10:.2f}, {site[0] / 10:.2f}) nm is none of the elements "
                               "that are known: a dopant must be named before an engine is asked")
-    symbols = _symbols()
-    listed = [Defect(f"{'V' if element == VACANCY else symbols[element]}_{symbols[host]}", float(p),
-                     np.array([site[0], site[1], 0.0]) * ANGSTROM)
-              for element, p in zip(elements, probabilities, strict=True) if element not in (host, OTHER) and p >= LISTED]
+    listed = [Defect(_name(element, host), float(p), site * ANGSTROM, element, host)
+              for element, p in zip(elements, probabilities, strict=True)
+              if element not in (host, OTHER) and p >= _least(element)]
+    built = next((defect.element for defect in listed if defect.probability >= BUILT_IN), host)
     of_host = float(probabilities[elements.index(host)])
-    return likely, listed, UNCERTAIN[0] < of_host < UNCERTAIN[1]
+    return built, listed, UNCERTAIN[0] < of_host < UNCERTAIN[1]
+
+
+def _least(element: int) -> float:
+    return LEAST_VACANCY if element == VACANCY else LEAST_ELEMENT
+
+
+def _unlisted(probabilities: np.ndarray, elements: tuple[int, ...], host: int) -> float:
+    """Sum of the probabilities of what is too unlikely to be listed."""
+    return float(sum(p for element, p in zip(elements, probabilities, strict=True)
+                     if element != host and (element == OTHER or p < _least(element))))
+
+
+def _name(element: int, host: int) -> str:
+    """Of a defect: V is a vacancy, so vanadium has its full name."""
+    symbols = _symbols()
+    first = "V" if element == VACANCY else symbols[element]
+    return f"{'vanadium' if element == VANADIUM else first}_{symbols[host]}"
 
 
 def _certain(uncertain: int, unseen: int, sites: int, settings: Structure) -> None:
