@@ -10,7 +10,8 @@ from ase.spacegroup import crystal
 
 from edgetem_nodes.featurizer.cbed import rocking
 from edgetem_nodes.featurizer.cbed.disk_drawing import edge_profiles
-from edgetem_nodes.featurizer.cbed.materials import MATERIALS, held_out_materials, material, trained_materials
+from edgetem_nodes.featurizer.cbed.materials import (MATERIALS, OUTLIERS, held_out_materials, material, outlier_materials,
+                                                     trained_materials)
 from edgetem_nodes.featurizer.cbed.rocking import RockingTable, rocking_table
 from edgetem_nodes.physics.electrons import lorentz_factor, wavelength
 from edgetem_nodes.physics.optics import Probe
@@ -22,7 +23,10 @@ PEERS = {
     "Si [110]": lambda: bulk("Si", "diamond", a=5.431), "GaAs [110]": lambda: bulk("GaAs", "zincblende", a=5.653),
     "Au [001]": lambda: bulk("Au", "fcc", a=4.078), "Au [110]": lambda: bulk("Au", "fcc", a=4.078),
     "Fe [001]": lambda: bulk("Fe", "bcc", a=2.866), "MgO [001]": lambda: bulk("MgO", "rocksalt", a=4.212),
-    "NaCl [001]": lambda: bulk("NaCl", "rocksalt", a=5.640), "Ge [110]": lambda: bulk("Ge", "diamond", a=5.658)}
+    "PbS [001]": lambda: bulk("PbS", "rocksalt", a=5.936), "InP [110]": lambda: bulk("InP", "zincblende", a=5.869),
+    "W [001]": lambda: bulk("W", "bcc", a=3.165), "Pt [110]": lambda: bulk("Pt", "fcc", a=3.924),
+    "diamond [110]": lambda: bulk("C", "diamond", a=3.567), "NaCl [001]": lambda: bulk("NaCl", "rocksalt", a=5.640),
+    "Ge [110]": lambda: bulk("Ge", "diamond", a=5.658)}
 
 
 def neighbours(numbers: np.ndarray, positions: np.ndarray, cell: np.ndarray, periodic: tuple[bool, ...]) -> dict:
@@ -52,6 +56,8 @@ def test_crystals_are_those_of_ase(name):
 
 
 @pytest.mark.parametrize(("name", "peer"), [("MoS2", lambda: mx2("MoS2", kind="2H", a=3.16, thickness=3.17)),
+                                            ("TiS2", lambda: mx2("TiS2", kind="1T", a=3.407, thickness=2.84)),
+                                            ("MoTe2", lambda: mx2("MoTe2", kind="2H", a=3.519, thickness=3.60)),
                                             ("WSe2", lambda: mx2("WSe2", kind="2H", a=3.282, thickness=3.34)),
                                             ("graphene", lambda: graphene(a=2.46))])
 def test_sheets_are_those_of_ase(name, peer):
@@ -82,7 +88,7 @@ def test_bilayers_have_the_stacking_of_the_bulk():
     assert together[upper == 5][:, lower == 7].all()
 
 
-@pytest.mark.parametrize("name", MATERIALS)
+@pytest.mark.parametrize("name", [*MATERIALS, *OUTLIERS])
 def test_the_reference_lattice_is_that_of_the_columns(name):
     """Moved by a reference vector the projection is the same, and by half of one it is not."""
     own = material(name)
@@ -107,6 +113,11 @@ def test_trained_and_held_out_are_apart():
     names = {one.name for one in trained_materials()}, {one.name for one in held_out_materials()}
     assert not names[0] & names[1]
     assert names[0] | names[1] == set(MATERIALS)
+    # what stands for everything else is neither: the held-out materials stay unseen
+    others = {one.name for one in outlier_materials()}
+    assert others == set(OUTLIERS) and not others & set(MATERIALS)
+    kinds = {tuple(sorted(set(one.atomic_numbers.tolist()))) for one in held_out_materials()}
+    assert not kinds & {tuple(sorted(set(one.atomic_numbers.tolist()))) for one in outlier_materials()}
     with pytest.raises(ValueError, match="'steel' is not known"):
         material("steel")
 

@@ -149,7 +149,7 @@ def _sources(settings: NanobeamTraining) -> Sources:
 def _prepare(sources: Sources, workers: int, run: TrainingRun) -> None:
     """Make or read all tables; meanwhile compile, so that no process has to do it again."""
     wanted = [(generator, *one) for generator in (sources.trained, *sources.others) for one in generator.wanted_tables()]
-    wanted.sort(key=lambda one: one[0].materials[one[1]].sheet)
+    wanted.sort(key=lambda one: -_work(one[0].materials[one[1]]))
     compiling = Thread(target=_compile, args=(sources,))
     tables = in_shards(lambda number: wanted[number][0].computed_table(*wanted[number][1:]), len(wanted), workers)
     for done, (number, table) in enumerate(tables):
@@ -159,6 +159,11 @@ def _prepare(sources: Sources, workers: int, run: TrainingRun) -> None:
             compiling.start()
     if compiling.ident is not None:
         compiling.join()
+
+
+def _work(one: Material) -> float:
+    """Of a table, up to a factor: the longest come first, so that no process is late."""
+    return 0.0 if one.sheet else one.layers * abs(float(np.linalg.det(one.cell[:2, 1:])))
 
 
 def _compile(sources: Sources) -> None:

@@ -9,27 +9,39 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from edgetem_nodes.featurizer.cbed.networks import RefiningNetwork
+from edgetem_nodes.featurizer.cbed.networks import FINE_INPUTS, RefiningNetwork
 from edgetem_nodes.featurizer.cbed.sampling import FINE_CELLS
 from edgetem_nodes.featurizer.cbed.training.disks import DiskData, loss, robust
 from edgetem_nodes.featurizer.cbed.training.samples import Descent
 
-_Y, _X = (FINE_CELLS**2 + 4, FINE_CELLS**2 + 7, FINE_CELLS**2 + 9), (FINE_CELLS**2 + 5, FINE_CELLS**2 + 8, FINE_CELLS**2 + 10)
-"""Inputs that are components of vectors along y, and the same along x."""
+_ALONG_Y = (4, 7, 9)
+"""Numbers after the cells that are components along y; that along x comes next."""
 
 
-def mirrored(rows: torch.Tensor, change: torch.Tensor, flipped: bool, swapped: bool) -> tuple[torch.Tensor, torch.Tensor]:
-    """Inputs (n, disks, FINE_INPUTS) and changes (n, 6) of patterns with y reversed, then y and x exchanged."""
-    cells = rows[..., :FINE_CELLS**2].unflatten(-1, (FINE_CELLS, FINE_CELLS))
-    rest = rows[..., FINE_CELLS**2:].clone()
-    y, x = [n - FINE_CELLS**2 for n in _Y], [n - FINE_CELLS**2 for n in _X]
-    if flipped:
-        cells, change = cells.flip(-2), torch.cat([-change[:, :3], change[:, 3:]], dim=1)
-        rest[..., y] = -rest[..., y]
-    if swapped:
-        cells, change = cells.mT, torch.cat([change[:, 3:], change[:, :3]], dim=1)
-        rest[..., y + x] = rest[..., x + y]
-    return torch.cat([cells.flatten(-2), rest], dim=-1), change
+class Mirror:
+    """Patterns with y reversed, y and x exchanged, both or neither: as likely as they are."""
+
+    def __init__(self, flipped: bool, swapped: bool, device: str = "cpu") -> None:
+        """First y is reversed, then the axes are exchanged."""
+        cells = torch.arange(FINE_CELLS**2).reshape(FINE_CELLS, FINE_CELLS)
+        cells = cells.flip(0) if flipped else cells
+        n = FINE_CELLS**2
+        order, signs = torch.arange(FINE_INPUTS), torch.ones(FINE_INPUTS)
+        order[:n] = (cells.T if swapped else cells).flatten()
+        change, change_signs = torch.arange(6), torch.ones(6)
+        if flipped:
+            signs[[n + place for place in _ALONG_Y]] = -1.0
+            change_signs[:3] = -1.0
+        if swapped:
+            for place in _ALONG_Y:
+                order[n + place], order[n + place + 1] = n + place + 1, n + place
+            signs, change, change_signs = signs[order], change.roll(3), change_signs.roll(3)
+        self._order, self._signs, self._change, self._change_signs = (
+            one.to(device) for one in (order, signs, change, change_signs))
+
+    def __call__(self, rows: torch.Tensor, change: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Inputs (n, disks, FINE_INPUTS) and changes (n, 6) of such patterns."""
+        return rows[..., self._order] * self._signs, change[:, self._change] * self._change_signs
 
 
 def epochs(network: RefiningNetwork, data: DiskData, right: np.ndarray, count: int, batch: int, rate: float,
@@ -37,11 +49,11 @@ def epochs(network: RefiningNetwork, data: DiskData, right: np.ndarray, count: i
     """Train on the `right` (n,) ones for `count` epochs; the mean loss of each step, as it goes, on the device."""
     samples = data.samples(device, np.flatnonzero(right))
     descent = Descent(network, device, rate, count * samples.steps(batch), 1e-4)
+    mirrors = [Mirror(flipped, swapped, device) for flipped in (False, True) for swapped in (False, True)]
     number = torch.arange(data.rows.shape[1], device=device)
     for _ in range(count):
         for one in samples.batches(batch, generator):
-            flipped, swapped = torch.randint(2, (2,), generator=generator).tolist()
-            rows, change = mirrored(one["rows"], one["change"], bool(flipped), bool(swapped))
+            rows, change = mirrors[int(torch.randint(4, (1,), generator=generator))](one["rows"], one["change"])
             present = (number < one["count"][:, None]).float()
             value = robust(loss(network(rows, present), one["index"], present, change, data.prior))
             descent.step(value)
