@@ -11,7 +11,7 @@ import numpy as np
 from numba import njit
 
 from edgetem_nodes.featurizer.cbed.networks import CONTEXT, INSIDE_INPUTS
-from edgetem_nodes.featurizer.cbed.sampling import INNER_CELLS, box, sample_inside, summed_area
+from edgetem_nodes.featurizer.cbed.sampling import DISK_SQUARE, INNER_CELLS, RING_SQUARE, box, sample_inside, summed_area
 
 MOST = 24
 """Most disks that the pattern network sees."""
@@ -33,8 +33,8 @@ def _one(frame, table, lattice, index, count, radius, nanometre, total, disks):
         y, x = lattice[0] + v, lattice[3] + u
         row = disks[kept]
         sample_inside(frame, y, x, cosine, sine, radius, row[:cells])
-        inside = box(table, y, x, 0.886 * radius)
-        about = (box(table, y, x, 1.45 * radius) - inside) / (1.45**2 / 0.886**2 - 1.0)
+        inside = box(table, y, x, DISK_SQUARE * radius)
+        about = (box(table, y, x, RING_SQUARE * radius) - inside) / (RING_SQUARE**2 / DISK_SQUARE**2 - 1.0)
         mean = 0.05 / area
         for m in range(cells):
             mean += row[m] / cells

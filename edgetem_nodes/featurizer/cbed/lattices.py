@@ -6,7 +6,10 @@ with zeros, so that no product of matrices is of another shape.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from threading import Lock
 
 import numpy as np
 import torch
@@ -85,39 +88,55 @@ def tolerance(radius):
 
 @njit(cache=True, nogil=True)
 def _search(frames, usable, radii, nominal, references, lattice, share, clear, peaks, strongest, joint, total):
-    places, weights, candidate, guided = np.zeros((PEAKS, 2)), np.zeros(PEAKS), np.zeros(6), np.zeros(6)
-    nodes, basis = np.zeros((60, 2)), np.zeros((2, 2))
     for row in range(len(frames)):
-        if not usable[row]:
-            continue
-        total[row] = frames[row].astype(np.float64).sum()
-        score, bin_ = score_map(frames[row], radii[row]), binning(radii[row])
-        count = find_peaks(score, radii[row], places, weights)
-        peaks[row] = count
-        if count == 0:
-            continue
-        strongest[row] = weights[0]
-        share[row] = find_lattice(places, weights, count, radii[row], nominal[row], candidate)
-        if share[row] > 0.0:
-            _to_small(candidate, bin_, guided)
-            basis[0, 0], basis[0, 1], basis[1, 0], basis[1, 1] = guided[1], guided[2], guided[4], guided[5]
-            joint[row] = joint_significance(score, guided[::3], basis, nodes, min(ordered_nodes(basis, nodes), 24))
-        if share[row] * count < _ENOUGH:
-            # the direct beam outshines everything where so few disks are seen
-            centre = (places[0] - (bin_ - 1) / 2) / bin_
-            value = guided_lattice(score, radii[row] / bin_, centre, references[row] / bin_, guided)
-            if value > max(1.15 * joint[row] + 1.0, _JOINT):
-                joint[row] = value
-                for n in range(6):
-                    candidate[n] = guided[n] * bin_ + ((bin_ - 1) / 2 if n % 3 == 0 else 0.0)
-                share[row] = max(explained_share(places, weights, count, candidate[::3], candidate[1::3], candidate[2::3],
-                                                 tolerance(radii[row]))[0], 1e-3)
-            elif share[row] * count < _FEWEST:
-                share[row] = 0.0
-        if share[row] <= 0.0:
-            continue
-        lattice[row] = candidate
-        clear[row] = _clear_share(places, weights, count, radii[row], candidate)
+        if usable[row]:
+            total[row] = frames[row].astype(np.float64).sum()
+            peaks[row], share[row], clear[row], strongest[row], joint[row] = _search_map(
+                score_map(frames[row], radii[row]), radii[row], nominal[row], references[row], lattice[row])
+
+
+@njit(cache=True, nogil=True)
+def search_maps(scores, usable, radii, nominal, references, lattice, share, clear, peaks, strongest, joint):
+    """The search, in place as in `Lattices`, in maps of significance (rows, rows, columns) of whole frames, of which only what
+    `binning` leaves is filled."""
+    for row in range(len(scores)):
+        if usable[row]:
+            bin_ = binning(radii[row])
+            score = scores[row, :scores.shape[1] // bin_, :scores.shape[2] // bin_].copy()
+            peaks[row], share[row], clear[row], strongest[row], joint[row] = _search_map(
+                score, radii[row], nominal[row], references[row], lattice[row])
+
+
+@njit(cache=True, nogil=True)
+def _search_map(score, radius, nominal, references, lattice):
+    """Look for a lattice (6,), in place, in one map; number of peaks and the other figures of `Lattices`."""
+    places, weights, candidate, guided = np.zeros((PEAKS, 2)), np.zeros(PEAKS), np.zeros(6), np.zeros(6)
+    nodes, basis, bin_ = np.zeros((60, 2)), np.zeros((2, 2)), binning(radius)
+    count = find_peaks(score, radius, places, weights)
+    if count == 0:
+        return count, 0.0, 0.0, 0.0, 0.0
+    joint = 0.0
+    share = find_lattice(places, weights, count, radius, nominal, candidate)
+    if share > 0.0:
+        _to_small(candidate, bin_, guided)
+        basis[0, 0], basis[0, 1], basis[1, 0], basis[1, 1] = guided[1], guided[2], guided[4], guided[5]
+        joint = joint_significance(score, guided[::3], basis, nodes, min(ordered_nodes(basis, nodes), 24))
+    if share * count < _ENOUGH:
+        # the direct beam outshines everything where so few disks are seen
+        centre = (places[0] - (bin_ - 1) / 2) / bin_
+        value = guided_lattice(score, radius / bin_, centre, references / bin_, guided)
+        if value > max(1.15 * joint + 1.0, _JOINT):
+            joint = value
+            for n in range(6):
+                candidate[n] = guided[n] * bin_ + ((bin_ - 1) / 2 if n % 3 == 0 else 0.0)
+            share = max(explained_share(places, weights, count, candidate[::3], candidate[1::3], candidate[2::3],
+                                        tolerance(radius))[0], 1e-3)
+        elif share * count < _FEWEST:
+            share = 0.0
+    if share <= 0.0:
+        return count, share, 0.0, weights[0], joint
+    lattice[:] = candidate
+    return count, share, _clear_share(places, weights, count, radius, candidate), weights[0], joint
 
 
 @njit(cache=True, nogil=True)
@@ -180,23 +199,40 @@ def _solve_rows(index, count, offset, lower, radii, prior, lattice, covariance, 
                 covariance[row, i, j] *= scale
 
 
+_guard, _users, _threads_before = Lock(), 0, 1
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """torch on one thread, as products of matrices are summed in another order on several; nested, and of several threads, the
+    last that leaves sets it back."""
+    global _users, _threads_before
+    with _guard:
+        if _users == 0:
+            _threads_before = torch.get_num_threads()
+        _users += 1
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        with _guard:
+            _users -= 1
+            if _users == 0:
+                torch.set_num_threads(_threads_before)
+
+
 def in_blocks(network: torch.nn.Module, *inputs: np.ndarray, block: int = BLOCK) -> list[np.ndarray]:
     """A network's outputs for rows of inputs, in blocks of one size, on one thread."""
     rows = len(inputs[0])
     parts: list[tuple] = []
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with torch.no_grad():
-            for first in range(0, max(rows, 1), block):
-                given = []
-                for one in inputs:
-                    piece = np.zeros((block, *one.shape[1:]), np.float32)
-                    piece[:max(min(rows - first, block), 0)] = one[first:first + block]
-                    given.append(torch.from_numpy(piece))
-                parts.append(tuple(out[:min(rows - first, block)].numpy() for out in network(*given)))
-    finally:
-        torch.set_num_threads(threads)
+    with one_thread(), torch.no_grad():
+        for first in range(0, max(rows, 1), block):
+            given = []
+            for one in inputs:
+                piece = np.zeros((block, *one.shape[1:]), np.float32)
+                piece[:max(min(rows - first, block), 0)] = one[first:first + block]
+                given.append(torch.from_numpy(piece))
+            parts.append(tuple(out[:min(rows - first, block)].numpy() for out in network(*given)))
     return [np.concatenate(column) for column in zip(*parts, strict=True)]
 
 

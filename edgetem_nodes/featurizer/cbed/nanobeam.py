@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from edgetem_nodes.featurizer.cbed.accelerated import DeviceReader
 from edgetem_nodes.featurizer.cbed.descriptors import UNKNOWN, Descriptors, footprint_radius
-from edgetem_nodes.featurizer.cbed.lattices import BLOCK, LatticeNetworks, in_blocks
+from edgetem_nodes.featurizer.cbed.lattices import BLOCK, LatticeNetworks, in_blocks, one_thread
 from edgetem_nodes.featurizer.cbed.networks import DiskNetwork, EarlierPatternNetwork, PatternNetwork, RefiningNetwork
 from edgetem_nodes.featurizer.cbed.phases import Phases, distinct, matches
 from edgetem_nodes.featurizer.cbed.posterior import (DETERMINED, TILT_SCALE, TWO_ANSWERS, TYPICAL_THICKNESS, log_probabilities,
@@ -21,7 +23,8 @@ from edgetem_nodes.featurizer.deformation import strain
 from edgetem_nodes.featurizer.features import CountingNoise
 from edgetem_nodes.featurizer.patterns.geometry import DetectorGeometry
 
-_CHUNK = 1024
+_CHUNK, _DEVICE_CHUNK = 1024, 2048
+"""Patterns that are worked on together."""
 
 
 class Members(torch.nn.Module):
@@ -38,10 +41,18 @@ class Members(torch.nn.Module):
 
 
 class NanobeamNetwork:
-    """Reads nanobeam patterns. What it says of a pattern depends on that pattern alone, to the last bit."""
+    """Reads nanobeam patterns. What it says of a pattern depends on that pattern alone: on a CPU to the last bit, on a GPU to
+    single precision, as products of matrices are of other shapes there."""
 
-    def __init__(self, weights: Weights) -> None:
-        """From weights; raises WeightsError where they do not fit."""
+    def __init__(self, weights: Weights, device: str = "cpu", threads: int = 1) -> None:
+        """From weights, for a torch device; chunks of patterns are shared by so many threads of the CPU.
+
+        Raises
+        ------
+        WeightsError : the weights do not fit. ValueError : there is no such device, or no thread.
+        """
+        if threads < 1:
+            raise ValueError(f"{threads} threads cannot read patterns: at least 1")
         self.weights, settings = weights, weights.settings
         arrays = weights.part("phases")
         self.phases = Phases(tuple(settings["phases"]), arrays["lattices"], arrays["sheets"].astype(bool), arrays["spacings"],
@@ -60,15 +71,18 @@ class NanobeamNetwork:
         self.calibration = {name: value.astype(float) for name, value in weights.part("calibration").items()}
         self.limits = Limits.of(self.calibration)
         self.references = distinct(self.phases.reciprocal)
+        self._threads, self._reader = threads, None
+        if device != "cpu":
+            self._reader = DeviceReader(self.lattice_networks, self.members, self.references, _torch_device(device))
 
     @classmethod
-    def load(cls, path: str | Path) -> NanobeamNetwork:
+    def load(cls, path: str | Path, device: str = "cpu", threads: int = 1) -> NanobeamNetwork:
         """From a file of weights; raises WeightsError where it is none of these networks."""
-        return cls(read_weights(Path(path), "nanobeam"))
+        return cls(read_weights(Path(path), "nanobeam"), device, threads)
 
     @classmethod
     def shipped(cls) -> NanobeamNetwork:
-        """The one that comes with the package."""
+        """The one that comes with the package, on a CPU."""
         return _shipped()
 
     @property
@@ -113,12 +127,19 @@ class NanobeamNetwork:
                              "along each axis")
         forced = self.phases.number(material) if material else None
         given = None if reference is None else _lattice(reference)
-        parts = []
-        for first in range(0, max(len(frames), 1), _CHUNK):
-            part = slice(first, first + _CHUNK)
-            count = len(frames[part])
+        size = _CHUNK if self._reader is None else _DEVICE_CHUNK
+
+        def chunk(first: int) -> Descriptors:
+            part = slice(first, first + size)
             padded, conditions = _filled(frames[part], exposures.rows(part))
-            parts.append(_first(self._chunk(padded, conditions, forced, given, orientation, defocus, noise), count))
+            return _first(self._chunk(padded, conditions, forced, given, orientation, defocus, noise), len(frames[part]))
+
+        begins = range(0, max(len(frames), 1), size)
+        if self._threads == 1 or len(begins) == 1:
+            parts = [chunk(first) for first in begins]
+        else:
+            with one_thread(), ThreadPoolExecutor(self._threads) as pool:
+                parts = list(pool.map(chunk, begins))
         return parts[0] if len(parts) == 1 else _joined(parts)
 
     def _chunk(self, frames: np.ndarray, exposures: Exposures, forced: int | None, given: np.ndarray | None,
@@ -126,8 +147,11 @@ class NanobeamNetwork:
         failures = unusable(frames, noise, self.limits)
         usable = np.array([not failure for failure in failures], bool)
         counts = np.where(usable[:, None, None], frames, 0).astype(np.float32) / np.float32(noise.counts_per_electron)
-        reading = read_patterns(self.lattice_networks, self.references, counts, exposures, usable)
-        logits, mixtures, hidden = in_blocks(self.members, reading.disks, reading.present, reading.context)
+        if self._reader is None:
+            reading = read_patterns(self.lattice_networks, self.references, counts, exposures, usable)
+            logits, mixtures, hidden = in_blocks(self.members, reading.disks, reading.present, reading.context)
+        else:
+            reading, logits, mixtures, hidden = self._reader(counts, exposures, usable)
         logits, mixtures, hidden = (np.moveaxis(one, 1, 0) for one in (logits, mixtures, hidden))
         vectors, covariance = scan_vectors(reading, exposures)
         found = matches(self.phases, vectors, orientation)
@@ -189,6 +213,14 @@ class NanobeamNetwork:
 @lru_cache(maxsize=1)
 def _shipped() -> NanobeamNetwork:
     return NanobeamNetwork.load(SHIPPED)
+
+
+def _torch_device(name: str) -> torch.device:
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"torch cannot use the device {name!r}: {str(error).splitlines()[0]}") from None
+    return torch.device(name)
 
 
 def _lattice(reference: np.ndarray) -> np.ndarray:

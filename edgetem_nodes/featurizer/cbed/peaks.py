@@ -36,13 +36,19 @@ def _runs(radius):
 
 
 @njit(cache=True, nogil=True)
+def disk_and_ring(radius):
+    """Half lengths of the rows of the disk that is summed, and of the whole with the ring about it."""
+    return _runs(radius + _WIDER), _runs(1.55 * radius + 2 * _WIDER)
+
+
+@njit(cache=True, nogil=True)
 def significance(image, radius):
     """By how many standard errors (rows, columns) the disk about each pixel holds more than the ring about it says.
 
     0 where the disk does not lie on the image whole.
     """
     rows, columns = image.shape
-    inner, outer = _runs(radius + _WIDER), _runs(1.55 * radius + 2 * _WIDER)
+    inner, outer = disk_and_ring(radius)
     a, b = len(inner) // 2, len(outer) // 2
     # sums along rows, with room for the ring on either side
     sums = np.zeros((rows, columns + 2 * b + 1))

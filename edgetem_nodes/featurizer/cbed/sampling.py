@@ -17,6 +17,8 @@ FINE_CELLS, FINE_REACH = 13, 1.35
 """The same where the lattice is known already: smaller cells show more of a disk's edge."""
 DISKS = 32
 """Most disks of a pattern that are looked at."""
+DISK_SQUARE, RING_SQUARE = 0.886, 1.45
+"""Half sides of a square of a disk's area, and of one that holds what is about it [radii]."""
 SCALARS = 7
 GEOMETRY = 9
 """Numbers that say which reflection a disk is, and under which beam."""
@@ -61,7 +63,7 @@ def choose_disks(table, lattice, radius, most, index):
     A reflection counts if its disk lies on the detector. What stands out is judged by the counts in a square of the disk's
     area against those in the frame about it.
     """
-    inner, outer = 0.886 * radius, 1.45 * radius
+    inner, outer = DISK_SQUARE * radius, RING_SQUARE * radius
     ratio = inner**2 / (outer**2 - inner**2)
     count = 0
     found = np.empty(((2 * FARTHEST + 1)**2, 3))
@@ -101,7 +103,7 @@ def sample_disk(table, y, x, radius, total, row, cells=CELLS, reach=REACH):
     scale = 1.0 / (counts / cells**2 + 0.05)
     for n in range(cells**2):
         row[n] = np.sqrt(row[n] * scale) - 0.8
-    inside = box(table, y, x, 0.886 * radius)
+    inside = box(table, y, x, DISK_SQUARE * radius)
     n = cells**2
     row[n] = np.log(counts + 1.0) / 3.0 - 1.5
     row[n + 1] = np.log((counts + 1.0) / (total + 1.0)) / 3.0 + 1.0
