@@ -105,7 +105,7 @@ def test_the_source_is_found_from_the_dark_field():
     amplitudes = torch.from_numpy(column_amplitudes(alike(SCAN))[found.classes, 1])
     for size in (0.2e-10, 0.75e-10):
         atoms = atom_signals(SCAN)
-        dark = (atoms.dark().with_source(size).at(found.sites)[0].double() @ amplitudes).float()
+        dark = (atoms.with_source(size).at(found.sites)[BRIGHT].double() @ amplitudes).float()
         assert likeliest_source(atoms, dark, 1e-5 * float(dark.mean()), found.sites) == pytest.approx(size, abs=0.1e-10)
 
 

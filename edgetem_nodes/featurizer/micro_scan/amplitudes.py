@@ -51,6 +51,20 @@ _WIDTH = 1.0
 """Standard deviation of the prior of a column's amplitude, over the mean."""
 
 
+def bright_design(atoms: AtomSignals, changes: torch.Tensor) -> torch.Tensor:
+    """Changes (channels, n n, unknowns) of the segments' signals in units of one electron's counting noise, less their means
+    over the probes: (segments n n, unknowns)."""
+    vacuum = torch.from_numpy((atoms.vacuum / atoms.vacuum.sum()).astype(np.float32))[:, None, None]
+    bright = changes[:BRIGHT] / vacuum.sqrt()
+    return (bright - bright.mean(dim=1, keepdim=True)).flatten(0, 1)
+
+
+def bright_values(atoms: AtomSignals, signals: torch.Tensor) -> torch.Tensor:
+    """Signals (channels, n, n) in the same units, (segments n n,)."""
+    data = whitened(atoms, signals).reshape(BRIGHT, -1)
+    return (data - data.mean(dim=1, keepdim=True)).flatten()
+
+
 def likeliest_source(atoms: AtomSignals, dark: torch.Tensor, noise: float, sites: np.ndarray) -> float:
     """Size of the source's image [m] by the dark field (values,): root of the mean square under the evidence of columns alike.
 
@@ -58,10 +72,8 @@ def likeliest_source(atoms: AtomSignals, dark: torch.Tensor, noise: float, sites
     ----------
     noise : variance of a value; sites : (n, 2) [m].
     """
-    sizes = np.array(_SOURCES)
-    evidence = []
-    for size in sizes:
-        design = atoms.dark().with_source(size).at(sites)[0].double()
+    widths, evidence = np.array(_SOURCES), []
+    for design in atoms.dark(_SOURCES).at(sites).double():
         together = design.sum(dim=1)
         mean = max(float(together @ dark.double()) / max(float(together @ together), 1e-30), 1e-3)
         covariance = (_WIDTH * mean * _ALIKE) ** 2 * design @ design.T
@@ -71,7 +83,7 @@ def likeliest_source(atoms: AtomSignals, dark: torch.Tensor, noise: float, sites
         solved = torch.linalg.solve_triangular(factor, left, upper=False)
         evidence.append(float(-0.5 * (solved ** 2).sum() - torch.log(factor.diagonal()).sum()))
     weight = np.exp(np.array(evidence) - max(evidence))
-    return float(np.sqrt((weight * sizes ** 2).sum() / weight.sum()))
+    return float(np.sqrt((weight * widths ** 2).sum() / weight.sum()))
 
 
 def site_features(atoms: AtomSignals, signals: torch.Tensor, electrons: float, scan: MicroScan, sites: np.ndarray,
@@ -93,12 +105,7 @@ def site_features(atoms: AtomSignals, signals: torch.Tensor, electrons: float, s
     if not scan.probe.source_size:
         atoms = atoms.with_source(likeliest_source(atoms, values, noise, sites[near]))
     design = atoms.at(sites[near])
-    vacuum = torch.from_numpy((atoms.vacuum / atoms.vacuum.sum()).astype(np.float32))[:, None, None]
-    bright = design[:BRIGHT] / vacuum.sqrt()
-    bright = (bright - bright.mean(dim=1, keepdim=True)).reshape(-1, len(near))
-    data = whitened(atoms, signals).reshape(BRIGHT, -1)
-    data = (data - data.mean(dim=1, keepdim=True)).flatten()
-    phase, phase_error, phase_mean = fitted(bright, data, 1 / electrons, True)
+    phase, phase_error, phase_mean = fitted(bright_design(atoms, design), bright_values(atoms, signals), 1 / electrons, True)
     dark, dark_error, dark_mean = fitted(design[BRIGHT], values, noise, True)
     log_dark = torch.log(dark.clamp(min=0.02 * dark_mean))
     weight = 1 / (phase_error / phase_mean) ** 2 / (1 + torch.from_numpy(np.maximum(beyond[near], 0) / 1e-10).float() ** 2)

@@ -9,7 +9,7 @@ import numpy as np
 
 from edgetem_nodes.featurizer.micro_scan.conditions import MicroScan
 from edgetem_nodes.featurizer.micro_scan.descriptors import ELEMENTS, MicroScanDescriptors
-from edgetem_nodes.featurizer.micro_scan.hosts import BY_NAME, CLASSES, Host
+from edgetem_nodes.featurizer.micro_scan.hosts import BY_NAME, CLASSES, HOSTS, Host
 from edgetem_nodes.featurizer.micro_scan.network import MicroScanNetwork
 from edgetem_nodes.featurizer.micro_scan.reduction import Reduction
 from edgetem_nodes.featurizer.micro_scan.specimens import Defects, Piece, sheet
@@ -22,7 +22,7 @@ from edgetem_nodes.physics.specimens import Atoms, Condition
 _SEPARATION = 3.2e-10
 """Distance of the two planes of a sheet whose columns hold two atoms [m]."""
 _NEAR = 0.6e-10
-BINS = np.array([0, 2, 3, 4, 5, 6, 7, 8]) * 1e-10
+BINS = np.array([0, 2, 4, 6, 8, 10, 12]) * 1e-10
 """Of the distance from the site [m]."""
 
 
@@ -55,7 +55,7 @@ class PieceSpecimen:
 
 @dataclass(frozen=True)
 class Conditions:
-    """Of an evaluation; SI units. Optics that are not in the scan are what the network does not know."""
+    """Of an evaluation; SI units. Of the optics the network is told high tension, convergence and `commanded`, a defocus."""
 
     high_tension: float = 60e3
     semi_convergence_angle: float = 30e-3
@@ -65,6 +65,7 @@ class Conditions:
     pixels: int = 64
     outer: float = 2.1
     defocus: float = 1e-9
+    commanded: float = 0.0
     source_size: float = 0.5e-10
     astigmatism: float = 0.5e-9
     density: float = 0.05
@@ -129,24 +130,26 @@ def frames(piece: Piece, conditions: Conditions, rng: np.random.Generator) -> tu
     return counts.reshape(1, conditions.points, conditions.points, *counts.shape[1:]).astype(np.uint16), camera
 
 
-def described(network: MicroScanNetwork, counts: np.ndarray, camera: Camera, conditions: Conditions) -> MicroScanDescriptors:
+def described(network: MicroScanNetwork, counts: np.ndarray, camera: Camera, conditions: Conditions,
+              hosts: Sequence[Host] = HOSTS) -> MicroScanDescriptors:
     """What the network makes of frames whose aberrations and source it is not told."""
     centre = float(camera.pixels // 2)
     geometry = DetectorGeometry((centre, centre), camera.pixel_angle, conditions.semi_convergence_angle)
     reduction = Reduction(geometry, counts.shape[-2:], conditions.semi_convergence_angle)
     reduced = reduction(counts)
-    scan = MicroScan(Probe(conditions.high_tension, conditions.semi_convergence_angle), conditions.points, conditions.step,
-                     reduction.outer_angle, 1.0)
-    return network(reduced.signals, reduced.electrons, scan)
+    scan = MicroScan(Probe(conditions.high_tension, conditions.semi_convergence_angle, conditions.commanded), conditions.points,
+                     conditions.step, reduction.outer_angle, 1.0)
+    return network(reduced.signals, reduced.electrons, scan, hosts)
 
 
 def evaluate_defects(network: MicroScanNetwork, rng: np.random.Generator, hosts: Sequence[str] = ("graphene", "MoS2"),
-                     count: int = 8, conditions: Conditions | None = None) -> DefectEvaluation:
+                     count: int = 8, conditions: Conditions | None = None, told: bool = False) -> DefectEvaluation:
     """Evaluate on `count` micro-scans of every host, each of another piece of sheet.
 
     Parameters
     ----------
     hosts : names in `hosts.BY_NAME`; those with `trained` false were never trained on.
+    told : whether the network is told which sheet it is.
     """
     conditions = conditions or Conditions()
     tally = _Tally()
@@ -155,7 +158,7 @@ def evaluate_defects(network: MicroScanNetwork, rng: np.random.Generator, hosts:
     for name in hosts:
         for _ in range(count):
             piece = drawn_sheet(BY_NAME[name], conditions, rng)
-            found = described(network, *frames(piece, conditions, rng), conditions)
+            found = described(network, *frames(piece, conditions, rng), conditions, (BY_NAME[name],) if told else HOSTS)
             result.micro_scans += 1
             if found.failures[0]:
                 result.failures.append(f"{name}: {found.failures[0]}")

@@ -8,6 +8,8 @@ from enum import IntEnum
 import numpy as np
 import torch
 
+from edgetem_nodes.featurizer.micro_scan.aberrations import AberrationFit
+from edgetem_nodes.featurizer.micro_scan.amplitudes import site_features
 from edgetem_nodes.featurizer.micro_scan.conditions import MicroScan
 from edgetem_nodes.featurizer.micro_scan.linear_imaging import (REFERENCE, AtomSignals, LinearImaging, LinearModel, Spread,
                                                                 atom_signals, dark_field, information, noise_ratio,
@@ -56,7 +58,7 @@ class Images:
     defocus : (rows,) [m], likeliest of those tried.
     information : (rows, m, m) Fisher information on the amplitude of a lone sulphur atom, see `linear_imaging.information`.
     dark : (rows,) mean electrons in the dark field over those that a sheet of sulphur atoms with the prior's density gives.
-    atoms : what an atom does in each row, at its defocus.
+    atoms : what an atom does in each row, at its defocus; fit : of aberrations, once the sites are known.
     """
 
     planes: np.ndarray
@@ -64,6 +66,7 @@ class Images:
     information: np.ndarray
     dark: np.ndarray
     atoms: list[AtomSignals]
+    fit: AberrationFit
 
 
 class Imaging:
@@ -75,6 +78,7 @@ class Imaging:
         self._models: dict[int, LinearModel] = {}
         self._linear: dict[tuple[int, float], LinearImaging] = {}
         self._atoms: dict[float, AtomSignals] = {}
+        self._fit = AberrationFit(scan, atom_signals)
         probe = scan.probe
         self._unit = _DENSITY * annular_cross_section(REFERENCE, probe.high_tension, DARK_EDGE * probe.semi_convergence_angle,
                                                       scan.outer_angle)
@@ -122,7 +126,8 @@ class Imaging:
             known.append(facts)
             dark.append(level)
             atoms.append(self._atoms_at(defocus[-1]))
-        return Images(torch.stack(planes).numpy(), np.array(defocus), np.stack(known), np.array(dark), atoms)
+        return Images(torch.stack(planes).numpy(), np.array(defocus), np.stack(known), np.array(dark), atoms,
+                      self._fit)
 
 
 def _summit(evidence: list[float]) -> float:
@@ -133,3 +138,10 @@ def _summit(evidence: list[float]) -> float:
     low, middle, high = evidence[best - 1:best + 2]
     shift = 0.5 * (high - low) / max(2 * middle - high - low, 1e-9)
     return float(DEFOCUS_STEPS[best] + shift * (DEFOCUS_STEPS[1] - DEFOCUS_STEPS[0]))
+
+
+def site_features_of(images: Images, row: int, signals: torch.Tensor, electrons: float, scan: MicroScan, sites: np.ndarray,
+                     sublattice: np.ndarray) -> np.ndarray:
+    """`amplitudes.site_features` of a row, with its aberrations fitted."""
+    atoms = images.fit(images.atoms[row], float(images.defocus[row]), signals, electrons, sites)
+    return site_features(atoms, signals, electrons, scan, sites, sublattice)

@@ -11,8 +11,9 @@ defocus.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 import scipy.fft
@@ -59,21 +60,29 @@ class AtomSignals:
 
     def with_source(self, size: float) -> AtomSignals:
         """The same with another size of the source's image [m]."""
+        return replace(self, transforms=self.transforms * self._wider(size), source_size=size)
+
+    def dark(self, sizes: Sequence[float]) -> AtomSignals:
+        """Of the dark field alone, (sizes, ...), with these sizes of the source's image [m]."""
+        return replace(self, transforms=torch.stack([self.transforms[-1] * self._wider(size) for size in sizes]))
+
+    def _wider(self, size: float) -> torch.Tensor:
         more = (size ** 2 - self.source_size ** 2) / FWHM ** 2
         square = torch.from_numpy((self.frequency[:, None] ** 2 + self.frequency ** 2).astype(np.float32))
-        return replace(self, transforms=self.transforms * torch.exp(-2 * np.pi ** 2 * more * square), source_size=size)
-
-    def dark(self) -> AtomSignals:
-        """Of the dark field alone."""
-        return replace(self, transforms=self.transforms[-1:])
+        return torch.exp(-2 * np.pi ** 2 * more * square)
 
     def at(self, places: np.ndarray) -> torch.Tensor:
         """Of atoms at places (sites, 2) [m]: (segments + 1, n * n, sites) float32."""
-        waves = [torch.from_numpy(np.exp(2j * np.pi * (places[:, axis, None, None] - self.line[:, None]) * self.frequency)
-                                  .astype(np.complex64)) for axis in (0, 1)]
+        probes = _phases(-self.line, self.frequency)
+        waves = [_phases(places[:, axis], self.frequency)[:, None] * probes for axis in (0, 1)]
         half = torch.einsum("syq,cqr->csyr", waves[0], self.transforms)
         values = torch.einsum("csyr,sxr->cyxs", half, waves[1]).real
         return values.reshape(len(self.transforms), len(self.line) ** 2, len(places))
+
+
+def _phases(places: np.ndarray, frequency: np.ndarray) -> torch.Tensor:
+    """exp(2 pi i x q), complex64 (places, q)."""
+    return torch.from_numpy(np.exp(2j * np.pi * np.outer(places, frequency)).astype(np.complex64))
 
 
 @dataclass(frozen=True)
@@ -116,7 +125,7 @@ def atom_signals(scan: MicroScan) -> AtomSignals:
     aperture = probe.aperture(step, 0.4 * step)
     samples = max(4 * reach + 4, math.ceil(length / _SAMPLING))
     samples += samples % 2
-    masks = sampled_detectors(step, reach, probe.semi_convergence_angle, scan.outer_angle)[:BRIGHT]
+    masks = _segments(step, reach, probe.semi_convergence_angle, scan.outer_angle)
     order = np.arange(-reach, reach + 1) % samples
     spectra = np.zeros((BRIGHT + 1, samples, samples), np.complex64)
     spectra[:, order[:, None], order] = np.concatenate([masks * aperture, aperture[None]])
@@ -137,6 +146,11 @@ def atom_signals(scan: MicroScan) -> AtomSignals:
     changes[-1] *= blur * cross_section
     vacuum = (masks * np.abs(aperture) ** 2).sum(axis=(1, 2))
     return AtomSignals(vacuum, torch.from_numpy(changes.astype(np.complex64)), frequency[kept], line, source)
+
+
+@lru_cache(maxsize=4)
+def _segments(step: float, reach: int, semi_convergence_angle: float, outer_angle: float) -> np.ndarray:
+    return sampled_detectors(step, reach, semi_convergence_angle, outer_angle)[:BRIGHT]
 
 
 def _farthest(scan: MicroScan) -> float:

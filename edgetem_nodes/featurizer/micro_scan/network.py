@@ -10,12 +10,12 @@ import numpy as np
 import torch
 
 from edgetem_nodes.featurizer.cbed.weights import WeightsError, fill_module, module_arrays, read_weights, write_weights
-from edgetem_nodes.featurizer.micro_scan.amplitudes import InContext, in_context, phase_precision, site_features
+from edgetem_nodes.featurizer.micro_scan.amplitudes import InContext, in_context, phase_precision
 from edgetem_nodes.featurizer.micro_scan.columns import Calibration, Columns, judge
 from edgetem_nodes.featurizer.micro_scan.conditions import PIXEL, MicroScan
 from edgetem_nodes.featurizer.micro_scan.descriptors import MicroScanDescriptors
 from edgetem_nodes.featurizer.micro_scan.hosts import CLASSES, HOSTS, Host, described_classes, log_prior
-from edgetem_nodes.featurizer.micro_scan.images import Images, Imaging
+from edgetem_nodes.featurizer.micro_scan.images import Images, Imaging, site_features_of
 from edgetem_nodes.featurizer.micro_scan.model import ColumnNetwork, SiteNetwork, read
 from edgetem_nodes.featurizer.micro_scan.registry import RegistryFinder
 from edgetem_nodes.featurizer.micro_scan.sheets import Sheets, alike, column_amplitudes
@@ -144,7 +144,7 @@ class MicroScanNetwork:
         lattice = self._finders[key](there, lambda points: self._places(outputs, points))
         reach = there.shape[-1] * PIXEL / 2
         sites, sublattice = (np.zeros((0, 2)), np.zeros(0, int)) if lattice is None else lattice.sites(reach)
-        features = site_features(images.atoms[0], torch.from_numpy(signals), electrons, scan, sites, sublattice)
+        features = site_features_of(images, 0, torch.from_numpy(signals), electrons, scan, sites, sublattice)
         context = in_context(features)
         # where a site has no features its sublattice is the lattice's own, in the order of the first that has some
         known = np.flatnonzero((features != 0).any(axis=1))

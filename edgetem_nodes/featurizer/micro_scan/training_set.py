@@ -12,12 +12,12 @@ import numpy as np
 import torch
 
 from edgetem_nodes.featurizer.cbed.training.workers import in_shards
-from edgetem_nodes.featurizer.micro_scan.amplitudes import CONTEXT, in_context, site_features
+from edgetem_nodes.featurizer.micro_scan.amplitudes import CONTEXT, in_context
 from edgetem_nodes.featurizer.micro_scan.generator import MicroScanBatch, MicroScanGenerator
-from edgetem_nodes.featurizer.micro_scan.images import Imaging
+from edgetem_nodes.featurizer.micro_scan.images import Imaging, site_features_of
 from edgetem_nodes.featurizer.micro_scan.sheets import alike, column_amplitudes
 
-VERSION = 6
+VERSION = 7
 """Of what a stored set means; raised when generator or images change."""
 SITES = 220
 """Most sites of one micro-scan."""
@@ -66,8 +66,8 @@ def labelled(batch: MicroScanBatch, rng: np.random.Generator) -> LabelledImages:
         count = len(inside)
         sites[row, :count], points[row, :count] = piece.sites[inside], nodes[inside]
         classes[row, :count], hosts[row, :count] = piece.classes[inside], piece.hosts[inside]
-        seen = in_context(site_features(images.atoms[row], torch.from_numpy(batch.signals[row]), scan.electrons, scan,
-                                        nodes[inside], piece.sublattice[inside]))
+        seen = in_context(site_features_of(images, row, torch.from_numpy(batch.signals[row]), scan.electrons, scan,
+                                           nodes[inside], piece.sublattice[inside]))
         context[row, :count], sheets[row] = seen.sites, seen.sheet
         there = (seen.sites != 0).any(axis=1)
         own = [np.unique(piece.hosts[inside][there & (seen.side == side)]) for side in (0, 1)]
