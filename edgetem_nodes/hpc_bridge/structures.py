@@ -50,11 +50,6 @@ class Structure:
     defect_hosts: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
     defect_positions: np.ndarray = field(default_factory=lambda: np.empty((0, 3)))
 
-    @property
-    def missing(self) -> int:
-        """Vacancies that are built in."""
-        return int(np.count_nonzero((self.defect_probabilities >= BUILT_IN) & (self.defect_numbers == 0)))
-
 
 def structure(atomic_numbers: Any, positions: Any, cell: Any, periodic: Any, charge: int = 0,
               standard_errors: Any = (), covariances: Any = (), deformation_covariance: Any = (),

@@ -74,6 +74,28 @@ def test_missing_and_foreign_atoms_are_counted():
     assert sheets.match(alloy)[0].sheet.name == "WS2"
 
 
+@pytest.mark.parametrize("missing", [2, 4])
+@pytest.mark.parametrize(("name", "size"), [("graphene", 5), ("graphene", 7), ("MoS2", 4)])
+def test_missing_whole_formula_units_are_not_taken_for_a_smaller_sheet(name, size, missing):
+    """Strained and noisy: of supercells of as many unit cells others may be less strained."""
+    whole = strained(name, size, (0.02, -0.03, 0.01), 0.7, rattle=0.06)
+    hosts = np.flatnonzero(whole.atomic_numbers == whole.atomic_numbers.min())
+    gone = np.random.default_rng(missing).choice(hosts, missing, replace=False)
+    if name == "MoS2":
+        gone = np.append(gone, np.flatnonzero(whole.atomic_numbers == 42)[:missing // 2])
+    found, _ = sheets.match(without(whole, *gone))
+    assert found.cells == size ** 2 and sum(count for _, count in found.surplus) == -len(gone)
+    # the strain that was put in, with the rotation that a hexagon does not tell
+    stretch = np.array([[1.02, 0.01], [0.01, 0.97]])
+    expected = (stretch @ stretch - np.eye(2)) / 2
+    assert np.linalg.eigvalsh(found.strain) == pytest.approx(np.linalg.eigvalsh(expected), abs=1e-9)
+
+
+def test_a_strained_sheet_is_itself_although_another_supercell_would_be_less_strained():
+    """Graphene 5 x 5 stretched by 4 % both ways has the area of 27 unit cells."""
+    assert sheets.match(strained("graphene", 5, (0.04, 0.04, 0.0)))[0].cells == 25
+
+
 @pytest.mark.parametrize(("structure", "message"), [
     (strained("graphene", 3), "folds the points where its bands touch onto Gamma"),
     (strained("graphene", 4, (0.3, 0.3, 0.0)), "within 15% strain"),
