@@ -29,6 +29,9 @@ from edgetem_nodes.physics.optics import Probe
 ZONES = np.array([0.0, 0.5, 1.0, 1.5, 2.0]) * 1e-10
 """Edges [m] of distances beyond the outermost probes."""
 
+_REGISTRIES = ((0.2, 0.0, 0.0), (0.5, 0.7e-10, 0.3e-10), (0.9, 0.2e-10, 1e-10), (0.05, 1e-10, 0.0))
+"""Turns [rad] and origins [m] over which limits are averaged."""
+
 
 @dataclass
 class Found:
@@ -116,6 +119,16 @@ def _table(found: Found, host: Host, scan: MicroScan) -> str:
     return "\n".join(lines)
 
 
+def _allowed(host: Host, scan: MicroScan) -> str:
+    found = [limits(host, scan, turn, (y, x)) for turn, y, x in _REGISTRIES]
+    inside = [one.detection[(np.abs(one.sites) < scan.span / 2).all(axis=1)] for one in found]
+    told = ", ".join(f"{name} {value:.3g}" for name, value in telling(found[0], host, scan).items())
+    area = np.mean([one.footprint() for one in found]) * 1e18
+    return (f"worst detection index between the outermost probes {np.mean([one.min() for one in inside]):.3g}, median "
+            f"{np.mean([np.median(one) for one in inside]):.3g}; footprint {area:.3g} nm^2; standard errors from the perfect "
+            f"column: {told}")
+
+
 def _sentences(found: Found) -> list[str]:
     stated, true = np.array(found.stated), np.array(found.true, bool)
     lines = [f"accepted {found.accepted} of {found.drawn}; footprint {np.mean(found.areas or [np.nan]) * 1e18:.3g} nm^2 on "
@@ -142,12 +155,16 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--count", type=int, default=40, help="micro-scans")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--weights", type=Path)
+    parser.add_argument("--limits", action="store_true", help="only what counting alone would allow")
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    network = MicroScanNetwork.load(given.weights) if given.weights else MicroScanNetwork.shipped()
     scan = MicroScan(Probe(given.high_tension * 1e3, given.semi_convergence * 1e-3, given.defocus * 1e-9), given.points,
                      given.step * 1e-12, given.outer * 1e-3, given.electrons)
     host = BY_NAME[given.host]
+    if given.limits:
+        print(_allowed(host, scan))
+        return 0
+    network = MicroScanNetwork.load(given.weights) if given.weights else MicroScanNetwork.shipped()
     found = evaluate_generated(network, host, scan, given.count, np.random.default_rng([given.seed, 99]),
                                Ranges(density=given.density))
     print(_table(found, host, scan), *_sentences(found), sep="\n")

@@ -98,8 +98,8 @@ class AberrationFit:
 
 def _step(design: torch.Tensor, off: torch.Tensor, slopes: torch.Tensor, values: torch.Tensor, left: torch.Tensor,
           noise: float) -> np.ndarray:
-    """Change of aberrations (6,) that, with one of amplitudes, explains what is left (values,): all have a standard deviation of
-    1 about 0, and are `off` and `values` from it."""
+    """Change of aberrations (6,) that, with one of amplitudes, explains what is left (values,): all have a standard deviation
+    of 1 about 0, and are `off` and `values` from it."""
     noise = max(noise, float((left ** 2).mean()))
     both = torch.cat([design, slopes], dim=1).double()
     normal = both.T @ both + noise * torch.eye(both.shape[1], dtype=torch.float64)

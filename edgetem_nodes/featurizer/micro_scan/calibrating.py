@@ -12,10 +12,11 @@ from edgetem_nodes.featurizer.cbed.training.workers import in_shards
 from edgetem_nodes.featurizer.micro_scan.columns import Calibration, Columns, judge
 from edgetem_nodes.featurizer.micro_scan.conditions import MicroScan
 from edgetem_nodes.featurizer.micro_scan.generator import MicroScanBatch, MicroScanGenerator
+from edgetem_nodes.featurizer.micro_scan.hosts import log_prior
 from edgetem_nodes.featurizer.micro_scan.network import MicroScanNetwork
 from edgetem_nodes.featurizer.micro_scan.specimens import Piece
 
-_TEMPERATURES = np.exp(np.linspace(np.log(0.7), np.log(2.0), 22))
+_TEMPERATURES = np.exp(np.linspace(np.log(0.6), np.log(2.0), 25))
 _NEAR = 0.6e-10
 """A site of the found lattice and a true one within this [m] are the same."""
 _CHI_SQUARE_90 = 4.605170
@@ -34,10 +35,11 @@ def matched(columns: Columns, piece: Piece, inside: np.ndarray) -> tuple[np.ndar
 
 @dataclass(frozen=True)
 class _Seen:
-    """What calibration takes of micro-scans: logarithms of class probabilities (sites, K) and true classes (sites,); squared
-    distances of atoms in standard errors; `Judgement.features`."""
+    """What calibration takes of micro-scans: logarithms of class probabilities (sites, K) and of their prior, true classes
+    (sites,); squared distances of atoms in standard errors; `Judgement.features`."""
 
     logs: np.ndarray
+    prior: np.ndarray
     labels: np.ndarray
     chi_square: np.ndarray
     features: np.ndarray
@@ -69,10 +71,11 @@ def calibrated(network: MicroScanNetwork, generator: MicroScanGenerator, seed: i
         return network.calibration, {}
     if not all_seen:
         raise ValueError("no sheet of the validation set was found: the network is not trained")
-    values, labels, chi = (np.concatenate([getattr(one, name) for one in all_seen])
-                           for name in ("logs", "labels", "chi_square"))
+    values, prior, labels, chi = (np.concatenate([getattr(one, name) for one in all_seen])
+                                  for name in ("logs", "prior", "labels", "chi_square"))
     features = np.stack([one.features for one in all_seen])
-    losses = [float(-_log_softmax(values / t)[np.arange(len(labels)), labels].mean()) for t in _TEMPERATURES]
+    # the temperature is of likelihoods, as `species.posterior` has it
+    losses = [float(-_log_softmax((values - prior) / t + prior)[np.arange(len(labels)), labels].mean()) for t in _TEMPERATURES]
     temperature = float(_TEMPERATURES[int(np.argmin(losses))])
     spread = float(np.quantile(chi, 0.9) / _CHI_SQUARE_90)
     typical, deviation = np.median(features, axis=0), features.std(axis=0) + 1e-6
@@ -94,7 +97,7 @@ def _seen(columns: Columns, piece: Piece, scan: MicroScan, calibration: Calibrat
         return None
     there = piece.classes[true] > 0
     off = piece.sites[true] - columns.sites[found] - columns.offsets[found]
-    return _Seen(np.log(np.maximum(judged.posterior[found], 1e-12)), piece.classes[true],
+    return _Seen(np.log(np.maximum(judged.posterior[found], 1e-13)), log_prior(judged.expected[found]), piece.classes[true],
                  np.einsum("ni,nij,nj->n", off, np.linalg.inv(columns.covariances[found]), off)[there], judged.features)
 
 
