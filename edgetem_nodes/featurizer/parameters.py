@@ -221,7 +221,7 @@ class Cbed:
                                choices=("dilation", "exx", "eyy", "exy", "rotation", "thickness", "tilt_y", "tilt_x"))
     weights: str = parameter("", "weights for nanobeam patterns that 'edgetem train cbed' wrote; empty: those that come with "
                              "the package", path=True)
-    material: str = parameter("", "phase, one of those that the weights know, e.g. 'MoS2'; empty: found by the network")
+    material: str = parameter("", "phase, one of those that the weights know, e.g. 'MoS2'; empty: told by the pattern, or not")
     reference_nm: list[float] = parameter([], "undeformed lattice, four numbers: first vector (y, x), second vector (y, x); "
                                           "with it, strain of materials that were not trained is known; empty: the phase's",
                                           unit="nm")
@@ -234,8 +234,9 @@ class Cbed:
     defocus_nm: float = parameter(0.0, "of the nanobeam: widens the footprint", unit="nm", minimum=-1e4, maximum=1e4)
     largest_error_percent: float = parameter(3.0, "standard error of a strain above which the pattern is a failed measurement",
                                              unit="%", minimum=0.001, maximum=30.0)
-    smallest_probability: float = parameter(0.5, "of the phase, below which the pattern is a failed measurement", minimum=0.0,
-                                            maximum=1.0)
+    least_phase_probability: float = parameter(0.95, "with which a phase is told; below, what depends on it is given where all "
+                                               "phases that are left agree; a stated material is not doubted", minimum=0.01,
+                                               maximum=0.999)
     micro_scan: MicroScanAtoms = group(MicroScanAtoms)
 
 

@@ -74,7 +74,8 @@ def made_up(count: int, rng: np.random.Generator, **changes: np.ndarray) -> tupl
     truth = Truth(many(LATTICE, count), np.full(count, "A"), np.ones(count, bool), np.zeros(count, bool),
                   np.full(count, 20e-9), np.zeros(count, bool), np.zeros((count, 2)), np.full(count, 1e4), np.full(count, "x"))
     said = {"reciprocal": many(LATTICE, count) + noise, "reciprocal_covariance": many(COVARIANCE, count),
-            "phase": np.full(count, "A"), "phase_probability": np.full(count, 0.95),
+            "phase": np.full(count, "A"), "likeliest": np.full(count, "A"), "phase_probability": np.full(count, 0.95),
+            "strain_given": np.ones(count, bool),
             "thickness": 20e-9 + 1e-9 * rng.normal(size=count), "thickness_error": np.full(count, 1e-9),
             "tilt": 1e-3 * rng.normal(size=(count, 2)), "tilt_covariance": many(1e-6 * np.eye(2), count),
             "rejection": np.full(count, 0.3), "rejected": np.zeros(count, bool)}
@@ -101,19 +102,20 @@ def test_what_is_not_said_is_not_counted_as_right():
     rng = np.random.default_rng(3)
     phase = np.array(["A", "B", "", "A"])
     thickness = np.array([21e-9, np.nan, np.nan, 19e-9])
-    truth, said = made_up(4, rng, phase=phase, thickness=thickness, rejected=np.array([False, False, False, True]))
+    truth, said = made_up(4, rng, phase=phase, likeliest=np.array(["A", "B", "A", "A"]), thickness=thickness,
+                          rejected=np.array([False, False, False, True]))
     figures = measured(truth, said)
     assert figures["phase_accuracy"] == pytest.approx(1 / 2)
-    assert figures["phase_named"] == pytest.approx(2 / 3)
+    assert figures["phase_told"] == figures["phase_likeliest"] == pytest.approx(2 / 3)
     assert figures["thickness_given"] == pytest.approx(1 / 3)
     assert figures["answered"] == pytest.approx(3 / 4)
 
 
-def test_untrained_materials_that_are_claimed_with_confidence_are_told():
-    truth, said = made_up(4, np.random.default_rng(4), phase_probability=np.array([0.99, 0.5, 0.99, 0.99]),
-                          phase=np.array(["A", "A", "", "A"]))
+def test_phases_that_are_told_of_untrained_materials():
+    truth, said = made_up(4, np.random.default_rng(4), phase=np.array(["A", "A", "", "A"]),
+                          rejected=np.array([False, True, False, False]))
     untrained = Truth(**{**vars(truth), "trained": np.zeros(4, bool), "material": np.full(4, "C")})
-    assert measured(untrained, said)["untrained_claimed"] == pytest.approx(1 / 2)
+    assert measured(untrained, said)["untrained_told"] == pytest.approx(1 / 2)
     assert measured(untrained, said)["phase_accuracy"] is None
 
 

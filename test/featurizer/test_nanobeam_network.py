@@ -23,7 +23,7 @@ def network() -> NanobeamNetwork:
 @pytest.fixture(scope="module")
 def sheets(network):
     batch, exposures = drawn("MoS2", 1e5, 320, seed=1)
-    return batch, exposures, network.describe(batch.patterns, exposures)
+    return batch, exposures, network.describe(batch.patterns, exposures, material="MoS2")
 
 
 def test_strain_and_rotation_of_drawn_patterns(sheets):
@@ -50,7 +50,7 @@ def test_stated_errors_hold_nine_of_ten(sheets):
 def test_a_row_depends_on_its_own_pattern_alone(network, sheets):
     batch, exposures, found = sheets
     for row in (0, 77, 319):
-        alone = network.describe(batch.patterns[row:row + 1], exposures.rows(slice(row, row + 1)))
+        alone = network.describe(batch.patterns[row:row + 1], exposures.rows(slice(row, row + 1)), material="MoS2")
         for name in (field.name for field in dataclasses.fields(alone)):
             value = getattr(alone, name)
             if isinstance(value, np.ndarray):
@@ -67,7 +67,7 @@ def test_footprint_is_probe_and_spread(sheets):
 
 def test_what_is_not_identifiable_is_nan(network):
     batch, exposures = drawn("graphene", 1e6, 128, seed=2)
-    found = network.describe(batch.patterns, exposures)
+    found = network.describe(batch.patterns, exposures, material="graphene")
     single = found.identifiable["phase"] & (batch.thickness < 0.4e-9)
     assert single.sum() > 20
     # one layer's rocking curves do not change within these tilts
@@ -114,6 +114,53 @@ def test_detector_turned_against_the_scan(network):
         found = network(pattern[None], geometry, 80e3, 3 * PIXEL, reference=reference)
         np.testing.assert_allclose(found.strain[0], [0.015, 0.0, 0.0], atol=0.003)
         np.testing.assert_allclose(found.rotation[0], 0.03, atol=np.radians(0.25))
+
+
+def test_a_phase_is_told_where_it_is_probable_enough(network, sheets):
+    """MoS2 and WS2 differ in 0.2 % of their lattices and in intensities."""
+    batch, exposures, stated = sheets
+    found = network.describe(batch.patterns, exposures)
+    answered, told = ~found.rejected, found.identifiable["phase"]
+    mos2 = found.phases.index("MoS2")
+    np.testing.assert_array_equal(told, found.phase != UNKNOWN)
+    assert (found.phase_probability[told] >= 0.95).all()
+    assert (found.phase_probability[answered & ~told] < 0.95).all()
+    # a binomial of a few hundred at most
+    assert (found.phase[told] == mos2).mean() > 0.9 if told.any() else True
+    left = found.left.any(axis=1)
+    assert found.left[left, mos2].mean() > 0.9
+    assert left.mean() > 0.5
+    assert (found.left.sum(axis=1)[answered & ~told & left] > 1).all()
+    for row in np.flatnonzero(answered & ~told)[:20]:
+        assert "not identifiable" in found.reasons[row] or "none of the trained" in found.reasons[row]
+    np.testing.assert_allclose(found.probabilities[answered].sum(axis=1), 1.0)
+    # another limit tells more, and what does not hang on the phase stays
+    more = network.describe(batch.patterns, exposures, least_probability=0.6)
+    assert (more.phase[told] == found.phase[told]).all()
+    assert more.identifiable["phase"].sum() > told.sum()
+    np.testing.assert_array_equal(more.reciprocal, found.reciprocal)
+    assert stated.identifiable["phase"].mean() > 0.9
+
+
+def test_strain_where_the_phases_that_are_left_agree(network, sheets):
+    batch, exposures, _ = sheets
+    found = network.describe(batch.patterns, exposures)
+    several = found.left.sum(axis=1) > 1
+    given = several & found.identifiable["strain"]
+    apart = several & ~found.identifiable["strain"]
+    assert given.any()
+    assert apart.any()
+    # the lattices of MoS2 and WS2 differ by 0.2 %: strain is known where the error is not much less
+    assert np.median(found.strain_error[given].max(axis=1)) > 0.0008
+    assert found.identifiable["rotation"][apart].mean() > 0.8
+    error = (found.strain - strains(nearest_equivalent(batch.deformation)))[given]
+    assert (np.abs(error) < 1.645 * found.strain_error[given]).mean() > 0.75
+    undeformed = network.phases.lattices[network.phases.number("MoS2")]
+    stated = network.describe(batch.patterns, exposures, reference=undeformed)
+    assert stated.identifiable["strain"][several].all()
+    np.testing.assert_array_equal(stated.phase, found.phase)
+    with pytest.raises(ValueError, match=r"least probability of 1\.0"):
+        network.describe(batch.patterns[:1], exposures.rows(slice(1)), least_probability=1.0)
 
 
 def spoiled(kind: str) -> np.ndarray:

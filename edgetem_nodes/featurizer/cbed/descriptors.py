@@ -19,26 +19,31 @@ class Descriptors:
 
     Attributes
     ----------
-    phases : names; phase : (rows,) number, `UNKNOWN` where the material is none of them.
-    phase_probability : (rows,) of that phase; 1 minus it where it is unknown is that of the likeliest trained one.
+    phases : names; phase : (rows,) number of the one that is told, `UNKNOWN` where none is: because the material is none of
+        them, or because more than one is left.
+    likeliest : (rows,) number of the likeliest of them; phase_probability : (rows,) of it.
+    probabilities : (rows, phases + 1) of each, and of none of them; left : (rows, phases) bool, those that are left.
     reciprocal : (rows, 2, 2) columns a*, b* [1/m], reduced; reciprocal_covariance : (rows, 4, 4) of it row by row.
     centre : (rows, 2) of the undeflected beam [pixel].
     deformation : (rows, 2, 2) F from the reference lattice, of the equivalents by the lattice's symmetry the one whose
         turn is nearest to the expected one; deformation_covariance : (rows, 4, 4) of (yy, yx, xy, xx).
-    strain : (rows, 3) exx, eyy, exy; strain_error : the same. rotation, rotation_error : (rows,) [rad], x towards y.
+    strain : (rows, 3) exx, eyy, exy; strain_error : the same. rotation, rotation_error : (rows,) [rad], x towards y. Where more
+        than one phase is left, these are means over them, if they differ less than the errors.
     dilation_error : (rows,) of exx + eyy.
     thickness, thickness_error : (rows,) [m].
     tilt : (rows, 2) of the zone axis [rad]; tilt_covariance : (rows, 2, 2).
-    identifiable : (rows,) bool arrays by name: lattice, strain, phase, thickness, tilt.
+    identifiable : (rows,) bool arrays by name: lattice, strain, rotation, phase, thickness, tilt.
     rejection : (rows,) 1 or more: not like what was trained; below, nearer to 0 is more like it.
-    rejected : (rows,) bool; reasons : (rows,) why it was, or why the phase is unknown; empty otherwise.
+    rejected : (rows,) bool; reasons : (rows,) why it was, or why no phase is told; empty otherwise.
     footprint : (rows,) radius of the piece of the specimen [m].
     chi_square : (rows,) reduced, of the disks' places.
     """
 
     phases: tuple[str, ...]
     phase: np.ndarray
-    phase_probability: np.ndarray
+    likeliest: np.ndarray
+    probabilities: np.ndarray
+    left: np.ndarray
     reciprocal: np.ndarray
     reciprocal_covariance: np.ndarray
     centre: np.ndarray
@@ -62,6 +67,11 @@ class Descriptors:
 
     def __len__(self) -> int:
         return len(self.phase)
+
+    @property
+    def phase_probability(self) -> np.ndarray:
+        """Of the likeliest phase (rows,), told or not; NaN for rejected patterns."""
+        return np.take_along_axis(self.probabilities, self.likeliest[:, None], axis=1)[:, 0]
 
     @property
     def dilation(self) -> np.ndarray:

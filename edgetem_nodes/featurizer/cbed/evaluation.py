@@ -16,8 +16,6 @@ NINETY = 1.6448536269514722
 """Standard errors that hold nine of ten of normal errors."""
 GROSS = 0.05
 """Strain by which a lattice that is off is not a measurement of this one."""
-SURE = 0.9
-"""Probability from which on a phase is claimed with confidence."""
 
 
 @dataclass(frozen=True)
@@ -50,10 +48,13 @@ class Truth:
 class Predictions:
     """What was said of n patterns; NaN, or "" for a phase, where nothing was said.
 
+    Strain is judged by the lattice; `strain_given` says whether it was given as such, against the phase's own lattice.
+
     Attributes
     ----------
     reciprocal : (n, 2, 2) columns; reciprocal_covariance : (n, 4, 4) of it row by row.
-    phase : (n,) names; phase_probability : (n,).
+    phase : (n,) names of those that are told; likeliest : (n,) names of the likeliest, told or not; phase_probability : (n,)
+        of it. strain_given : (n,) bool.
     thickness, thickness_error : (n,) [m]. tilt : (n, 2) [rad]; tilt_covariance : (n, 2, 2).
     rejection : (n,) the larger the less like what is known. rejected : (n,) bool.
     """
@@ -61,7 +62,9 @@ class Predictions:
     reciprocal: np.ndarray
     reciprocal_covariance: np.ndarray
     phase: np.ndarray
+    likeliest: np.ndarray
     phase_probability: np.ndarray
+    strain_given: np.ndarray
     thickness: np.ndarray
     thickness_error: np.ndarray
     tilt: np.ndarray
@@ -160,8 +163,11 @@ def measured(truth: Truth, predictions: Predictions) -> dict[str, float | int | 
     """Figures of patterns that have an answer; None where there are none to tell it from.
 
     Mean absolute errors are over what was given and is no other lattice; how often it was given, and how often wrong, stands
-    beside them. Coverage pools intervals of strain, rotation, thickness and tilt. Strain in fractions, thickness in nm, tilt in
-    mrad, rotation in degrees.
+    beside them. `phase_accuracy` is of phases that were told, `phase_told` how many of those that are trained were,
+    `phase_likeliest` the accuracy of the likeliest ones, told or not, `untrained_told` how often one was told of a material
+    that is not trained; `strain_given` how often strain was told as such, against the lattice of what phases were left.
+    Coverage pools intervals of strain, rotation, thickness and tilt. Strain in fractions, thickness in nm, tilt in mrad,
+    rotation in degrees.
     """
     crystal = ~truth.foreign
     truth, predictions = truth.rows(crystal), predictions.rows(crystal)
@@ -171,9 +177,8 @@ def measured(truth: Truth, predictions: Predictions) -> dict[str, float | int | 
     tilt_error = np.sqrt(np.einsum("nii->ni", predictions.tilt_covariance))
     held = {"strain": _held(errors.strain, errors.strain_error), "rotation": _held(errors.rotation, errors.rotation_error),
             "thickness": _held(thickness, predictions.thickness_error), "tilt": _held(tilt, tilt_error)}
-    known, named = truth.trained & ~predictions.rejected, predictions.phase != ""
-    right = predictions.phase == truth.material
-    claimed = named & ~predictions.rejected & (predictions.phase_probability >= SURE)
+    known, told = truth.trained & ~predictions.rejected, (predictions.phase != "") & ~predictions.rejected
+    right, likeliest = predictions.phase == truth.material, predictions.likeliest == truth.material
     return {
         "patterns": len(truth.material), "answered": _mean(answered), "wrong_lattice": _mean(errors.wrong[answered]),
         "partial_lattice": _mean(errors.partial[answered]),
@@ -182,11 +187,12 @@ def measured(truth: Truth, predictions: Predictions) -> dict[str, float | int | 
         "thickness_mae_nm": _mean(np.abs(thickness) * 1e9), "thickness_given": _mean(np.isfinite(thickness[answered])),
         "thickness_mae_relative": _mean(np.abs(thickness) / truth.thickness),
         "tilt_mae_mrad": _mean(np.abs(tilt) * 1e3), "tilt_given": _mean(np.isfinite(tilt[answered]).all(axis=1)),
-        "phase_accuracy": _mean(right[known & named]), "phase_named": _mean(named[known]),
-        "phase_accuracy_sure": _mean(right[claimed & truth.trained]),
+        "strain_given": _mean(predictions.strain_given[answered]),
+        "phase_accuracy": _mean(right[known & told]), "phase_told": _mean(told[known]),
+        "phase_likeliest": _mean(likeliest[known]), "phase_probability": _mean(predictions.phase_probability[known]),
         "coverage90": _mean(np.concatenate(list(held.values()))),
         **{f"coverage90_{name}": _mean(one) for name, one in held.items()},
-        "untrained_claimed": _mean(claimed[~truth.trained]), "rejected": _mean(predictions.rejected)}
+        "untrained_told": _mean(told[~truth.trained]), "rejected": _mean(predictions.rejected)}
 
 
 def _root(values: np.ndarray) -> float | None:
@@ -197,14 +203,13 @@ def _root(values: np.ndarray) -> float | None:
 def rejections(truth: Truth, predictions: Predictions) -> dict[str, float | int | None]:
     """How foreign patterns are told from trained materials: by the score, and by what was rejected at its threshold.
 
-    `confident_nonsense` is the part of the foreign patterns for which a phase is claimed with a probability of `SURE` or more,
-    `answered` that for which anything is.
+    `confident_nonsense` is the part of the foreign patterns for which a phase is told, `answered` that for which anything is.
     """
     good, foreign = ~truth.foreign & truth.trained, truth.foreign
     score = np.nan_to_num(predictions.rejection, nan=np.inf)
-    claimed = ~predictions.rejected & (predictions.phase != "") & (predictions.phase_probability >= SURE)
+    told = ~predictions.rejected & (predictions.phase != "")
     kinds = {str(kind): _mean(predictions.rejected[foreign & (truth.kind == kind)]) for kind in np.unique(truth.kind[foreign])}
     return {"patterns": int(foreign.sum()), "rejection_auc": area_under_curve(score[good], score[foreign]),
             "foreign_rejected": _mean(predictions.rejected[foreign]), "good_rejected": _mean(predictions.rejected[good]),
-            "answered": _mean(~predictions.rejected[foreign]), "confident_nonsense": _mean(claimed[foreign]),
+            "answered": _mean(~predictions.rejected[foreign]), "confident_nonsense": _mean(told[foreign]),
             **{f"rejected_{kind}": value for kind, value in kinds.items()}}

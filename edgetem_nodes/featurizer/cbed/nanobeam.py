@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from edgetem_nodes.featurizer.cbed.accelerated import DeviceReader
 from edgetem_nodes.featurizer.cbed.descriptors import UNKNOWN, Descriptors, footprint_radius
 from edgetem_nodes.featurizer.cbed.lattices import BLOCK, LatticeNetworks, in_blocks, one_thread
 from edgetem_nodes.featurizer.cbed.networks import DiskNetwork, EarlierPatternNetwork, PatternNetwork, RefiningNetwork
-from edgetem_nodes.featurizer.cbed.phases import Phases, distinct, matches
+from edgetem_nodes.featurizer.cbed.phases import Phases, agreement, distinct, matches, mixed
 from edgetem_nodes.featurizer.cbed.posterior import (DETERMINED, TILT_SCALE, TWO_ANSWERS, TYPICAL_THICKNESS, log_probabilities,
                                                      moments)
 from edgetem_nodes.featurizer.cbed.reading import Exposures, Reading, read_patterns
@@ -104,27 +105,32 @@ class NanobeamNetwork:
         return self.describe(frames, Exposures.of(len(frames), geometry, high_tension, semi_convergence_angle), **options)
 
     def describe(self, frames: np.ndarray, exposures: Exposures, *, material: str = "", reference: np.ndarray | None = None,
-                 orientation: float = 0.0, defocus: float = 0.0, noise: CountingNoise | None = None) -> Descriptors:
+                 orientation: float = 0.0, defocus: float = 0.0, noise: CountingNoise | None = None,
+                 least_probability: float | None = None) -> Descriptors:
         """Descriptors of patterns under conditions that may differ from one to the next.
 
         Parameters
         ----------
-        material : the phase, where it is known; empty: the likeliest one.
+        material : the phase, where it is known; empty: it is told where the pattern determines it.
         reference : (2, 2) rows a, b (y, x) [m] of the undeformed lattice; None: the phase's own, its first vector along x. With
             it, strain is known for any material.
         orientation : by which the undeformed lattice is turned from that, x towards y [rad]. Rotation and F count from
             there; of equivalent turns by the lattice's symmetry, that nearest to none is given.
         defocus : [m], for the footprint.
         noise : gain and saturation of the counts.
+        least_probability : with which a phase is told; None: that of the network's limits.
 
         Raises
         ------
-        ValueError : frames are not patterns, no such material, or a reference of no area.
+        ValueError : frames are not patterns, no such material, a reference of no area, or a probability that is none.
         """
         frames, noise = np.asarray(frames), noise or CountingNoise()
         if frames.ndim != 3 or min(frames.shape[1:]) < 16:
             raise ValueError(f"frames of shape {frames.shape} are no patterns: (rows, rows, columns) with 16 pixels or more "
                              "along each axis")
+        limits = self.limits if least_probability is None else replace(self.limits, phase=least_probability)
+        if not 0.0 < limits.phase < 1.0:
+            raise ValueError(f"a least probability of {least_probability} of a phase that is told is not between 0 and 1")
         forced = self.phases.number(material) if material else None
         given = None if reference is None else _lattice(reference)
         size = _CHUNK if self._reader is None else _DEVICE_CHUNK
@@ -132,7 +138,8 @@ class NanobeamNetwork:
         def chunk(first: int) -> Descriptors:
             part = slice(first, first + size)
             padded, conditions = _filled(frames[part], exposures.rows(part))
-            return _first(self._chunk(padded, conditions, forced, given, orientation, defocus, noise), len(frames[part]))
+            said = self._chunk(padded, conditions, limits, forced, given, orientation, defocus, noise)
+            return _first(said, len(frames[part]))
 
         begins = range(0, max(len(frames), 1), size)
         if self._threads == 1 or len(begins) == 1:
@@ -142,9 +149,9 @@ class NanobeamNetwork:
                 parts = list(pool.map(chunk, begins))
         return parts[0] if len(parts) == 1 else _joined(parts)
 
-    def _chunk(self, frames: np.ndarray, exposures: Exposures, forced: int | None, given: np.ndarray | None,
+    def _chunk(self, frames: np.ndarray, exposures: Exposures, limits: Limits, forced: int | None, given: np.ndarray | None,
                orientation: float, defocus: float, noise: CountingNoise) -> Descriptors:
-        failures = unusable(frames, noise, self.limits)
+        failures = unusable(frames, noise, limits)
         usable = np.array([not failure for failure in failures], bool)
         counts = np.where(usable[:, None, None], frames, 0).astype(np.float32) / np.float32(noise.counts_per_electron)
         if self._reader is None:
@@ -156,56 +163,70 @@ class NanobeamNetwork:
         vectors, covariance = scan_vectors(reading, exposures)
         found = matches(self.phases, vectors, orientation)
         probability = log_probabilities(logits, float(self.calibration["temperature"]))
-        judged = judge(reading.lattices, exposures, probability, hidden, found, failures, self.calibration, self.limits, forced)
+        judged = judge(reading.lattices, exposures, probability, hidden, found, failures, self.calibration, limits,
+                       self.phases.names, forced)
         # the last is that of all phases together
-        covariance = covariance * (self.calibration["lattice_scale"][judged.phase]**2)[:, None, None]
+        scale = self.calibration["lattice_scale"][np.where(judged.left.any(axis=1), judged.likeliest, -1)]
+        covariance = covariance * (scale**2)[:, None, None]
         return self._descriptors(reading, exposures, vectors, covariance, found, judged, mixtures, given, orientation, defocus)
 
     def _descriptors(self, reading: Reading, exposures: Exposures, vectors: np.ndarray, covariance: np.ndarray, found: tuple,
                      judged: Judgement, mixtures: np.ndarray, given: np.ndarray | None, orientation: float,
                      defocus: float) -> Descriptors:
-        rows = np.arange(len(vectors))
-        known, lost = judged.phase != UNKNOWN, judged.rejected
+        lost = judged.rejected
         if given is None:
-            matrix = np.where((known & ~lost)[:, None, None], found[0][rows, judged.phase], np.nan)
+            matrix, between = mixed(found[0], np.where(judged.left, judged.probability[:, :-1], 0.0))
         else:
             single = Phases(("",), given[None], np.zeros(1, bool), np.ones(1), np.ones((1, 2)))
             own, stretch = matches(single, vectors, orientation)
             fits = (stretch[:, 0] < self.limits.stretch) & ~lost
-            matrix = np.where(fits[:, None, None], own[:, 0], np.nan)
+            matrix, between = np.where(fits[:, None, None], own[:, 0], np.nan), np.zeros((len(own), 4, 4))
         vectors = np.where(lost[:, None, None], np.nan, vectors)
         back = np.linalg.inv(np.nan_to_num(vectors) + np.isnan(vectors) * np.eye(2)) @ np.nan_to_num(matrix, nan=1.0)
         scale = _kron(np.eye(2), np.swapaxes(back, 1, 2))
-        deformed = strain(matrix, scale @ np.nan_to_num(covariance) @ np.swapaxes(scale, 1, 2))
+        within = scale @ np.nan_to_num(covariance) @ np.swapaxes(scale, 1, 2)
+        # the turn may be known where the size of the undeformed lattice is not
+        same, same_turn = agreement(matrix, within, between)
+        deformed = strain(np.where(same[:, None, None], matrix, np.nan), within + between)
+        turned = strain(np.where(same_turn[:, None, None], matrix, np.nan), within + between)
         thickness, thickness_error, tilt, tilt_covariance = self._posteriors(reading, exposures, judged, mixtures)
         errors = {name: np.sqrt(value) for name, value in deformed.variances.items()}
         footprint = footprint_radius(exposures.wavelengths, exposures.semi_convergence_angle, thickness, defocus)
         return Descriptors(
-            self.phases.names, judged.phase, judged.probability, vectors, np.where(lost[:, None, None], np.nan, covariance),
+            self.phases.names, judged.phase, judged.likeliest, judged.probability, judged.left, vectors,
+            np.where(lost[:, None, None], np.nan, covariance),
             np.where(lost[:, None], np.nan, reading.lattices.lattice[:, [0, 3]]), deformed.deformation,
             deformed.deformation_covariance, np.stack([deformed.exx, deformed.eyy, deformed.exy], axis=1),
-            np.stack([errors["exx"], errors["eyy"], errors["exy"]], axis=1), deformed.rotation, errors["rotation"],
-            errors["dilation"], thickness, thickness_error, tilt, tilt_covariance,
-            {"lattice": ~lost, "strain": np.isfinite(deformed.exx), "phase": known & ~lost,
-             "thickness": np.isfinite(thickness), "tilt": np.isfinite(tilt).all(axis=1)},
+            np.stack([errors["exx"], errors["eyy"], errors["exy"]], axis=1), turned.rotation,
+            np.sqrt(turned.variances["rotation"]), errors["dilation"], thickness, thickness_error, tilt, tilt_covariance,
+            {"lattice": ~lost, "strain": np.isfinite(deformed.exx), "rotation": np.isfinite(turned.rotation),
+             "phase": judged.phase != UNKNOWN, "thickness": np.isfinite(thickness), "tilt": np.isfinite(tilt).all(axis=1)},
             judged.score, lost, judged.reasons, np.where(lost, np.nan, footprint), reading.lattices.chi_square)
 
     def _posteriors(self, reading: Reading, exposures: Exposures, judged: Judgement,
                     mixtures: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Thickness and tilt with their errors, NaN where they are not identifiable."""
-        answer, phase = moments(mixtures), np.maximum(judged.phase, 0)
-        usable = (judged.phase != UNKNOWN) & ~judged.rejected
-        prior = self.calibration["prior_spread"][phase]
+        answer, left = moments(mixtures), judged.left
+        usable = left.any(axis=1)
+
+        def over_left(name: str, largest: bool) -> np.ndarray:
+            """Of what is known of each phase that of those which are left, the most cautious."""
+            values = self.calibration[name]
+            fill, pick = (-np.inf, np.max) if largest else (np.inf, np.min)
+            chosen = pick(np.where(left.reshape(*left.shape, *[1] * (values.ndim - 1)), values, fill), axis=1)
+            return np.where(np.isfinite(chosen), chosen, 1.0)
+
+        prior = over_left("prior_spread", False)
         deviation = np.sqrt(np.einsum("nii->ni", answer.covariance))
         sure = (deviation < DETERMINED * prior) & (answer.between < TWO_ANSWERS) & usable[:, None]
         thickness = np.where(sure[:, 0], TYPICAL_THICKNESS * np.exp(answer.mean[:, 0]), np.nan)
-        thickness_error = thickness * deviation[:, 0] * self.calibration["thickness_scale"][phase]
+        thickness_error = thickness * deviation[:, 0] * over_left("thickness_scale", True)
         cosine, sine = reading.axes.T
         turn = exposures.to_scan @ np.stack([cosine, sine, -sine, cosine], axis=-1).reshape(-1, 2, 2)
         both = sure[:, 1] & sure[:, 2]
         tilt = TILT_SCALE * (turn @ answer.mean[:, 1:, None])[..., 0]
         spread = TILT_SCALE**2 * turn @ answer.covariance[:, 1:, 1:] @ np.swapaxes(turn, 1, 2)
-        spread = spread * self.calibration["tilt_scale"][phase][:, None, None]**2
+        spread = spread * over_left("tilt_scale", True)[:, None, None]**2
         return (thickness, thickness_error, np.where(both[:, None], tilt, np.nan),
                 np.where(both[:, None, None], spread, np.nan))
 

@@ -126,3 +126,38 @@ def matches(phases: Phases, measured: np.ndarray, orientation: float = 0.0) -> t
         references = turn @ phases.reciprocal @ multiple
         match_rows(lattices, np.linalg.inv(references[:, None] @ CHOICES), result, least)
     return result, least
+
+
+def mixed(matrices: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean (rows, 2, 2) of the matrices (rows, phases, 2, 2) of those phases that are left, and covariance (rows, 4, 4) between
+    them, row by row; NaN where none is left.
+
+    Parameters
+    ----------
+    weights : (rows, phases), 0 of those that are not left.
+    """
+    total = weights.sum(axis=1)
+    share = weights / np.where(total > 0, total, np.nan)[:, None]
+    flat = np.where(weights[..., None] > 0, matrices.reshape(*weights.shape, 4), 0.0)
+    mean = np.einsum("np,npi->ni", share, flat)
+    off = np.where(weights[..., None] > 0, flat - mean[:, None], 0.0)
+    return mean.reshape(-1, 2, 2), np.nan_to_num(np.einsum("np,npi,npj->nij", share, off, off))
+
+
+def agreement(matrices: np.ndarray, within: np.ndarray, between: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Whether phases differ by less than the errors, (rows,) bool: in every element of their matrices, and in the turn alone.
+
+    Parameters
+    ----------
+    matrices : (rows, 2, 2) their mean. within, between : (rows, 4, 4) covariances of its errors, and over the phases.
+    """
+    filled = np.nan_to_num(matrices, nan=1.0)
+    angle = np.arctan2(filled[:, 0, 1] - filled[:, 1, 0], filled[:, 0, 0] + filled[:, 1, 1])
+    cosine, sine, nothing = np.cos(angle), np.sin(angle), np.zeros(len(angle))
+    # of the matrices turned back symmetric and antisymmetric part are strain and rotation
+    back = np.stack([cosine, nothing, -sine, nothing, nothing, cosine, nothing, -sine, sine, nothing, cosine, nothing, nothing,
+                     sine, nothing, cosine], axis=1).reshape(-1, 4, 4)
+    linear = np.array([[1, 0, 0, 0], [0, 0, 0, 1], [0, 0.5, 0.5, 0], [0, 0.5, -0.5, 0]]) @ back
+    spread, error = (np.einsum("nij,njk,nik->ni", linear, one, linear) for one in (between, within))
+    agree = spread <= error
+    return agree.all(axis=1), agree[:, 3]

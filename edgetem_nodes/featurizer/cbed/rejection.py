@@ -15,6 +15,7 @@ from edgetem_nodes.featurizer.features import CountingNoise, mark
 
 _TRIED, _CHANCE = 200, 1e-2
 """Lattices that are tried, and how many of them may by chance explain as much as an unknown one."""
+_SEVERAL = "several crystals, or rings of a powder or film, with a probability of {:.2f}, above {:g}"
 _NO_LATTICE = 2.0
 """Score where not even a lattice is found."""
 
@@ -27,18 +28,22 @@ class Limits:
     ----------
     electrons : fewest in a pattern.
     off_lattice : largest part of the clear disks that does not lie on the lattice.
+    several : largest probability that a network gives to several crystals.
     chi_square : largest reduced, of the disks' places. misfit : standard errors by which the worst disk may be off.
     error : largest standard error of the lattice, relative.
     distance : largest distance of the pattern from those of its phase, of the last layer's features.
     stretch : largest strain.
+    phase : least probability with which a phase is told.
     """
 
     electrons: float = 200.0
     off_lattice: float = 0.34
+    several: float = 0.5
     chi_square: float = 6.0
     error: float = 0.05
     distance: float = 3.0
     stretch: float = LARGEST_STRETCH
+    phase: float = 0.95
 
     @classmethod
     def of(cls, calibration: dict[str, np.ndarray]) -> Limits:
@@ -48,10 +53,21 @@ class Limits:
 
 @dataclass(frozen=True)
 class Judgement:
-    """One a row: phase (`UNKNOWN`: none), its probability, score, whether rejected, and reasons."""
+    """Of patterns, one a row.
+
+    Attributes
+    ----------
+    phase : (rows,) the one that is told; `UNKNOWN`: none is. likeliest : (rows,) of those that are known.
+    probability : (rows, phases + 1), the last that of none of them; a phase whose lattice does not fit has none.
+    left : (rows, phases) bool, the phases that the pattern can be of: that which is told, or the likeliest that are probable
+        enough together. None are left where it may as well be none of them.
+    score, rejected, reasons : as in `Descriptors`.
+    """
 
     phase: np.ndarray
+    likeliest: np.ndarray
     probability: np.ndarray
+    left: np.ndarray
     score: np.ndarray
     rejected: np.ndarray
     reasons: list[str]
@@ -82,46 +98,59 @@ def feature_distances(hidden: np.ndarray, phase: np.ndarray, calibration: dict[s
 
 
 def judge(lattices: Lattices, exposures: Exposures, log_probability: np.ndarray, hidden: np.ndarray, found: tuple,
-          failures: list[str], calibration: dict[str, np.ndarray], limits: Limits, forced: int | None) -> Judgement:
+          failures: list[str], calibration: dict[str, np.ndarray], limits: Limits, names: tuple[str, ...],
+          forced: int | None) -> Judgement:
     """Phase and rejection of patterns.
 
     Parameters
     ----------
-    log_probability : (rows, phases + 1), the last: none of them. hidden : (members, rows, features).
+    log_probability : (rows, phases + 1 or 2), after the phases: none of them, several crystals. hidden : (members, rows,
+        features).
     found : matrices and stretches of `phases.matches`.
-    failures : reasons known before. forced : the phase, where it is known.
+    failures : reasons known before. names : of the phases. forced : the phase, where it is known.
     """
-    reasons, rows = list(failures), np.arange(len(failures))
+    reasons, count = list(failures), len(names)
     missing = ~np.isfinite(lattices.lattice).all(axis=1)
     score = np.where(missing, _NO_LATTICE, 0.0)
     mark(reasons, missing, "no lattice of disks stands out: amorphous, too few electrons, or disks that overlap")
-    off = 1.0 - lattices.clear
-    basis = np.where(missing[:, None], 1.0, lattices.lattice)[:, [1, 4]]
-    error = np.sqrt(np.maximum(np.einsum("nii->n", np.nan_to_num(lattices.covariance)[:, [1, 4]][:, :, [1, 4]]), 0)
-                    / np.maximum((basis**2).sum(axis=1), 1e-9))
-    chi_square = np.where(lattices.freedom >= 4, np.nan_to_num(lattices.chi_square), 0.0)
-    for value, limit, reason in (
-            (off, limits.off_lattice, "{:.0%} of the clear disks do not lie on the lattice, more than {:.0%}: several "
-                                      "crystals"),
-            (chi_square, limits.chi_square, "the places of the disks have a reduced chi-square of {:.3g}, above {:.3g}: no "
-                                            "single lattice, or disks that overlap"),
-            (error, limits.error, "the lattice is known to {:.2%} only, not to {:.0%}: too few electrons in the disks")):
+    several = np.exp(log_probability[:, count + 1:]).sum(axis=1)
+    for value, limit, reason in (*_figures(lattices, limits), (several, limits.several, _SEVERAL)):
         for row in np.flatnonzero((value > limit) & ~missing):
             reasons[row] = reasons[row] or reason.format(value[row], limit)
         score = np.where(missing, score, np.maximum(score, value / limit))
     rejected = np.array([bool(reason) for reason in reasons], bool)
-    phase, probability, strangeness = _phase(log_probability, hidden, found[1], calibration, limits, forced)
+    probability = _possible(log_probability, found[1], limits, count)
+    likeliest = np.argmax(probability[:, :count], axis=1) if forced is None else np.full(len(reasons), forced)
+    strangeness = _strangeness(probability, likeliest, hidden, found[1], calibration, limits, forced)
     score = np.where(missing, score, np.maximum(score, strangeness))
-    chance = (by_chance(lattices, exposures.radii) > _CHANCE) & (phase == UNKNOWN) & ~rejected
+    unknown = strangeness > 1.0
+    chance = (by_chance(lattices, exposures.radii) > _CHANCE) & unknown & ~rejected
     for row in np.flatnonzero(chance):
         reasons[row] = (f"{lattices.peaks[row]} peaks lie on a lattice no better than by chance, and it is no known one: "
                         "amorphous, many crystals, or too few electrons")
     rejected |= chance
     score = np.where(chance, np.maximum(score, _NO_LATTICE), score)
-    for row in np.flatnonzero((phase == UNKNOWN) & ~rejected):
-        reasons[row] = _why_unknown(found[1][row], limits, forced)
-    phase = np.where(rejected, UNKNOWN, phase)
-    return Judgement(phase, np.where(rejected, np.nan, probability), score, rejected, reasons)
+    left = _left(probability, limits.phase) if forced is None else np.arange(count) == likeliest[:, None]
+    left &= ~(rejected | unknown)[:, None]
+    for row in np.flatnonzero(~rejected & (left.sum(axis=1) != 1)):
+        reasons[row] = (_why_unknown(found[1][row], limits, forced) if unknown[row]
+                        else _ambiguous(probability[row], names, limits))
+    phase = np.where(left.sum(axis=1) == 1, likeliest, UNKNOWN)
+    return Judgement(phase, likeliest, np.where(rejected[:, None], np.nan, probability), left, score, rejected, reasons)
+
+
+def _figures(lattices: Lattices, limits: Limits) -> tuple[tuple[np.ndarray, float, str], ...]:
+    """Values, limits, and reasons of a lattice that is not one."""
+    missing = ~np.isfinite(lattices.lattice).all(axis=1)
+    basis = np.where(missing[:, None], 1.0, lattices.lattice)[:, [1, 4]]
+    error = np.sqrt(np.maximum(np.einsum("nii->n", np.nan_to_num(lattices.covariance)[:, [1, 4]][:, :, [1, 4]]), 0)
+                    / np.maximum((basis**2).sum(axis=1), 1e-9))
+    chi_square = np.where(lattices.freedom >= 4, np.nan_to_num(lattices.chi_square), 0.0)
+    return ((1.0 - lattices.clear, limits.off_lattice, "{:.0%} of the clear disks do not lie on the lattice, more than {:.0%}: "
+                                                       "several crystals"),
+            (chi_square, limits.chi_square, "the places of the disks have a reduced chi-square of {:.3g}, above {:.3g}: no "
+                                            "single lattice, or disks that overlap"),
+            (error, limits.error, "the lattice is known to {:.2%} only, not to {:.0%}: too few electrons in the disks"))
 
 
 def by_chance(lattices: Lattices, radii: np.ndarray) -> np.ndarray:
@@ -136,22 +165,39 @@ def by_chance(lattices: Lattices, radii: np.ndarray) -> np.ndarray:
     return _TRIED * binom.sf(on - 4, np.maximum(lattices.peaks - 3, 0), near)
 
 
-def _phase(log_probability: np.ndarray, hidden: np.ndarray, stretches: np.ndarray, calibration: dict[str, np.ndarray],
-           limits: Limits, forced: int | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Phase, its probability and how strange the pattern is for it, 1 being the limit."""
-    rows, known = np.arange(len(log_probability)), stretches <= limits.stretch
-    probability = np.exp(log_probability)
-    possible = np.where(known, probability[:, :-1], 0.0)
-    none = probability[:, -1] + (probability[:, :-1] - possible).sum(axis=1)
-    phase = np.argmax(possible, axis=1) if forced is None else np.full(len(rows), forced)
+def _possible(log_probability: np.ndarray, stretches: np.ndarray, limits: Limits, count: int) -> np.ndarray:
+    """Probabilities (rows, phases + 1) where phases whose lattice does not fit are none of them."""
+    given = np.exp(log_probability)
+    possible = np.where(stretches <= limits.stretch, given[:, :count], 0.0)
+    return np.concatenate([possible, np.clip(1.0 - possible.sum(axis=1, keepdims=True), 0.0, 1.0)], axis=1)
+
+
+def _strangeness(probability: np.ndarray, phase: np.ndarray, hidden: np.ndarray, stretches: np.ndarray,
+                 calibration: dict[str, np.ndarray], limits: Limits, forced: int | None) -> np.ndarray:
+    """How strange patterns (rows,) are for their phase, 1 being the limit."""
+    fits = stretches[np.arange(len(phase)), phase] <= limits.stretch
     distance = feature_distances(hidden, phase, calibration) / limits.distance
-    chosen = possible[rows, phase]
-    strangeness = np.maximum(distance, 2 * none)
     if forced is not None:
-        strangeness = np.where(known[:, forced], distance, _NO_LATTICE)
-    strangeness = np.where(known[rows, phase], strangeness, np.maximum(strangeness, 1.5))
-    unknown = strangeness > 1.0
-    return np.where(unknown, UNKNOWN, phase), np.where(unknown, 1.0 - chosen, chosen), strangeness
+        return np.where(fits, distance, _NO_LATTICE)
+    strangeness = np.maximum(distance, 2 * probability[:, -1])
+    return np.where(fits, strangeness, np.maximum(strangeness, 1.5))
+
+
+def _left(probability: np.ndarray, enough: float) -> np.ndarray:
+    """The likeliest phases (rows, phases) that together have a probability of `enough`; none where none of them is among
+    these."""
+    order = np.argsort(-probability, axis=1, kind="stable")
+    before = np.cumsum(np.take_along_axis(probability, order, axis=1), axis=1)
+    taken = np.zeros(probability.shape, bool)
+    np.put_along_axis(taken, order, np.concatenate([np.zeros((len(order), 1)), before[:, :-1]], axis=1) < enough, axis=1)
+    return taken[:, :-1] & ~taken[:, -1:]
+
+
+def _ambiguous(probability: np.ndarray, names: tuple[str, ...], limits: Limits) -> str:
+    order = [int(one) for one in np.argsort(-probability, kind="stable") if probability[one] >= 0.01]
+    said = [f"{names[one] if one < len(names) else 'none of those trained'} ({probability[one]:.2f})" for one in order]
+    return (f"the phase is not identifiable from this pattern: {', '.join(said)}, no one with {limits.phase:g}; state the "
+            "material, or measure with more dose")
 
 
 def _why_unknown(stretches: np.ndarray, limits: Limits, forced: int | None) -> str:

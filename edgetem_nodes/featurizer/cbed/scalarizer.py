@@ -67,12 +67,12 @@ def cbed_scalarizer(settings: CbedSettings, noise: CountingNoise, axes: tuple[Ax
 
 
 class NanobeamScalarizer:
-    """Columns: the chosen quantity first, then the other strains [%], rotation [deg], thickness [nm], tilt [mrad], the phase's
-    probability and the rejection score (1 and more: rejected, or of an unknown material).
+    """Columns: the chosen quantity first, then the other strains [%], rotation [deg], thickness [nm], tilt [mrad], the
+    probability of the likeliest phase and the rejection score (1 and more: rejected, or of an unknown material).
 
     What a pattern does not determine is NaN in its column; if it is the scalar, the row is a failure. Details: `deformation`,
-    `deformation_covariance`, `phase` (-1: unknown), `material` (its name), `thickness`, `thickness_error`, `tilt`,
-    `tilt_covariance`, `reciprocal`, `reciprocal_covariance`, `footprint_radius` [m].
+    `deformation_covariance`, `phase` (-1: none is told), `material` (its name), `phase_probabilities` (of each, and of none),
+    `thickness`, `thickness_error`, `tilt`, `tilt_covariance`, `reciprocal`, `reciprocal_covariance`, `footprint_radius` [m].
     """
 
     def __init__(self, settings: CbedSettings, noise: CountingNoise, axes: tuple[Axis, ...]) -> None:
@@ -120,18 +120,15 @@ class NanobeamScalarizer:
         group = self._group
         found = self._network(frames, self._geometry, self._instrument.high_tension, self._instrument.semi_convergence_angle,
                               material=group.material, reference=self._reference,
-                              orientation=math.radians(group.rotation_deg), defocus=group.defocus_nm * 1e-9, noise=self._noise)
+                              orientation=math.radians(group.rotation_deg), defocus=group.defocus_nm * 1e-9, noise=self._noise,
+                              least_probability=group.least_phase_probability)
         values, errors = _columns(found)
         failures = [found.reasons[row] if found.rejected[row] else "" for row in range(len(found))]
-        unsure = found.identifiable["phase"] & (found.phase_probability < group.smallest_probability)
         wide = np.nan_to_num(found.strain_error.max(axis=1)) * 100
         for row in range(len(found)):
             if failures[row]:
                 continue
-            if unsure[row]:
-                failures[row] = (f"the likeliest phase, {found.phases[found.phase[row]]}, has a probability of "
-                                 f"{found.phase_probability[row]:.2f}, below {group.smallest_probability:g}")
-            elif not np.isfinite(values[row, self._order[0]]):
+            if not np.isfinite(values[row, self._order[0]]):
                 failures[row] = found.reasons[row] or (f"{group.component} is not identifiable from this pattern: its "
                                                        "posterior is as wide as what was trained, or has two peaks")
             elif wide[row] > group.largest_error_percent:
@@ -156,6 +153,7 @@ def _columns(found: Descriptors) -> tuple[np.ndarray, np.ndarray]:
 def _details(found: Descriptors) -> dict[str, np.ndarray]:
     names = np.array([*found.phases, ""])
     return {"deformation": found.deformation, "deformation_covariance": found.deformation_covariance, "phase": found.phase,
-            "material": names[found.phase], "thickness": found.thickness, "thickness_error": found.thickness_error,
-            "tilt": found.tilt, "tilt_covariance": found.tilt_covariance, "reciprocal": found.reciprocal,
-            "reciprocal_covariance": found.reciprocal_covariance, "footprint_radius": found.footprint}
+            "material": names[found.phase], "phase_probabilities": found.probabilities, "thickness": found.thickness,
+            "thickness_error": found.thickness_error, "tilt": found.tilt, "tilt_covariance": found.tilt_covariance,
+            "reciprocal": found.reciprocal, "reciprocal_covariance": found.reciprocal_covariance,
+            "footprint_radius": found.footprint}
