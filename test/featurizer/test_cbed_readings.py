@@ -15,6 +15,7 @@ from edgetem_nodes.featurizer.cbed.materials import material
 from edgetem_nodes.featurizer.cbed.networks import DISK_INPUTS, FINE_INPUTS, DiskNetwork, PatternNetwork, RefiningNetwork
 from edgetem_nodes.featurizer.cbed.sampling import sample_finely, sample_lattice, summed_area
 from edgetem_nodes.featurizer.cbed.training import disks
+from edgetem_nodes.featurizer.cbed.training.calibration import Outputs, relative_sizes
 from edgetem_nodes.featurizer.cbed.training.readings import (Sources, changes, counted_again, draw_readings, right_lattices)
 from edgetem_nodes.featurizer.cbed.training.refining import Mirror
 from edgetem_nodes.featurizer.cbed.training.samples import Samples
@@ -181,3 +182,16 @@ def test_inputs_are_standardised():
     network.standardise(disks_, present, context)
     assert network.disk_mean.mean() == pytest.approx(5, abs=0.1) and network.disk_spread.mean() == pytest.approx(3.02, abs=0.1)
     assert [tuple(one.shape) for one in network(disks_, present, context)] == [(50, 4), (50, 3, 7), (50, 16)]
+
+
+def test_error_of_a_cell_s_size_follows_from_its_vectors():
+    """Against a Monte Carlo of vectors with a given covariance."""
+    rng = np.random.default_rng(9)
+    true = np.array([[4e9, 0.5e9], [0.3e9, 5e9]])
+    root = 1e7 * rng.standard_normal((4, 4))
+    vectors = true + (rng.standard_normal((50_000, 4)) @ root.T).reshape(-1, 2, 2)
+    nothing = np.zeros(50_000)
+    outputs = Outputs(vectors, np.broadcast_to(true, vectors.shape), np.broadcast_to(root @ root.T, (50_000, 4, 4)), nothing,
+                      nothing, nothing, nothing, nothing, nothing, nothing, nothing)
+    off, error = relative_sizes(outputs)
+    assert (off / error).std() == pytest.approx(1, abs=0.02)

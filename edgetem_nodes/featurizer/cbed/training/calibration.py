@@ -88,14 +88,26 @@ class Outputs:
     electrons: np.ndarray
 
 
+def relative_sizes(outputs: Outputs) -> tuple[np.ndarray, np.ndarray]:
+    """By how much the area of reciprocal cells is off, relative, and its stated error: both (n,)."""
+    inverse = np.linalg.inv(outputs.vectors)
+    slope = np.swapaxes(inverse, 1, 2).reshape(-1, 4)
+    off = np.log(np.abs(np.linalg.det(outputs.vectors) / np.linalg.det(outputs.true_vectors)))
+    return off, np.sqrt(np.einsum("ni,nij,nj->n", slope, outputs.covariance, slope))
+
+
 def calibrate(outputs: Outputs, phases: int) -> dict[str, np.ndarray]:
     """Arrays that `NanobeamNetwork` needs beside its networks."""
     off = (outputs.vectors - outputs.true_vectors).reshape(-1, 4)
     stated = np.sqrt(np.einsum("nii->ni", outputs.covariance))
     warmth = temperature(outputs.logits, outputs.label)
     spread = FeatureSpread.of(outputs.hidden, outputs.label, phases)
-    scales = scales_by_phase(off.ravel(), stated.ravel(), np.repeat(outputs.label, 4), phases)
-    result = {"lattice_scale": np.append(scales, error_scale(off.ravel(), stated.ravel())), "temperature": np.float64(warmth),
+    sizes = relative_sizes(outputs)
+    # disks that all seem to lie too far out leave no trace in single components
+    scales = np.maximum(scales_by_phase(off.ravel(), stated.ravel(), np.repeat(outputs.label, 4), phases),
+                        scales_by_phase(*sizes, outputs.label, phases))
+    common = max(error_scale(off.ravel(), stated.ravel()), error_scale(*sizes))
+    result = {"lattice_scale": np.append(scales, common), "temperature": np.float64(warmth),
               "feature_centres": spread.centres, "feature_whitening": spread.whitening}
     distances = feature_distances(outputs.hidden, outputs.label, result)
     judged = outputs.freedom >= 4

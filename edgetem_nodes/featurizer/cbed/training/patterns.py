@@ -88,7 +88,7 @@ def epochs(network: PatternNetwork, data: PatternData, found: np.ndarray, phases
         for one in samples.batches(batch, generator):
             label = make_up(one["disks"], one["present"], one["context"], one["label"], phases, generator)
             logits, mixture, _ = network(one["disks"], one["present"], one["context"])
-            phase = torch.nn.functional.cross_entropy(logits, label, label_smoothing=0.01)
+            phase = torch.nn.functional.cross_entropy(logits, label)
             real = (label < phases).float()
             each = torch.clamp(-mixture_log_likelihood(mixture, one["target"]), max=30.0)
             density = (each * real).sum() / real.sum().clamp(min=1.0)

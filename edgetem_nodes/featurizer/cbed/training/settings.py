@@ -47,8 +47,8 @@ class PatternStage:
     batch: int = parameter(4096, "patterns in a step", minimum=8, maximum=65536)
     rate: float = parameter(3e-3, "largest learning rate", minimum=1e-6, maximum=0.1)
     members: int = parameter(2, "networks of the ensemble", minimum=1, maximum=8)
-    disk_width: int = parameter(128, "neurons in a layer, for each disk", minimum=8, maximum=1024)
-    width: int = parameter(192, "neurons in a layer, for the pattern", minimum=8, maximum=1024)
+    disk_width: int = parameter(112, "neurons in a layer, for each disk", minimum=8, maximum=1024)
+    width: int = parameter(160, "neurons in a layer, for the pattern", minimum=8, maximum=1024)
 
 
 @dataclass
