@@ -1,5 +1,5 @@
 # make run    set up .venv and run the main job: an autonomous experiment on the simulated sheet
-# make test   set up .venv and run the tests, in two processes; make test-slow runs the long ones
+# make test   set up .venv and run the tests, in two processes; make test-slow runs the long ones likewise
 PYTHON ?= $(shell for p in python3.12 python3.11 python3; do \
 	$$p -c 'import sys; sys.exit(not (3,11) <= sys.version_info[:2] <= (3,12))' 2>/dev/null && echo $$p && break; done)
 VENV := .venv
@@ -18,7 +18,7 @@ test: setup
 	$(BIN)/python scripts/test.py $(OPTIONS)
 
 test-slow: setup
-	$(BIN)/python -m pytest -m slow $(OPTIONS)
+	$(BIN)/python scripts/test.py -m slow $(OPTIONS)
 
 setup: $(INSTALLED)
 

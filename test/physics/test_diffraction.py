@@ -139,6 +139,7 @@ def test_crystal_against_abtem_in_a_wider_box():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("method", ["multislice", "prism"])
 def test_twenty_nanometres_of_crystal_against_abtem_in_a_wider_box(method):
     pytest.importorskip("abtem", reason="abTEM is not installed: the peer's check of a crystal is skipped")
@@ -260,6 +261,7 @@ def test_a_disc_that_does_not_fit_is_refused():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_heat_brightens_a_titanium_column_in_dark_field():
     """A lattice at rest channels without thermal diffuse scattering: a fraction of the signal of a Ti/O column in 20 nm."""
     crystal, probe, camera = strontium_titanate(51), Probe(200e3, 20e-3), Camera(56, 0.9e-3)

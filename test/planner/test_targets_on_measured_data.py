@@ -47,11 +47,11 @@ def test_copper_over_five_seeds(data_root, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_iron_over_five_seeds(data_root, monkeypatch):
+def test_iron_over_three_seeds(data_root, monkeypatch):
     """The truth is smoothed by one pixel: which single pixels count highest is decided by counting noise (30 counts)."""
     parameters = shipped("core_shell_fe", data_root, monkeypatch)
     maps = iron(data_root)
-    own = runs(maps, parameters, range(5))
+    own = runs(maps, parameters, range(3))
     brightest = runs(maps, parameters, [0], "brightness")
     assert all(len(run.candidates) == 410 for run in own)
     assert median_found(maps[1], own, 1.0) >= median_found(maps[1], brightest, 1.0) + 0.3
