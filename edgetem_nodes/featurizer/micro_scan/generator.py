@@ -132,7 +132,7 @@ class MicroScanGenerator:
         turn, stretch = rng.uniform(0, 2 * np.pi), rng.uniform(-ranges.stretch, ranges.stretch, 3)
         rotation = np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
         deformation = rotation @ (np.eye(2) + np.array([[stretch[0], stretch[1] / 2], [stretch[1] / 2, stretch[2]]]))
-        density = np.where(rng.random(2) < 0.25, 0.0, np.exp(rng.uniform(np.log(0.01), np.log(ranges.density), 2)))
+        density = np.where(rng.random(2) < 0.15, 0.0, np.exp(rng.uniform(np.log(0.01), np.log(ranges.density), 2)))
         defects = Defects((density[0], density[1]), rng.uniform(0, ranges.disorder), rng.uniform(0, ranges.near_defects))
         return sheet(host, deformation, rng.uniform(-host.lattice, host.lattice, 2), half, defects,
                      rng.uniform(*host.displacement), rng)

@@ -76,7 +76,7 @@ class MicroScanTraining:
     seed: int = parameter(1, "of everything random", minimum=0, maximum=2**31 - 1)
     workers: int = parameter(0, "processes that draw and calibrate; 0: one for each core", minimum=0, maximum=1024)
     hosts: list[str] = parameter(["graphene", "h-BN", "MoS2", "WS2"], "sheets")
-    batches: int = parameter(240, "conditions that are drawn", minimum=1, maximum=100_000)
+    batches: int = parameter(176, "conditions that are drawn", minimum=1, maximum=100_000)
     rows: int = parameter(64, "micro-scans under each", minimum=2, maximum=4096)
     validation: int = parameter(12, "conditions kept apart", minimum=1, maximum=1000)
     members: int = parameter(2, "networks of the ensemble", minimum=1, maximum=8)

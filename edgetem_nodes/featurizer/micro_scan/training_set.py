@@ -17,7 +17,7 @@ from edgetem_nodes.featurizer.micro_scan.generator import MicroScanBatch, MicroS
 from edgetem_nodes.featurizer.micro_scan.images import Imaging, site_features_of
 from edgetem_nodes.featurizer.micro_scan.sheets import alike, column_amplitudes
 
-VERSION = 7
+VERSION = 8
 """Of what a stored set means; raised when generator or images change."""
 SITES = 220
 """Most sites of one micro-scan."""
