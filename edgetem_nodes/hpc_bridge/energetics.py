@@ -15,6 +15,7 @@ from edgetem_nodes.hpc_bridge.expectation import Kind
 from edgetem_nodes.hpc_bridge.parameters import Calculation
 from edgetem_nodes.hpc_bridge.reference import Reference, Step
 from edgetem_nodes.hpc_bridge.restraint import Restraint
+from edgetem_nodes.hpc_bridge.stiffness import left_by_errors
 from edgetem_nodes.hpc_bridge.structures import Structure, to_atoms
 
 SEED = 20260101
@@ -67,6 +68,13 @@ class Plan:
         """Equal for structures that share a reference: same sheet, supercell, engine, method, settings."""
         return (self.match.sheet.name, self.match.lattice, tuple(self.match.supercell.ravel().tolist()),
                 round(self.height * 1e12), self.engine, self.calculation)
+
+    @property
+    def harmonic(self) -> bool:
+        """Whether the stiffness of the perfect sheet says what errors of positions leave."""
+        calculation = self.relaxing.calculation
+        return bool(self.match is not None and calculation.relax and calculation.restraint and not calculation.noise_draws
+                    and len(self.structure.covariances))
 
     @property
     def lone_defects(self) -> dict[Kind, Plan]:
@@ -130,7 +138,7 @@ def plan(structure: Structure, engine: str, calculation: Calculation, lattice: f
 
 
 def compute(work: Plan, reference: Reference | None, energies: dict[str, float] | None = None,
-            formation: dict[Kind, float] | None = None, step: Step = lambda *_: None,
+            formation: dict[Kind, float] | None = None, stiffness: np.ndarray | None = None, step: Step = lambda *_: None,
             canceled: Callable[[], bool] = lambda: False) -> Result:
     """Energy of the structure, and its excess over the reference where there is one.
 
@@ -138,6 +146,7 @@ def compute(work: Plan, reference: Reference | None, energies: dict[str, float] 
     ----------
     energies : of the reservoirs that the plan's potentials need, by name, a formula unit [J].
     formation : energy [J] of one defect of each kind that may be there, alone.
+    stiffness : of the perfect sheet, where `Plan.harmonic`; without it errors are drawn once.
 
     Raises
     ------
@@ -151,23 +160,23 @@ def compute(work: Plan, reference: Reference | None, energies: dict[str, float] 
     result = engines.calculate(atoms, relaxing.engine, relaxing.calculation, structure.charge, step, canceled)
     max_force = float(np.linalg.norm(atoms.get_forces(), axis=1).max()) * engines.EV_PER_ANGSTROM
     slope = _gradient(atoms)
-    notes, held, chi_square, left = {}, 0.0, math.nan, 0.0
+    notes, held, chi_square, left, scatter = {}, 0.0, math.nan, 0.0, 0.0
     if restraint is not None:
         held = restraint.adjust_potential_energy(atoms) * engines.ELECTRONVOLT
         chi_square = restraint.chi_square(atoms)
-        left, notes = _left_by_errors(atoms, restraint, work, structure.charge, canceled)
+        left, scatter, notes = _left_by_errors(atoms, restraint, work, reference, stiffness, structure.charge, canceled)
     energy = result.energy
     if work.final != relaxing:
         energy = engines.energy(atoms, work.final.engine, work.final.calculation, structure.charge)
     compared = _compare(work, reference, energies or {}, structure, slope, canceled)
     excess = defects = expected = math.nan
-    scatter = 0.0
     if not math.isnan(compared.reference_energy):
         above = energy - compared.reference_energy - left
         defects = above - compared.perfect_strain if work.match.surplus else 0.0
-        expected, scatter = expectation.expected(work.structure, work.match.surplus, defects, formation or {})
+        expected, variance = expectation.expected(work.structure, work.match.surplus, defects, formation or {})
+        scatter += variance
         excess = above - np.nan_to_num(compared.bias) + expected - defects
-    error = _standard_error(compared, left, restraint, relaxing.calculation.noise_draws, scatter)
+    error = _standard_error(compared, restraint is not None, scatter)
     area = abs(float(np.linalg.det(work.structure.cell[:2, :2]))) if any(structure.periodic) else math.nan
     return Result(energy, compared.reference_energy, excess, error, area, compared.bias, left, held, chi_square, defects,
                   expected, compared.repetition, result.forces, max_force, result.converged, result.steps, notes)
@@ -184,27 +193,33 @@ def _restraint(atoms: Any, structure: Structure, calculation: Calculation) -> Re
     return found
 
 
-def _left_by_errors(atoms: Any, restraint: Restraint, work: Plan, charge: int,
-                    canceled: Callable[[], bool]) -> tuple[float, dict[str, float]]:
-    """Energy [J] that errors of the positions leave on average in the restrained atoms, and notes on the atoms without
-    restraint.
+def _left_by_errors(atoms: Any, restraint: Restraint, work: Plan, reference: Reference | None, stiffness: np.ndarray | None,
+                    charge: int, canceled: Callable[[], bool]) -> tuple[float, float, dict[str, float]]:
+    """Energy [J] that errors of the positions leave on average in the restrained atoms, its variance [J^2], and notes on the
+    atoms without restraint where they were computed.
 
-    From the relaxed atoms without restraint errors are drawn and relaxed as the measured ones were; one draw over some 60
-    coordinates is an average over as many modes.
+    From the stiffness of the sheet; or from the relaxed atoms without restraint errors are drawn and relaxed as the measured
+    ones were: one draw over some 60 coordinates is an average over as many modes, a sum of squares that scatters by
+    sqrt(2 / coordinates) of itself, once for the structure and once for the draws.
     """
+    level = work.relaxing
+    if stiffness is not None and not level.calculation.noise_draws:
+        left, variance = left_by_errors(atoms, restraint, stiffness, work, reference)
+        return left * engines.ELECTRONVOLT, variance * engines.ELECTRONVOLT ** 2, {}
     # the same structure gives the same energy again, and two structures independent errors of the draws
-    level, generator = work.relaxing, np.random.default_rng([SEED, zlib.crc32(restraint.measured.tobytes())])
+    generator = np.random.default_rng([SEED, zlib.crc32(restraint.measured.tobytes())])
     calculation = replace(level.calculation, max_steps=2 * level.calculation.max_steps)
     free = atoms.copy()
     free.set_constraint()
     lowest = engines.calculate(free, level.engine, calculation, charge, canceled=canceled)
     found = []
-    for _ in range(level.calculation.noise_draws):
+    for _ in range(max(1, level.calculation.noise_draws)):
         drawn = free.copy()
         drawn.set_constraint(restraint.drawn(free.positions, generator))
         found.append(engines.calculate(drawn, level.engine, calculation, charge, canceled=canceled).energy - lowest.energy)
-    return float(np.mean(found)), {"unrestrained_energy_ev": lowest.energy / engines.ELECTRONVOLT,
-                                   "unrestrained_chi_square": restraint.chi_square(free)}
+    left = float(np.mean(found))
+    return left, left ** 2 * 2 / restraint.coordinates * (1 + 1 / len(found)), {
+        "unrestrained_energy_ev": lowest.energy / engines.ELECTRONVOLT, "unrestrained_chi_square": restraint.chi_square(free)}
 
 
 @dataclass(frozen=True)
@@ -261,21 +276,14 @@ def _gradient(atoms: Any) -> np.ndarray:
     return elasticity.gradient(atoms.get_stress(voigt=False), atoms.get_volume()) * engines.ELECTRONVOLT
 
 
-def _standard_error(compared: Comparison, left: float, restraint: Restraint | None, draws: int, scatter: float) -> float:
-    """Standard error [J] from strain, positions and the variance `scatter` of defects that may be there; NaN without reference
-    or where nothing is known.
-
-    What errors of positions leave is a sum over modes of squares, so it scatters by sqrt(2 / coordinates) of itself, once for
-    the structure and once for the draws.
-    """
-    if math.isnan(compared.reference_energy) or compared.covariance is None and restraint is None:
+def _standard_error(compared: Comparison, restrained: bool, scatter: float) -> float:
+    """Standard error [J] from strain and the variance `scatter` [J^2] of positions and of defects that may be there; NaN without
+    reference or where nothing is known."""
+    if math.isnan(compared.reference_energy) or compared.covariance is None and not restrained:
         return math.nan
-    variance = scatter
-    if compared.covariance is not None:
-        variance += elasticity.standard_error(compared.slope, compared.stiffness, compared.covariance) ** 2
-    if restraint is not None:
-        variance += left ** 2 * 2 / restraint.coordinates * (1 + 1 / draws)
-    return math.sqrt(variance)
+    if compared.covariance is None:
+        return math.sqrt(scatter)
+    return math.hypot(elasticity.standard_error(compared.slope, compared.stiffness, compared.covariance), math.sqrt(scatter))
 
 
 def describe(work: Plan, reference: Reference | None) -> tuple[str, dict]:

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus
 from edgetem.action import ComputeEnergetics
 from edgetem.msg import Energetics
@@ -21,6 +22,7 @@ from edgetem_nodes.hpc_bridge.cluster import Cluster, ClusterLost, Job
 from edgetem_nodes.hpc_bridge.expectation import Kind
 from edgetem_nodes.hpc_bridge.parameters import Parameters
 from edgetem_nodes.hpc_bridge.reference import Reference, compute_reference, compute_reservoir
+from edgetem_nodes.hpc_bridge.stiffness import compute_stiffness
 
 Codes = ComputeEnergetics.Result
 
@@ -99,7 +101,8 @@ class HpcBridgeNode(GraphNode):
             message.reference, more = energetics.describe(work, reference)
             more |= expectation.describe(work.structure, formation)
             message.settings = engines.settings_json(work.calculation, **more)
-            goal.job = self._submit(energetics.compute, work, reference, energies, formation, step=self._step(goal))
+            goal.job = self._submit(energetics.compute, work, reference, energies, formation,
+                                    await self._stiffness(goal, work, reference), step=self._step(goal))
             if handle.is_cancel_requested:
                 self._cluster.cancel(goal.job)
             result, wall_time, worker = await self._outcome(goal.job)
@@ -156,12 +159,18 @@ class HpcBridgeNode(GraphNode):
         jobs = {}
         for kind, one in work.lone_defects.items():
             energies = (await self._compared(goal, one))[1]
-            jobs[kind] = self._once(("defect", kind, work.reference_key), energetics.compute, one, reference, energies, None)
+            jobs[kind] = self._once(("defect", kind, work.reference_key), energetics.compute, one, reference, energies, None, None)
         found = {kind: (await self._shared(goal, job))[0] for kind, job in jobs.items()}
         for kind, result in found.items():
             if not result.converged:
                 raise engines.EngineError(f"{kind.name} alone has not converged in {result.steps} steps: raise max_steps")
         return {kind: result.defect_energy for kind, result in found.items()}
+
+    async def _stiffness(self, goal: Goal, work: energetics.Plan, reference: Reference | None) -> np.ndarray | None:
+        """Of the perfect sheet, where errors of positions need it; computed once for all structures that share the reference."""
+        if not work.harmonic:
+            return None
+        return (await self._shared(goal, self._once(("stiffness", work.reference_key), compute_stiffness, work, reference)))[0]
 
     def _once(self, key: tuple, function: Any, *arguments: Any) -> Job:
         """The job of this key: one for all that share it, a failed one is tried again."""

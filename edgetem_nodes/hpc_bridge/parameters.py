@@ -26,8 +26,8 @@ class Calculation:
     restraint: bool = parameter(True, "hold atoms that were measured one by one to their places as far as their errors allow")
     restraint_temperature_k: float = parameter(300.0, "a distortion counts against the measured places as much as kT of energy",
                                                unit="K", minimum=1.0, maximum=1e5)
-    noise_draws: int = parameter(1, "times that errors of positions are drawn and relaxed to find the energy that they leave",
-                                 minimum=1, maximum=100)
+    noise_draws: int = parameter(0, "times that errors of positions are drawn and relaxed to find the energy that they leave; "
+                                 "0: it is computed from the stiffness of the perfect sheet", minimum=0, maximum=100)
     environment: str = parameter("anion-rich", "what a compound exchanges atoms with: its anion's element (anion-rich) or its "
                                  "cation's (cation-rich)", choices=("anion-rich", "cation-rich"))
     reference: bool = parameter(True, "also compute the same sheet without strain, so that an excess energy comes out; the "

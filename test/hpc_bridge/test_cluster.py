@@ -56,7 +56,7 @@ def host(running):
 def submit(running, work):
     """The job, and a queue of its steps."""
     steps = queue.Queue()
-    return running.submit(energetics.compute, work, None, None, None, step=lambda *values: steps.put(values)), steps
+    return running.submit(energetics.compute, work, None, None, None, None, step=lambda *values: steps.put(values)), steps
 
 
 def test_a_job_gives_what_a_direct_call_gives_and_streams_its_steps(shared):
@@ -159,7 +159,7 @@ def test_a_cluster_that_does_not_start_is_reported(monkeypatch):
     monkeypatch.setattr(sys, "executable", "/bin/false")
     broken = cluster.Cluster(lambda: local.connect(OPTIONS))
     with pytest.raises(cluster.ClusterLost, match="did not start: the local cluster ended with code 1"):
-        broken.submit(energetics.compute, plan(), None, None, None).future.result(LIMIT)
+        broken.submit(energetics.compute, plan(), None, None, None, None).future.result(LIMIT)
     broken.close()
 
 
