@@ -33,7 +33,7 @@ def outputs_of(settings: NanobeamTraining, generator: NanobeamGenerator, arrays:
                                stored("refining", RefiningNetwork(described["refining_width"])))
     ensemble = Members([stored(f"pattern{number}", PatternNetwork(described["classes"], *described["pattern_widths"]))
                         for number in range(described["members"])]).eval()
-    wanted = min(settings.calibration_patterns, 1024) if run.stopped() else settings.calibration_patterns
+    wanted = min(settings.calibration_patterns, 4096) if run.stopped() else settings.calibration_patterns
 
     def shard(number: int) -> tuple[np.ndarray, ...]:
         rng = np.random.default_rng([settings.seed, 3, number])

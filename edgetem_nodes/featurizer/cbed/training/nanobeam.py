@@ -79,15 +79,15 @@ def _trained(settings: NanobeamTraining, run: TrainingRun) -> Trained:
     networks = LatticeNetworks(disk, _train_refining(settings, data, torch_generator, run, curves))
     described = {"network": "nanobeam", "phases": [one.name for one in materials], "disk_width": settings.disk.width,
                  "refining_width": settings.refining.width, "classes": len(materials) + 2, "context": CONTEXT,
-                 "pattern_widths": [settings.pattern.disk_width, settings.pattern.width], "members": settings.pattern.members,
+                 "pattern_widths": [settings.pattern.disk_width, settings.pattern.width], "members": 0,
                  "training": _described(settings)}
     arrays = {f"phases/{name}": value for name, value in _phases(materials).items()}
     arrays |= _named("disk", disk) | _named("refining", networks.refining)
     run.keep(arrays, described)
-    members = _train_members(settings, data, len(materials), torch_generator, run, curves)
-    for number, network in enumerate(members):
+    for number, network in enumerate(_train_members(settings, data, len(materials), torch_generator, run, curves)):
         arrays |= _named(f"pattern{number}", network)
-    run.keep(arrays, described)
+        described["members"] = number + 1
+        run.keep(arrays, described)
     del data
     outputs = outputs_of(settings, sources.trained, arrays, described, references, run, workers)
     calibration = calibrate(outputs, len(materials))
@@ -207,8 +207,8 @@ def _drawing(run: TrainingRun, stage: str, total: int) -> Callable[[int], None]:
 
 
 def _descend(run: TrainingRun, stage: str, steps: Iterator[torch.Tensor], total: int, losses: list[list[float]],
-             said: str) -> None:
-    """Go through a training's steps, with its losses at hand as numbers every few steps only."""
+             said: str) -> bool:
+    """Go through a training's steps, with its losses at hand as numbers every few steps only; whether it came to its end."""
     waiting: list[torch.Tensor] = []
     for number, value in enumerate(steps, start=1):
         waiting.append(value)
@@ -220,7 +220,8 @@ def _descend(run: TrainingRun, stage: str, steps: Iterator[torch.Tensor], total:
         run.report(stage, number, total, said.format(*(np.mean(column[-100:]) for column in losses)))
         if run.stopped() and number < total:
             run.notes.append(f"the {stage} was ended at step {number} of {total}")
-            break
+            return False
+    return True
 
 
 def _batch(wanted: int, count: int) -> int:
@@ -254,11 +255,14 @@ def _train_refining(settings: NanobeamTraining, data: Readings, torch_generator:
 
 
 def _train_members(settings: NanobeamTraining, data: Readings, phases: int, torch_generator: torch.Generator, run: TrainingRun,
-                   curves: dict) -> list[PatternNetwork]:
-    stage, members = settings.pattern, []
+                   curves: dict) -> Iterator[PatternNetwork]:
+    """Networks of the ensemble, as they are ready: one at least, and no half-trained one beside others."""
+    stage = settings.pattern
     count = int(data.found.sum())
     batch = _batch(stage.batch, count)
     for member in range(stage.members):
+        if member and run.stopped():
+            return
         network = _begun(run, f"pattern{member}", settings.seed + 1 + member,
                          lambda: PatternNetwork(phases + 2, stage.disk_width, stage.width))
         if run.initial is None:
@@ -270,6 +274,5 @@ def _train_members(settings: NanobeamTraining, data: Readings, phases: int, torc
                   ("cross entropy of the phase", "-log p(thickness, tilt)")]
         steps = patterns.epochs(network, data.patterns, data.found, phases, stage.epochs, batch, stage.rate, torch_generator,
                                 run.device)
-        _descend(run, name, steps, stage.epochs * (count // batch), losses, "phase {:.3f}, density {:.3f}")
-        members.append(network.cpu().eval())
-    return members
+        if _descend(run, name, steps, stage.epochs * (count // batch), losses, "phase {:.3f}, density {:.3f}") or not member:
+            yield network.cpu().eval()

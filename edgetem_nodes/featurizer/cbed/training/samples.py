@@ -54,6 +54,9 @@ class Descent:
         """Go down by one step."""
         self._optimiser.zero_grad(set_to_none=True)
         loss.backward()
+        for one in self._network.parameters():
+            if one.grad is not None:  # a number that is none would spread over everything
+                one.grad.nan_to_num_(0.0, 0.0, 0.0)
         torch.nn.utils.clip_grad_norm_(self._network.parameters(), 5.0)
         self._optimiser.step()
         self._plan.step()

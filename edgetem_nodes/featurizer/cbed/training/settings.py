@@ -16,10 +16,10 @@ from edgetem_nodes.graph.configuration import (ConfigurationError, build, checke
 class DiskStage:
     """Training of the disk network."""
 
-    patterns: int = parameter(120000, "patterns that are drawn", minimum=32, maximum=10_000_000)
+    patterns: int = parameter(100000, "patterns that are drawn", minimum=32, maximum=10_000_000)
     displacements: int = parameter(2, "displaced lattices of each", minimum=1, maximum=16)
-    epochs: int = parameter(24, "passes over them", minimum=1, maximum=1000)
-    batch: int = parameter(1024, "lattices in a step", minimum=8, maximum=65536)
+    epochs: int = parameter(20, "passes over them", minimum=1, maximum=1000)
+    batch: int = parameter(2048, "lattices in a step", minimum=8, maximum=65536)
     rate: float = parameter(4e-3, "largest learning rate", minimum=1e-6, maximum=0.1)
     width: int = parameter(96, "neurons in a layer", minimum=8, maximum=1024)
 
@@ -38,7 +38,7 @@ class RefiningStage:
 class PatternStage:
     """Training of the pattern networks."""
 
-    patterns: int = parameter(500000, "patterns that are drawn", minimum=32, maximum=10_000_000)
+    patterns: int = parameter(450000, "patterns that are drawn", minimum=32, maximum=10_000_000)
     countings: int = parameter(2, "times that each is counted, with other doses", minimum=1, maximum=16)
     other_share: float = parameter(0.12, "part of them that is of other materials", minimum=0.0, maximum=0.5)
     several_share: float = parameter(0.05, "part of them that is of several crystals, powders and films", minimum=0.0,
