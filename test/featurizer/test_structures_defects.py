@@ -105,12 +105,50 @@ def test_every_measured_place_and_covariance_comes_into_the_cell():
     assert structure.standard_errors[measured][:, :2] == pytest.approx(np.tile([1e-11, 5e-12], (measured.sum(), 1)))
 
 
-def test_the_supercell_is_as_large_as_what_was_seen():
-    f = np.eye(2)
-    for half, expected in ((4.6, 32), (5.8, 50)):
-        found = seen(GRAPHENE, f, (0.1, 0.1), half=half)
-        structure = defect_cell(unit_cell(MATERIALS["graphene"]), f, COVARIANCE, found, Structure(), "graphene")
-        assert len(structure.atomic_numbers) == expected
+@pytest.mark.parametrize(("half", "expected"), [(4.9, 32), (6.0, 50), (6.9, 50), (8.1, 98), (9.2, 128)])
+@pytest.mark.parametrize("angle", [0.0, 0.9])
+def test_the_supercell_is_the_largest_of_which_nearly_all_was_seen(half, expected, angle):
+    """Squares of 0.96, 1.44, 1.9, 2.6 and 3.4 nm^2; 7 x 7 cells of graphene have 2.57, 8 x 8 have 3.35."""
+    f = deformation(0.0, 0.0, 0.0, angle)
+    found = seen(GRAPHENE, f, (0.1, 0.1), half=half, defects={5: 0})
+    structure = defect_cell(unit_cell(MATERIALS["graphene"]), f, COVARIANCE, found, Structure(), "graphene")
+    assert len(structure.atomic_numbers) == expected - 1
+    assert np.isnan(structure.covariances).any(axis=(1, 2)).sum() <= 0.1 * expected
+    assert structure.footprint_area == pytest.approx((2 * half * 1e-10) ** 2)
+
+
+def test_sites_that_were_not_identified_make_the_cell_smaller_and_so_does_the_limit_of_atoms():
+    found = seen(GRAPHENE, np.eye(2), (0.1, 0.1), half=8.1)
+    found.probabilities[70:] = np.nan      # those are farthest from the middle
+    structure = defect_cell(unit_cell(MATERIALS["graphene"]), np.eye(2), COVARIANCE, found, Structure(), "graphene")
+    assert len(structure.atomic_numbers) == 50
+    whole = seen(GRAPHENE, np.eye(2), (0.1, 0.1), half=8.1)
+    limited = defect_cell(unit_cell(MATERIALS["graphene"]), np.eye(2), COVARIANCE, whole, Structure(largest_atoms=90), "graphene")
+    assert len(limited.atomic_numbers) == 50
+
+
+def test_probable_defects_are_listed_with_what_they_are_and_where():
+    """A vacancy of 0.3 is listed and not built in; nitrogen of 0.05, which a prior alone would give, is neither."""
+    found = seen(GRAPHENE, np.eye(2), (0.4, 0.0), defects={0: 0}, certainty=0.9)
+    for row, element, chance in ((4, 0, 0.3), (6, 7, 0.05), (8, 7, 0.45)):
+        found.probabilities[row] = 0
+        found.probabilities[row, ELEMENTS.index(element)], found.probabilities[row, ELEMENTS.index(6)] = chance, 1 - chance
+    structure = defect_cell(unit_cell(MATERIALS["graphene"]), np.eye(2), COVARIANCE, found, Structure(), "graphene")
+    assert {(d.name, d.element, d.host, round(d.probability, 3)) for d in structure.defects} \
+        == {("V_C", 0, 6, 0.9), ("V_C", 0, 6, 0.3), ("N_C", 7, 6, 0.45)}
+    assert np.bincount(structure.atomic_numbers)[6] == 31 and "would add up to 0.05" in structure.source
+    # the sites are those of atoms, but for the one that is missing
+    near = [np.linalg.norm(structure.positions - d.position, axis=1).min() for d in structure.defects]
+    assert sorted(distance < 1e-13 for distance in near) == [False, True, True]
+
+
+def test_an_element_that_is_likeliest_but_not_probable_is_not_built_in():
+    found = seen(GRAPHENE, np.eye(2), (0.4, 0.0))
+    found.probabilities[3] = 0
+    for element, chance in ((0, 0.4), (6, 0.35), (7, 0.25)):
+        found.probabilities[3, ELEMENTS.index(element)] = chance
+    structure = defect_cell(unit_cell(MATERIALS["graphene"]), np.eye(2), COVARIANCE, found, Structure(), "graphene")
+    assert len(structure.atomic_numbers) == 32 and [d.name for d in structure.defects] == ["V_C", "N_C"]
 
 
 def _uncertain():

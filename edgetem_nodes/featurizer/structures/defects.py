@@ -1,7 +1,6 @@
 """A periodic cell with the atoms and defects that a micro-scan, or an image, found on a sheet.
 
-The cell is a supercell of the measured lattice, of an area as near to that which was seen as one may have. Every measured atom
-is put on the site of the cell that it is at, by as many lattice vectors of the supercell as are needed: of two that would be
+The cell is the largest supercell of the measured lattice of which nearly every site was seen. Every measured atom is put on the site of the cell that it is at, by as many lattice vectors of the supercell as are needed: of two that would be
 at the same site the one nearer to the middle counts. Sites that were not seen have the perfect sheet's atoms, without a
 measured place.
 """
@@ -18,9 +17,12 @@ from edgetem_nodes.featurizer.structures import checks
 from edgetem_nodes.featurizer.structures.measured import (ANGSTROM, Defect, MeasuredStructure, NotIdentifiable,
                                                           relative_covariance)
 
-SUPERCELLS = {"graphene": (4, 5)}
+SUPERCELLS = {"graphene": (4, 5, 7, 8)}
 """Supercells that are used; of other sheets `USUAL`. Multiples of three fold graphene's Dirac points onto Gamma."""
-USUAL = (3, 4)
+USUAL = (3, 4, 5)
+SEEN = 0.9
+"""Part of the sites of a cell that must have been seen, unless it is the smallest one: of a square and a rhomb of one area
+90 to 97 % overlap when they are moved by lattice vectors."""
 BUILT_IN = 0.5
 """Probability from which a defect is built in."""
 LEAST_VACANCY, LEAST_ELEMENT = 0.02, 0.1
@@ -100,9 +102,9 @@ def defect_cell(sheet: Any, deformation: np.ndarray, covariance: np.ndarray, fou
         raise NotIdentifiable(f"the atoms are {registry.distance:.2g} Å off the sites of {name} in the measured lattice, "
                               f"root mean square; {FARTHEST * bond:.2g} Å is the limit: pattern and atoms contradict one "
                               "another")
-    size = _supercell(strained, found.footprint, name)
+    identified = np.isfinite(found.probabilities[kept]).all(axis=1)
+    size, chosen = _largest_seen(registry, places, identified, len(sheet), SUPERCELLS.get(name, USUAL), settings)
     checks.small_enough(len(sheet) * size ** 2, settings)
-    chosen = _on_cell(registry, places, size)
     return _assembled(strained, registry, places, chosen, size, found, kept, settings,
                       dict(bond=bond, error=error, name=name, relative=relative_covariance(deformation, covariance)))
 
@@ -113,10 +115,21 @@ def _periodic(sheet: Any) -> Any:
     return result
 
 
-def _supercell(strained: Any, footprint: float, name: str) -> int:
-    """Unit cells along either vector, for an area nearest to the footprint's [m^2]."""
-    area = abs(np.linalg.det(strained.cell.array[:2, :2])) * ANGSTROM ** 2
-    return min(SUPERCELLS.get(name, USUAL), key=lambda count: abs(count ** 2 * area - footprint))
+def _largest_seen(registry: _Registry, places: np.ndarray, identified: np.ndarray, atoms: int, sizes: tuple[int, ...],
+                  settings: Structure) -> tuple[int, dict[tuple[int, int, int], int]]:
+    """Unit cells along either vector, and what `_on_cell` says of that supercell.
+
+    Parameters
+    ----------
+    identified : (n,) whether it is known what an entry is. atoms : of the unit cell. sizes : to choose from.
+    """
+    smallest, *others = sorted(sizes)
+    for size in reversed(others):
+        chosen = _on_cell(registry, places, size)
+        seen = sum(bool(identified[entry]) for entry in chosen.values())
+        if atoms * size ** 2 <= settings.largest_atoms and seen >= SEEN * atoms * size ** 2:
+            return size, chosen
+    return smallest, _on_cell(registry, places, smallest)
 
 
 def _register(strained: Any, places: np.ndarray, host: np.ndarray, layer: np.ndarray) -> _Registry:
