@@ -12,7 +12,8 @@ from nanobeam_patterns import generator
 from edgetem_nodes.featurizer.cbed.generator import ConditionRanges, NanobeamGenerator
 from edgetem_nodes.featurizer.cbed.lattices import LatticeNetworks
 from edgetem_nodes.featurizer.cbed.materials import material
-from edgetem_nodes.featurizer.cbed.networks import DISK_INPUTS, FINE_INPUTS, DiskNetwork, PatternNetwork, RefiningNetwork
+from edgetem_nodes.featurizer.cbed.networks import (DISK_INPUTS, FINE_INPUTS, INSIDE_INPUTS, DiskNetwork, PatternNetwork,
+                                                    RefiningNetwork)
 from edgetem_nodes.featurizer.cbed.sampling import sample_finely, sample_lattice, summed_area
 from edgetem_nodes.featurizer.cbed.training import disks
 from edgetem_nodes.featurizer.cbed.training.calibration import Outputs, relative_sizes
@@ -176,7 +177,7 @@ def test_samples_come_once_an_epoch():
 
 def test_inputs_are_standardised():
     rng = torch.Generator().manual_seed(1)
-    disks_, present = 5 + 3 * torch.randn(50, 24, 32, generator=rng), torch.ones(50, 24)
+    disks_, present = 5 + 3 * torch.randn(50, 24, INSIDE_INPUTS, generator=rng), torch.ones(50, 24)
     context = torch.randn(50, 14, generator=rng)
     network = PatternNetwork(4, 16, 16)
     network.standardise(disks_, present, context)

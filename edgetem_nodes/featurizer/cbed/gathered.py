@@ -128,10 +128,13 @@ def inside_inputs(tables: Tables, lattice: torch.Tensor, index: torch.Tensor, co
     mean = cells.mean(dim=2) + 0.05 / (torch.pi * radius**2)
     looks = torch.sqrt(cells.clamp(min=0.0) / mean[..., None]) - 0.8
     gy, gx = (v * cosine - u * sine) * nanometre, (u * cosine + v * sine) * nanometre
+    direct, strength = (index == 0).all(dim=2).double(), (inside - about).clamp(min=0.0)
+    others = (1.0 - direct) * present
+    typical = (strength * others).sum(dim=1, keepdim=True) / others.sum(dim=1, keepdim=True).clamp(min=1.0) + 0.5
     scalars = torch.stack([
         torch.sqrt(inside.clamp(min=0.0) / total) * 4.0, torch.sqrt(about.clamp(min=0.0) / total) * 4.0,
-        torch.log(((inside - about).clamp(min=0.0) + 0.5) / total) / 3.0 + 1.5, gy / 8.0, gx / 8.0, (gy**2 + gx**2) / 64.0,
-        (index == 0).all(dim=2).double()], dim=2)
+        torch.log((strength + 0.5) / total) / 3.0 + 1.5, gy / 8.0, gx / 8.0, (gy**2 + gx**2) / 64.0, direct,
+        (torch.sqrt(strength / typical) - 1.0) * (1.0 - direct)], dim=2)
     disks = (torch.cat([looks, scalars], dim=2) * present[..., None]).float()
     context = _context(tables, lattice, present, search) * given[:, None]
     axes = torch.where(given[:, None], torch.cat([cosine, sine], dim=1), torch.tensor([1.0, 0.0], device=lattice.device,

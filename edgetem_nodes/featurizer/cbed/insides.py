@@ -1,8 +1,9 @@
 """What the disks of a pattern look like inside, in the axes of its own lattice: input of the pattern network.
 
 Axes are turned so that the first reduced reciprocal vector lies along x: the network need not learn that a pattern turns with
-the specimen. What a disk holds is a part of the counts of the pattern, so that dose does not matter but through noise; what it
-looks like inside is relative to its own mean, so that weak disks are seen as well.
+the specimen. What a disk holds is a part of the counts of the pattern, so that dose does not matter but through noise, and is
+compared with the other diffracted disks; what it looks like inside is relative to its own mean, so that weak disks are seen as
+well.
 """
 
 from __future__ import annotations
@@ -47,7 +48,15 @@ def _one(frame, table, lattice, index, count, radius, nanometre, total, disks):
         row[cells + 3], row[cells + 4] = gy / 8.0, gx / 8.0
         row[cells + 5] = (gy**2 + gx**2) / 64.0
         row[cells + 6] = 1.0 if h == 0 and k == 0 else 0.0
+        row[cells + 7] = max(inside - about, 0.0)
         kept += 1
+    diffracted, others = 0.0, 0.0
+    for n in range(kept):
+        diffracted += disks[n, cells + 7] * (1.0 - disks[n, cells + 6])
+        others += 1.0 - disks[n, cells + 6]
+    mean = diffracted / max(others, 1.0) + 0.5
+    for n in range(kept):
+        disks[n, cells + 7] = (np.sqrt(disks[n, cells + 7] / mean) - 1.0) * (1.0 - disks[n, cells + 6])
     return cosine, sine, kept
 
 
