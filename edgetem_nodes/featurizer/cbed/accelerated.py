@@ -14,7 +14,8 @@ import torch
 from edgetem_nodes.featurizer.cbed.gathered import Tables, inside_inputs, ranked_reflections, sampled_disks
 from edgetem_nodes.featurizer.cbed.insides import search_figures
 from edgetem_nodes.featurizer.cbed.lattice_solution import INDEX_SCALE
-from edgetem_nodes.featurizer.cbed.lattices import FIRST_DISKS, PRIOR, LatticeNetworks, Lattices, reduce_rows, search_maps
+from edgetem_nodes.featurizer.cbed.lattices import (FIGURES, FIRST_DISKS, PRIOR, LatticeNetworks, Lattices, reduce_rows,
+                                                    search_maps)
 from edgetem_nodes.featurizer.cbed.peaks import binning, disk_and_ring
 from edgetem_nodes.featurizer.cbed.reading import Exposures, Reading, beams_of, known_lattices
 from edgetem_nodes.featurizer.cbed.sampling import CELLS, DISKS, FINE_CELLS, FINE_REACH, REACH
@@ -45,10 +46,10 @@ class DeviceReader:
         images, radii = torch.from_numpy(np.ascontiguousarray(frames, np.float32)).to(self._device), exposures.radii
         found, beams = Lattices.empty(len(frames)), beams_of(exposures)
         found.total[:] = images.sum(dim=(1, 2), dtype=torch.float64).cpu().numpy()
-        nominal = np.ascontiguousarray(exposures.centre, float)
+        nominal, figures = np.ascontiguousarray(exposures.centre, float), np.zeros((len(frames), FIGURES))
         search_maps(significance_maps(images, radii).cpu().numpy(), usable, radii, nominal,
-                    known_lattices(self._references, exposures), found.lattice, found.share, found.clear, found.peaks,
-                    found.strongest, found.joint)
+                    known_lattices(self._references, exposures), found.lattice, found.peaks, figures)
+        found.take(figures)
         tables = Tables.of(images, self._to(radii), self._to(found.total), self._to(beams))
         most = DISKS if self._refining is None else FIRST_DISKS
         lattice = self._round(tables, self._to(found.lattice), found, most, None)

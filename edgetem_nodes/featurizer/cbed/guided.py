@@ -14,7 +14,7 @@ STRAIN = 0.04
 _REACH = 3.5
 """Radius within which reflections count, over the length of the shortest reciprocal vector."""
 _MOST = 60
-_CLIP = 6.0
+CLIP = 6.0
 """Standard errors for which a disk counts at most: one strong feature is no lattice."""
 _HOPELESS, _WORTH = 0.35, 3.5
 """A turn is given up where its six nearest disks reach less than this part of the best so far, or of what is worth a try."""
@@ -51,7 +51,7 @@ def ordered_nodes(basis, nodes):
 
 
 @njit(cache=True, nogil=True)
-def _smallest_turn(basis):
+def smallest_turn(basis):
     """Turn [rad] that takes a reduced lattice into itself."""
     a, b = np.hypot(basis[0, 0], basis[1, 0]), np.hypot(basis[0, 1], basis[1, 1])
     cosine = (basis[0, 0] * basis[0, 1] + basis[1, 0] * basis[1, 1]) / (a * b)
@@ -75,7 +75,7 @@ def joint_significance(score, centre, basis, nodes, count, hopeless=0.0):
         value = _at(score, centre[0] + nodes[n, 0] * basis[0, 0] + nodes[n, 1] * basis[0, 1],
                     centre[1] + nodes[n, 0] * basis[1, 0] + nodes[n, 1] * basis[1, 1])
         if np.isfinite(value):
-            total += min(max(value, -2.0), _CLIP)
+            total += min(max(value, -2.0), CLIP)
             used += 1
         if used >= 4 and (n % 2 == 1 or n == count - 1):
             best = max(best, total / np.sqrt(used))
@@ -103,7 +103,7 @@ def guided_lattice(score, radius, centre, references, lattice):
             far = max(far, np.hypot(nodes[n, 0] * known[0, 0] + nodes[n, 1] * known[0, 1],
                                     nodes[n, 0] * known[1, 0] + nodes[n, 1] * known[1, 1]))
         step = _STEP * radius / far
-        whole = _smallest_turn(known)
+        whole = smallest_turn(known)
         turns = int(np.ceil(whole / step))
         stretches = int(np.ceil(STRAIN / step))
         for s in range(-stretches, stretches + 1):
@@ -142,7 +142,7 @@ def _pull(score, radius, lattice, nodes):
                 if np.isfinite(value) and value > top:
                     top, v, u = value, np.rint(y + i), np.rint(x + j)
         if top > 1.5:
-            weight = min(top, _CLIP)**2 / 9.0
+            weight = min(top, CLIP)**2 / 9.0
             place = np.array([v - lattice[0], u - lattice[3]])
             for i in range(2):
                 for j in range(2):

@@ -21,6 +21,7 @@ from edgetem_nodes.featurizer.cbed.lattice_solution import INDEX_SCALE, moved, s
 from edgetem_nodes.featurizer.cbed.networks import DISK_INPUTS, FINE_INPUTS, DiskNetwork, RefiningNetwork
 from edgetem_nodes.featurizer.cbed.peaks import PEAKS, binning, find_peaks, score_map
 from edgetem_nodes.featurizer.cbed.sampling import DISKS, choose_disks, sample_finely, sample_lattice, summed_area
+from edgetem_nodes.featurizer.cbed.strangers import beside, ring_share, second_lattice
 
 BLOCK = 64
 """Patterns in a block."""
@@ -32,6 +33,8 @@ _CLEAR = 7.0
 """Standard errors of a peak that must lie on the lattice."""
 _ENOUGH, _FEWEST = 7.0, 3.5
 """Peaks on a lattice that need no other evidence, and below which nothing but known lattices is believed."""
+FIGURES = 6
+"""Share, clear, strongest, joint, second and ring of a lattice."""
 _JOINT = 5.5
 """Joint standard errors of a known lattice's disks: some 1e4 turns and stretches are tried."""
 
@@ -49,6 +52,7 @@ class Lattices:
     share : (rows,) of the peaks' weight that the lattice explains; clear : (rows,) same of the clear peaks by number.
     peaks, strongest : (rows,) number of peaks, and standard errors of the strongest.
     joint : (rows,) standard errors by which the inner reflections stand out together.
+    second, ring : (rows,) of `strangers.second_lattice` and `ring_share`.
     index : (rows, DISKS, 2), count : (rows,) of the disks that were read.
     total : (rows,) counts.
     """
@@ -63,6 +67,8 @@ class Lattices:
     peaks: np.ndarray
     strongest: np.ndarray
     joint: np.ndarray
+    second: np.ndarray
+    ring: np.ndarray
     index: np.ndarray
     count: np.ndarray
     total: np.ndarray
@@ -77,7 +83,12 @@ class Lattices:
             return np.zeros(rows, kind)
 
         return cls(np.full((rows, 6), np.nan), np.full((rows, 6, 6), np.nan), nothing(), zeros(), nothing(), zeros(), zeros(),
-                   zeros(np.int64), zeros(), zeros(), np.zeros((rows, DISKS, 2), np.int64), zeros(np.int64), zeros())
+                   zeros(np.int64), zeros(), zeros(), zeros(), zeros(), np.zeros((rows, DISKS, 2), np.int64), zeros(np.int64),
+                   zeros())
+
+    def take(self, figures: np.ndarray) -> None:
+        """Put what the search found, (rows, FIGURES) of it, where it belongs."""
+        self.share[:], self.clear[:], self.strongest[:], self.joint[:], self.second[:], self.ring[:] = figures.T
 
 
 @njit(cache=True, nogil=True)
@@ -87,56 +98,61 @@ def tolerance(radius):
 
 
 @njit(cache=True, nogil=True)
-def _search(frames, usable, radii, nominal, references, lattice, share, clear, peaks, strongest, joint, total):
+def _search(frames, usable, radii, nominal, references, lattice, peaks, total, figures):
     for row in range(len(frames)):
         if usable[row]:
             total[row] = frames[row].astype(np.float64).sum()
-            peaks[row], share[row], clear[row], strongest[row], joint[row] = _search_map(
-                score_map(frames[row], radii[row]), radii[row], nominal[row], references[row], lattice[row])
+            score = score_map(frames[row], radii[row])
+            peaks[row] = _search_map(score, radii[row], nominal[row], references[row], lattice[row], figures[row])
 
 
 @njit(cache=True, nogil=True)
-def search_maps(scores, usable, radii, nominal, references, lattice, share, clear, peaks, strongest, joint):
-    """The search, in place as in `Lattices`, in maps of significance (rows, rows, columns) of whole frames, of which only what
-    `binning` leaves is filled."""
+def search_maps(scores, usable, radii, nominal, references, lattice, peaks, figures):
+    """The search, in place, in maps of significance (rows, rows, columns) of whole frames, of which only what `binning` leaves
+    is filled; `figures` (rows, FIGURES) as `Lattices.take` has them."""
     for row in range(len(scores)):
         if usable[row]:
             bin_ = binning(radii[row])
             score = scores[row, :scores.shape[1] // bin_, :scores.shape[2] // bin_].copy()
-            peaks[row], share[row], clear[row], strongest[row], joint[row] = _search_map(
-                score, radii[row], nominal[row], references[row], lattice[row])
+            peaks[row] = _search_map(score, radii[row], nominal[row], references[row], lattice[row], figures[row])
 
 
 @njit(cache=True, nogil=True)
-def _search_map(score, radius, nominal, references, lattice):
-    """Look for a lattice (6,), in place, in one map; number of peaks and the other figures of `Lattices`."""
-    places, weights, candidate, guided = np.zeros((PEAKS, 2)), np.zeros(PEAKS), np.zeros(6), np.zeros(6)
-    nodes, basis, bin_ = np.zeros((60, 2)), np.zeros((2, 2)), binning(radius)
+def _search_map(score, radius, nominal, references, lattice, figures):
+    """Look for a lattice in one map; the number of peaks, and in place the lattice (6,) and `figures` (FIGURES,)."""
+    places, weights, candidate, small = np.zeros((PEAKS, 2)), np.zeros(PEAKS), np.zeros(6), np.zeros(6)
+    nodes, basis, bin_, joint = np.zeros((60, 2)), np.zeros((2, 2)), binning(radius), 0.0
     count = find_peaks(score, radius, places, weights)
     if count == 0:
-        return count, 0.0, 0.0, 0.0, 0.0
-    joint = 0.0
+        return count
     share = find_lattice(places, weights, count, radius, nominal, candidate)
     if share > 0.0:
-        _to_small(candidate, bin_, guided)
-        basis[0, 0], basis[0, 1], basis[1, 0], basis[1, 1] = guided[1], guided[2], guided[4], guided[5]
-        joint = joint_significance(score, guided[::3], basis, nodes, min(ordered_nodes(basis, nodes), 24))
+        _to_small(candidate, bin_, small)
+        basis[0, 0], basis[0, 1], basis[1, 0], basis[1, 1] = small[1], small[2], small[4], small[5]
+        joint = joint_significance(score, small[::3], basis, nodes, min(ordered_nodes(basis, nodes), 24))
     if share * count < _ENOUGH:
         # the direct beam outshines everything where so few disks are seen
         centre = (places[0] - (bin_ - 1) / 2) / bin_
-        value = guided_lattice(score, radius / bin_, centre, references / bin_, guided)
+        value = guided_lattice(score, radius / bin_, centre, references / bin_, small)
         if value > max(1.15 * joint + 1.0, _JOINT):
             joint = value
             for n in range(6):
-                candidate[n] = guided[n] * bin_ + ((bin_ - 1) / 2 if n % 3 == 0 else 0.0)
+                candidate[n] = small[n] * bin_ + ((bin_ - 1) / 2 if n % 3 == 0 else 0.0)
             share = max(explained_share(places, weights, count, candidate[::3], candidate[1::3], candidate[2::3],
                                         tolerance(radius))[0], 1e-3)
         elif share * count < _FEWEST:
             share = 0.0
-    if share <= 0.0:
-        return count, share, 0.0, weights[0], joint
-    lattice[:] = candidate
-    return count, share, _clear_share(places, weights, count, radius, candidate), weights[0], joint
+    figures[0], figures[2], figures[3] = share, weights[0], joint
+    if share > 0.0:
+        lattice[:] = candidate
+        figures[1] = _clear_share(places, weights, count, radius, candidate)
+        _to_small(candidate, bin_, small)
+        basis[0, 0], basis[0, 1], basis[1, 0], basis[1, 1] = small[1], small[2], small[4], small[5]
+        reflections, centre = min(ordered_nodes(basis, nodes), 36), small[::3].copy()
+        others = beside(score, centre, basis, radius / bin_)
+        figures[4] = second_lattice(others, centre, basis, radius / bin_, nodes, reflections)
+        figures[5] = ring_share(score, others, centre, basis, radius / bin_, nodes, reflections)
+    return count
 
 
 @njit(cache=True, nogil=True)
@@ -265,8 +281,10 @@ def find_lattices(networks: LatticeNetworks, frames: np.ndarray, radii: np.ndarr
     for first in range(0, rows, BLOCK):
         part = slice(first, min(first + BLOCK, rows))
         found = Lattices(**{name: value[part] for name, value in vars(result).items()})
-        _search(frames[part], usable[part], radii[part], nominal[part], references[part], found.lattice, found.share,
-                found.clear, found.peaks, found.strongest, found.joint, found.total)
+        figures = np.zeros((len(found.peaks), FIGURES))
+        _search(frames[part], usable[part], radii[part], nominal[part], references[part], found.lattice, found.peaks,
+                found.total, figures)
+        found.take(figures)
         _first_round(networks, frames[part], radii[part], found)
         if refine:
             _second_round(networks, frames[part], radii[part], beams[part], found)

@@ -29,6 +29,8 @@ class Limits:
     electrons : fewest in a pattern.
     off_lattice : largest part of the clear disks that does not lie on the lattice.
     several : largest probability that a network gives to several crystals.
+    second : standard errors by which a second lattice may stand out, the first one turned. ring : largest part of what stands
+        out at reflections that stands out all along the circles on which they lie.
     chi_square : largest reduced, of the disks' places. misfit : standard errors by which the worst disk may be off.
     error : largest standard error of the lattice, relative.
     distance : largest distance of the pattern from those of its phase, of the last layer's features.
@@ -39,6 +41,8 @@ class Limits:
     electrons: float = 200.0
     off_lattice: float = 0.34
     several: float = 0.5
+    second: float = 4.6
+    ring: float = 0.03
     chi_square: float = 6.0
     error: float = 0.05
     distance: float = 3.0
@@ -146,7 +150,11 @@ def _figures(lattices: Lattices, limits: Limits) -> tuple[tuple[np.ndarray, floa
     error = np.sqrt(np.maximum(np.einsum("nii->n", np.nan_to_num(lattices.covariance)[:, [1, 4]][:, :, [1, 4]]), 0)
                     / np.maximum((basis**2).sum(axis=1), 1e-9))
     chi_square = np.where(lattices.freedom >= 4, np.nan_to_num(lattices.chi_square), 0.0)
-    return ((1.0 - lattices.clear, limits.off_lattice, "{:.0%} of the clear disks do not lie on the lattice, more than {:.0%}: "
+    return ((lattices.second, limits.second, "a second lattice, the first one turned, stands out by {:.1f} standard errors, "
+                                             "more than {:g}: several crystals"),
+            (lattices.ring, limits.ring, "of what stands out at the lattice's reflections {:.0%} stands out all along their "
+                                         "circles, more than {:.0%}: rings of a powder or film"),
+            (1.0 - lattices.clear, limits.off_lattice, "{:.0%} of the clear disks do not lie on the lattice, more than {:.0%}: "
                                                        "several crystals"),
             (chi_square, limits.chi_square, "the places of the disks have a reduced chi-square of {:.3g}, above {:.3g}: no "
                                             "single lattice, or disks that overlap"),
