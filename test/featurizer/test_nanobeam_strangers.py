@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from nanobeam_patterns import PIXEL, drawn, mos2_basis, sheet_pattern, simple_geometry
 
+from edgetem_nodes.featurizer.cbed.guided import ordered_nodes
 from edgetem_nodes.featurizer.cbed.nanobeam import NanobeamNetwork
-from edgetem_nodes.featurizer.cbed.reading import Exposures, read_patterns
+from edgetem_nodes.featurizer.cbed.peaks import score_map
+from edgetem_nodes.featurizer.cbed.strangers import beside, ring_share, second_lattice
 
 
 @pytest.fixture(scope="module")
@@ -53,14 +55,21 @@ def test_rings(network):
     assert len(reasons) == 20
 
 
-def test_figures_of_what_is_beside_a_lattice(network):
-    basis = mos2_basis(PIXEL, 0.1)
-    one, two = sheet_pattern(basis, 1e6), sheet_pattern(mos2_basis(PIXEL, 0.35), 1e6)
-    expected = np.stack([one, one + 0.3 * two, one + 2e6 * rings((9.0, 16.0))])
-    frames = np.random.default_rng(4).poisson(expected).astype(np.float32)
-    exposures = Exposures.of(3, simple_geometry(), 80e3, 3 * PIXEL)
-    found = read_patterns(network.lattice_networks, network.references, frames, exposures).lattices
-    assert found.second[0] < 4
-    assert found.second[1] > 12
-    assert found.ring[0] < 0.02
-    assert found.ring[2] > 0.1
+def test_figures_of_what_is_beside_a_lattice():
+    """With the lattice of the first crystal given; disks of two pixels' radius, 12 pixels apart."""
+    centre, basis, nodes = np.array([32.0, 32.0]), mos2_basis(PIXEL, 0.1) * 0.55, np.zeros((60, 2))
+    one, two = (sheet_pattern(0.55 * mos2_basis(PIXEL, turn), 1e5, radius=2.0) for turn in (0.1, 0.35))
+    circle = float(np.hypot(*basis[:, 0]))
+    found = []
+    for expected in (one, one + 0.3 * two, one + 1e5 * rings((circle, np.sqrt(3) * circle), 1.5)):
+        score = score_map(np.random.default_rng(4).poisson(expected).astype(np.float32), 2.0)
+        count, others = min(ordered_nodes(basis, nodes), 36), beside(score, centre, basis, 2.0)
+        # nothing is left of the lattice's own disks
+        assert all(np.isnan(others[tuple(np.rint(centre + basis @ one).astype(int))]) for one in nodes[:12])
+        found.append((second_lattice(others, centre, basis, 2.0, nodes, count),
+                      ring_share(score, others, centre, basis, 2.0, nodes, count)))
+    (alone, even), (second, _), (_, ring) = found
+    assert alone < 3.5
+    assert even < 0.02
+    assert second > 12
+    assert ring > 0.1
