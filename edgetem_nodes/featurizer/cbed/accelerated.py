@@ -7,6 +7,7 @@ Sums over pixels are in double precision, networks in single precision. Vectors 
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from threading import local
 
 import numpy as np
 import torch
@@ -29,7 +30,7 @@ class DeviceReader:
         """The networks are moved to the device."""
         self._disk, self._members = networks.disk.to(device), members.to(device)
         self._refining = None if networks.refining is None else networks.refining.to(device)
-        self._references, self._device = references, device
+        self._references, self._device, self._own = references, device, local()
 
     def __call__(self, frames: np.ndarray, exposures: Exposures,
                  usable: np.ndarray) -> tuple[Reading, np.ndarray, np.ndarray, np.ndarray]:
@@ -39,7 +40,12 @@ class DeviceReader:
             return self._read(frames, exposures, usable)
 
     def _stream(self) -> AbstractContextManager:
-        return torch.cuda.stream(torch.cuda.Stream(self._device)) if self._device.type == "cuda" else nullcontext()
+        """One a thread: memory is kept for each."""
+        if self._device.type != "cuda":
+            return nullcontext()
+        if not hasattr(self._own, "stream"):
+            self._own.stream = torch.cuda.Stream(self._device)
+        return torch.cuda.stream(self._own.stream)
 
     def _read(self, frames: np.ndarray, exposures: Exposures,
               usable: np.ndarray) -> tuple[Reading, np.ndarray, np.ndarray, np.ndarray]:

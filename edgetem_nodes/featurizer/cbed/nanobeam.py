@@ -25,7 +25,7 @@ from edgetem_nodes.featurizer.features import CountingNoise
 from edgetem_nodes.featurizer.patterns.geometry import DetectorGeometry
 
 _CHUNK, _DEVICE_CHUNK = 1024, 2048
-"""Patterns that are worked on together."""
+"""Most patterns that are worked on together."""
 
 
 class Members(torch.nn.Module):
@@ -72,7 +72,8 @@ class NanobeamNetwork:
         self.calibration = {name: value.astype(float) for name, value in weights.part("calibration").items()}
         self.limits = Limits.of(self.calibration)
         self.references = distinct(self.phases.reciprocal)
-        self._threads, self._reader = threads, None
+        self._threads, self._reader, self.device_chunk = threads, None, _DEVICE_CHUNK
+        self._pool = ThreadPoolExecutor(threads, "nanobeam")
         if device != "cpu":
             self._reader = DeviceReader(self.lattice_networks, self.members, self.references, _torch_device(device))
 
@@ -133,7 +134,9 @@ class NanobeamNetwork:
             raise ValueError(f"a least probability of {least_probability} of a phase that is told is not between 0 and 1")
         forced = self.phases.number(material) if material else None
         given = None if reference is None else _lattice(reference)
-        size = _CHUNK if self._reader is None else _DEVICE_CHUNK
+        most = _CHUNK if self._reader is None else self.device_chunk
+        # whole blocks, and something for every thread to do
+        size = min(most, BLOCK * -(-len(frames) // (BLOCK * self._threads))) or BLOCK
 
         def chunk(first: int) -> Descriptors:
             part = slice(first, first + size)
@@ -145,8 +148,8 @@ class NanobeamNetwork:
         if self._threads == 1 or len(begins) == 1:
             parts = [chunk(first) for first in begins]
         else:
-            with one_thread(), ThreadPoolExecutor(self._threads) as pool:
-                parts = list(pool.map(chunk, begins))
+            with one_thread():
+                parts = list(self._pool.map(chunk, begins))
         return parts[0] if len(parts) == 1 else _joined(parts)
 
     def _chunk(self, frames: np.ndarray, exposures: Exposures, limits: Limits, forced: int | None, given: np.ndarray | None,

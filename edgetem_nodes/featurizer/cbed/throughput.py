@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -77,7 +78,7 @@ def measured(weights: Path, names: Sequence[str], tables: Path | None, count: in
     found = alone.describe(frames[:64], exposures.rows(slice(64)))
     found = alone.describe(frames[:some], exposures.rows(slice(some)))
     record["patterns_per_s_one_core"] = rate(alone, frames[:some], exposures.rows(slice(some)))
-    shared, part = NanobeamNetwork.load(weights, threads=threads), slice(max(count // 8, 64))
+    shared, part = NanobeamNetwork.load(weights, threads=threads), slice(max(count // 4, 64))
     record["patterns_per_s_threads"] = rate(shared, frames[part], exposures.rows(part))
     if torch.cuda.is_available():
         record |= {"device": torch.cuda.get_device_name()} | _on_gpu(weights, frames, exposures, threads, found, some)
@@ -86,16 +87,25 @@ def measured(weights: Path, names: Sequence[str], tables: Path | None, count: in
 
 def _on_gpu(weights: Path, frames: np.ndarray, exposures: Exposures, threads: int, alone: Descriptors,
             some: int) -> dict[str, object]:
-    """The rate, and how far the answers for the first patterns are from those of the CPU, `alone`."""
+    """The best rate with several numbers of threads and sizes of chunks, and how far the answers for the first patterns are
+    from those of the CPU, `alone`."""
     network = NanobeamNetwork.load(weights, "cuda", threads)
     found = network.describe(frames[:some], exposures.rows(slice(some)))
-    network.describe(frames[:len(frames) // 4], exposures.rows(slice(len(frames) // 4)))
     with np.errstate(invalid="ignore"):
         off = np.abs(found.strain - alone.strain)
-    same = found.phase == alone.phase
-    return {"patterns_per_s_gpu": rate(network, frames, exposures, 3), "same_phase": float(same.mean()),
-            "strain_off_median": float(np.nanmedian(off)), "strain_off_99": float(np.nanquantile(off, 0.99)),
-            "answered": float((~found.rejected).mean())}
+    same, tried = found.phase == alone.phase, []
+    for few, chunk in ((threads, 2048), (threads, 4096), (max(threads // 2, 1), 4096), (threads, 1024)):
+        network = NanobeamNetwork.load(weights, "cuda", few)
+        network.device_chunk = chunk
+        part = slice(2 * few * chunk)
+        network.describe(frames[part], exposures.rows(slice(len(frames[part]))))
+        tried.append({"threads": few, "chunk": chunk, "patterns_per_s": rate(network, frames, exposures, 2)})
+        print(json.dumps(tried[-1]), file=sys.stderr, flush=True)
+        del network
+        torch.cuda.empty_cache()
+    return {"patterns_per_s_gpu": max(one["patterns_per_s"] for one in tried), "tried": tried,
+            "same_phase": float(same.mean()), "strain_off_median": float(np.nanmedian(off)),
+            "strain_off_99": float(np.nanquantile(off, 0.99)), "answered": float((~found.rejected).mean())}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
