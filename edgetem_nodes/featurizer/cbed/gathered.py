@@ -131,10 +131,15 @@ def inside_inputs(tables: Tables, lattice: torch.Tensor, index: torch.Tensor, co
     direct, strength = (index == 0).all(dim=2).double(), (inside - about).clamp(min=0.0)
     others = (1.0 - direct) * present
     typical = (strength * others).sum(dim=1, keepdim=True) / others.sum(dim=1, keepdim=True).clamp(min=1.0) + 0.5
+    opposite = (index[:, :, None] == -index[:, None, :]).all(dim=3) & (present[:, :, None] & present[:, None, :])
+    opposite = (opposite & (direct[:, :, None] == 0)).double()
+    paired, other = opposite.sum(dim=2), (opposite @ strength[..., None])[..., 0]
+    apart, both = (strength - other) * paired, strength + other + 1.0
     scalars = torch.stack([
         torch.sqrt(inside.clamp(min=0.0) / total) * 4.0, torch.sqrt(about.clamp(min=0.0) / total) * 4.0,
         torch.log((strength + 0.5) / total) / 3.0 + 1.5, gy / 8.0, gx / 8.0, (gy**2 + gx**2) / 64.0, direct,
-        (torch.sqrt(strength / typical) - 1.0) * (1.0 - direct)], dim=2)
+        (torch.sqrt(strength / typical) - 1.0) * (1.0 - direct), apart / both,
+        torch.arcsinh(apart / torch.sqrt(both) / 2.0) / 2.0], dim=2)
     disks = (torch.cat([looks, scalars], dim=2) * present[..., None]).float()
     context = _context(tables, lattice, present, search) * given[:, None]
     axes = torch.where(given[:, None], torch.cat([cosine, sine], dim=1), torch.tensor([1.0, 0.0], device=lattice.device,

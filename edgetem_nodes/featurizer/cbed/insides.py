@@ -2,8 +2,8 @@
 
 Axes are turned so that the first reduced reciprocal vector lies along x: the network need not learn that a pattern turns with
 the specimen. What a disk holds is a part of the counts of the pattern, so that dose does not matter but through noise, and is
-compared with the other diffracted disks; what it looks like inside is relative to its own mean, so that weak disks are seen as
-well.
+compared with the other diffracted disks and with the opposite one (Friedel's law is broken by tilt, and by columns of unlike
+atoms); what it looks like inside is relative to its own mean, so that weak disks are seen as well.
 """
 
 from __future__ import annotations
@@ -55,6 +55,13 @@ def _one(frame, table, lattice, index, count, radius, nanometre, total, disks):
         diffracted += disks[n, cells + 7] * (1.0 - disks[n, cells + 6])
         others += 1.0 - disks[n, cells + 6]
     mean = diffracted / max(others, 1.0) + 0.5
+    for n in range(kept):
+        disks[n, cells + 8], disks[n, cells + 9] = 0.0, 0.0
+        for m in range(kept):
+            if index[n, 0] == -index[m, 0] and index[n, 1] == -index[m, 1] and n != m:
+                one, other = disks[n, cells + 7], disks[m, cells + 7]
+                disks[n, cells + 8] = (one - other) / (one + other + 1.0)
+                disks[n, cells + 9] = np.arcsinh((one - other) / np.sqrt(one + other + 1.0) / 2.0) / 2.0
     for n in range(kept):
         disks[n, cells + 7] = (np.sqrt(disks[n, cells + 7] / mean) - 1.0) * (1.0 - disks[n, cells + 6])
     return cosine, sine, kept

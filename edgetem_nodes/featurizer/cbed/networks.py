@@ -9,7 +9,7 @@ from edgetem_nodes.featurizer.cbed.sampling import CELLS, FINE_CELLS, GEOMETRY, 
 
 DISK_INPUTS = CELLS**2 + SCALARS
 FINE_INPUTS = FINE_CELLS**2 + SCALARS + GEOMETRY
-INSIDE_INPUTS = INNER_CELLS**2 + 8
+INSIDE_INPUTS = INNER_CELLS**2 + 10
 CONTEXT = 14
 COMPONENTS = 3
 """Normal distributions of which thickness and tilt are a mixture."""
@@ -185,7 +185,7 @@ class EarlierPatternNetwork(nn.Module):
 
     def __init__(self, classes: int, width: int, hidden: int) -> None:
         super().__init__()
-        self.disk = nn.Sequential(nn.Linear(INSIDE_INPUTS - 1 + 9, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(),
+        self.disk = nn.Sequential(nn.Linear(INSIDE_INPUTS - 3 + 9, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(),
                                   nn.Linear(width, width), nn.SiLU())
         self.pattern = nn.Sequential(nn.Linear(2 * width + 9, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU())
         self.phase = nn.Linear(hidden, classes)
@@ -194,7 +194,7 @@ class EarlierPatternNetwork(nn.Module):
     def forward(self, disks: torch.Tensor, present: torch.Tensor,
                 context: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """As `PatternNetwork`."""
-        disks, context = disks[..., :INSIDE_INPUTS - 1], context[:, :9]
+        disks, context = disks[..., :INSIDE_INPUTS - 3], context[:, :9]
         each = self.disk(torch.cat([disks, context[:, None, :].expand(-1, disks.shape[1], -1)], dim=-1))
         hidden = self.pattern(torch.cat([_pooled(each, present), context], dim=-1))
         return self.phase(hidden), self.mixture(hidden).view(len(disks), COMPONENTS, 7), hidden

@@ -65,7 +65,7 @@ def make_up(disks: torch.Tensor, present: torch.Tensor, context: torch.Tensor, l
     order = torch.rand(half, disks.shape[1], generator=generator).to(present.device) - 2.0 * present[:half]
     order = torch.argsort(order, dim=1)
     shuffled = torch.gather(disks[:half], 1, order[..., None].expand(-1, -1, disks.shape[2]))
-    disks[:half, :, :cells + 3], disks[:half, :, -1] = shuffled[..., :cells + 3], shuffled[..., -1]
+    disks[:half, :, :cells + 3], disks[:half, :, -3:] = shuffled[..., :cells + 3], shuffled[..., -3:]
     low, high = _WRONG_SIZE
     change = low + (high - low) * torch.rand(count - half, generator=generator)
     sign = torch.where(torch.rand(count - half, generator=generator) < 0.5, -1.0, 1.0)
