@@ -54,7 +54,7 @@ def find_in_file(file: Path, output: Path, pixel_size: float = 0.0, signal: str 
             structure = found.to_atoms(lighter, heavier)
             structure.write(output / "atoms.extxyz")
     except (ImageError, OSError) as error:
-        raise AtomsError(f"{file}: {error}") from None
+        raise AtomsError(_named(file, error)) from None
     except (ValueError, KeyError) as error:
         raise AtomsError(f"{file}: no structure was made: {error}") from None
     picture(image, found, output / "atoms.png")
@@ -75,13 +75,20 @@ def read(file: Path, signal: str, pixel_size: float) -> tuple[np.ndarray, float 
             vendor = read_image(file, signal)
             image, step = vendor.data, vendor.step
     except (OSError, ValueError, VendorFileError) as error:
-        raise AtomsError(f"{file}: {error}") from None
+        raise AtomsError(_named(file, error)) from None
     if pixel_size > 0:
         return image, pixel_size
     if step is not None and abs(step[0] / step[1] - 1) > _ALIKE:
         raise AtomsError(f"{file}: pixels of {step[0] / PICOMETRE:.4g} x {step[1] / PICOMETRE:.4g} pm are not square: resample "
                          "the image, or give --pixel-size")
     return image, None if step is None else step[0]
+
+
+def _named(file: Path, error: Exception) -> str:
+    """An error with the path that it is about, once."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return str(error) if str(file) in str(error) else f"{file}: {error}"
 
 
 def summarised(found: FoundAtoms) -> dict[str, Any]:

@@ -69,6 +69,8 @@ def test_what_cannot_be_used_is_said(arguments, message, tmp_path):
     (tmp_path / "words.npy").write_text("no array")
     result = invoke("atoms", tmp_path / arguments[0], *arguments[1:], "--output", tmp_path / "out")
     assert result.exit_code == 2 and message in result.output
+    # the path, which the terminal may wrap, is said once at most
+    assert "".join(result.output.replace("│", "").split()).count(arguments[0]) <= 1
     assert not (tmp_path / "out").exists()
 
 
