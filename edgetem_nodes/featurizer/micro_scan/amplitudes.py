@@ -144,12 +144,14 @@ class InContext:
     ----------
     sites : (n, CONTEXT) float32, how each differs from its sublattice; 0 where there are no features.
     side : (n,) 0 or 1, the sublattice; the first site with features is on 0.
-    sheet : (4,) logarithms: of sublattice 0 over 1 in the dark field and in the phase, and their geometric means.
+    sheet : (4,) logarithms: of sublattice 0 over 1 in the dark field and in the phase, and their geometric means;
+        sheet_errors : (4,) standard errors of medians, from the scatter of the sites.
     """
 
     sites: np.ndarray
     side: np.ndarray
     sheet: np.ndarray
+    sheet_errors: np.ndarray
 
 
 def in_context(features: np.ndarray) -> InContext:
@@ -166,15 +168,16 @@ def in_context(features: np.ndarray) -> InContext:
     result, side = np.zeros((len(features), CONTEXT), np.float32), np.zeros(len(features), int)
     there = np.flatnonzero((features != 0).any(axis=1))
     if not len(there):
-        return InContext(result, side, np.full(4, np.nan))
+        return InContext(result, side, np.full(4, np.nan), np.full(4, np.nan))
     features = features[there].astype(np.float32)
     phase, dark, beyond = features[:, 0], np.exp(features[:, 2]), features[:, 13]
     other = ~(np.isclose(features[:, 6], features[0, 6], rtol=2e-3) & np.isclose(features[:, 7], features[0, 7], atol=4e-3))
     well = beyond < max(0.3, float(np.quantile(beyond, 0.3)))
-    medians, off = np.zeros((2, 2)), [[], []]
+    medians, off, counts = np.zeros((2, 2)), [[], []], np.zeros(2)
     for number in (0, 1):
         here = other == bool(number)
         chosen = here & well if (here & well).any() else here if here.any() else np.ones(len(here), bool)
+        counts[number] = chosen.sum()
         for kind, values in enumerate((phase, dark)):
             medians[number, kind] = max(float(np.median(values[chosen])), 1e-3)
             off[kind].append(np.abs(values[chosen] / medians[number, kind] - 1))
@@ -182,11 +185,14 @@ def in_context(features: np.ndarray) -> InContext:
     scatter = np.array([max(1.48 * float(np.median(np.concatenate(off[kind]))), least)
                         for kind, least in ((0, 0.03), (1, 0.04))])
     ratio = np.stack([phase, dark], axis=1) / medians[other.astype(int)]
-    errors = np.clip(features[:, [1, 3]], 0.0, 5.0)
+    own = np.clip(features[:, [1, 3]], 0.0, 5.0)
     result[there] = np.concatenate([
         np.clip(ratio, -1, 6), np.log(np.clip(ratio[:, 1:], 0.05, 20)),
-        np.clip((ratio - 1) / np.hypot(scatter, 0.7 * errors), -12, 20), errors,
+        np.clip((ratio - 1) / np.hypot(scatter, 0.7 * own), -12, 20), own,
         np.broadcast_to(scatter.clip(0, 2), ratio.shape), features[:, 12:14]], axis=1)
     side[there] = other
     asymmetry, mean = np.log(medians[0] / medians[1]), np.log(medians).mean(axis=0)
-    return InContext(result, side, np.array([asymmetry[1], asymmetry[0], mean[1], mean[0]]))
+    # of a normal distribution's median
+    errors = 1.25 * scatter * np.sqrt((1 / np.maximum(counts, 1)).sum())
+    return InContext(result, side, np.array([asymmetry[1], asymmetry[0], mean[1], mean[0]]),
+                     np.array([errors[1], errors[0], errors[1] / 2, errors[0] / 2]))

@@ -14,7 +14,8 @@ from edgetem_nodes.featurizer.micro_scan.hosts import CLASSES, HOSTS, NAMES, Hos
 from edgetem_nodes.featurizer.micro_scan.images import Images
 from edgetem_nodes.featurizer.micro_scan.linear_imaging import REFERENCE
 from edgetem_nodes.featurizer.micro_scan.registry import Lattice
-from edgetem_nodes.featurizer.micro_scan.sheets import Sheets, turned
+from edgetem_nodes.featurizer.micro_scan.sheets import Sheets, alike, column_amplitudes, turned
+from edgetem_nodes.featurizer.micro_scan.species import apart
 from edgetem_nodes.physics.scattering_factors import annular_cross_section, potential_spectrum
 
 TELLING = 4.0
@@ -29,6 +30,12 @@ _LEAST_SCORE = 0.25
 _RIVAL = 0.85
 """Over the best lattice's score, from which a rival makes the registry ambiguous."""
 _CONSTANT_SPREAD = 0.035
+_FARTHEST_CONSTANT = 0.065
+"""Part by which the lattice constant may be off the sheet's: with more the scan's step is wrong, or it is another sheet."""
+STATED_ODDS = 20.0
+"""Prior odds of a sheet that is named over one that is not: it may be the wrong specimen."""
+APART = 3.0
+"""By how many standard errors an element must differ from the sheet's to be told from it at all."""
 _TEMPER = 1.2
 """Log densities of sheets count so much less; the log loss of 800 micro-scans is least between 1 and 1.5."""
 _SURE = 0.7
@@ -87,6 +94,7 @@ class Judgement:
     Attributes
     ----------
     posterior : (n, K) probabilities of classes given the sheet.
+    apart : (n, K) by how many standard errors each class would differ from the perfect column, see `species.apart`.
     host : likeliest sheet; probability : of it; swapped : whether its first site is on sublattice 1.
     half : half of the footprint's edge [m]; detection : (n,) detection index of each site.
     features : (features,) how good lattice, host, scattering and places are; rejection : how unlike training, 1 is the limit.
@@ -95,6 +103,7 @@ class Judgement:
 
     columns: Columns
     posterior: np.ndarray
+    apart: np.ndarray
     host: Host | None
     probability: float
     swapped: bool
@@ -131,30 +140,37 @@ class Judgement:
 
 def judge(columns: Columns, scan: MicroScan, calibration: Calibration, hosts: Sequence[Host] = HOSTS) -> Judgement:
     """Which sheet of `hosts` it is, what stands on its sites, and whether that is credible."""
-    nothing = np.zeros(len(columns.sites))
     if columns.lattice is None:
-        return Judgement(columns, np.zeros((0, len(CLASSES))), None, 0.0, False, 0.0, nothing, np.full(4, np.nan), np.inf,
-                         "no lattice of sites was found")
-    host, probability, swapped, order = identify(columns, scan, calibration.sheets, hosts)
+        return _nothing(columns, "no lattice of sites was found")
+    host, probability, swapped, order, rival = identify(columns, scan, calibration.sheets, hosts)
     if host is None:
-        return Judgement(columns, np.zeros((0, len(CLASSES))), None, 0.0, False, 0.0, nothing, np.full(4, np.nan), np.inf,
-                         "too few columns stand out to tell which sheet it is")
-    posterior = columns.probabilities(host.classes()[columns.context.side ^ int(swapped)])
+        return _nothing(columns, "too few columns stand out to tell which sheet it is")
+    perfect = host.classes()[columns.context.side ^ int(swapped)]
+    posterior = columns.probabilities(perfect)
+    distance = apart(columns.context.sites, perfect, column_amplitudes(alike(scan)))
     seen = turned(columns.context.sheet) if swapped else columns.context.sheet
     detection = detection_index(columns, host)
     half = footprint(columns, host, scan)
     dark = abs(np.log(max(columns.images.dark[0], 1e-6) / expected_dark(host, scan)))
-    features = np.array([-columns.lattice.score, calibration.sheets.distance(host, seen, scan), dark,
+    unlike = calibration.sheets.distance(host, seen, columns.context.sheet_errors, scan)
+    features = np.array([-columns.lattice.score, unlike, dark,
                          np.log(max(columns.lattice.misfit, 1e-3))])
     excess = (features - np.array(calibration.typical)) / np.array(calibration.deviation)
     rejection = float(np.sqrt((np.maximum(excess, 0) ** 2).mean())) / calibration.limit
-    lattice, reason = columns.lattice, ""
+    lattice, reason, constant = columns.lattice, "", _constant(columns)
     if lattice.score < _LEAST_SCORE:
         reason = (f"no honeycomb of sites stands out (contrast {lattice.score:.2f}, {_LEAST_SCORE} is the least): no sheet, "
                   "or too low a dose")
     elif lattice.rival > _RIVAL * lattice.score:
         reason = (f"the registry is ambiguous: another lattice fits as well (contrast {lattice.rival:.2f} and "
                   f"{lattice.score:.2f})")
+    elif rival is not None:
+        stated = " or ".join(one.name for one in hosts)
+        reason = (f"by how its columns scatter the sheet is rather {rival[0].name} (probability {rival[1]:.3f}) than {stated}, "
+                  "as was stated")
+    elif abs(np.log(constant / host.lattice)) > _FARTHEST_CONSTANT:
+        reason = (f"the lattice constant {constant * 1e10:.3f} Å is {100 * (constant / host.lattice - 1):+.0f} % off that of "
+                  f"{host.name}: another sheet, or a scan whose step is not as stated")
     elif probability < _SURE:
         reason = f"the sheet is not identifiable: {host.name} is likeliest with a probability of {probability:.2f}"
     elif order < _SURE:
@@ -166,33 +182,53 @@ def judge(columns: Columns, scan: MicroScan, calibration: Calibration, hosts: Se
                   f"{worst[int(np.argmax(excess))]}")
     elif half <= 0:
         reason = "at this dose no site can be told from a vacancy"
-    return Judgement(columns, posterior, host, probability, swapped, half, detection, features, rejection, reason)
+    return Judgement(columns, posterior, distance, host, probability, swapped, half, detection, features, rejection, reason)
 
 
-def identify(columns: Columns, scan: MicroScan, sheets: Sheets,
-             hosts: Sequence[Host] = HOSTS) -> tuple[Host | None, float, bool, float]:
-    """Likeliest host, its probability, whether its sublattices are the lattice's in reverse, and the probability of that.
+def _nothing(columns: Columns, reason: str) -> Judgement:
+    none = np.zeros((0, len(CLASSES)))
+    unknown = np.zeros(len(columns.sites))
+    return Judgement(columns, none, none, None, 0.0, False, 0.0, unknown, np.full(4, np.nan), np.inf, reason)
+
+
+def identify(columns: Columns, scan: MicroScan, sheets: Sheets, hosts: Sequence[Host] = HOSTS
+             ) -> tuple[Host | None, float, bool, float, tuple[Host, float] | None]:
+    """Likeliest of `hosts`, its probability among them, whether its sublattices are the lattice's in reverse, and the
+    probability of that; a sheet that was not named and is likelier than all that were, in spite of their prior odds, and its
+    probability.
 
     The host is None where nothing is known.
     """
-    constant = float(np.sqrt(abs(np.linalg.det(columns.lattice.vectors)) * 2 / np.sqrt(3)))
+    constant = _constant(columns)
     options = []
-    for host in hosts:
+    for host in HOSTS:
         for swapped in (False, True):
             seen = turned(columns.context.sheet) if swapped else columns.context.sheet
-            total = sheets.log_density(host, seen, scan) / _TEMPER
+            total = sheets.log_density(host, seen, columns.context.sheet_errors, scan) / _TEMPER
             total -= 0.5 * (np.log(constant / host.lattice) / _CONSTANT_SPREAD) ** 2
+            total += np.log(STATED_ODDS) * (host in hosts)
             if np.isfinite(total):
                 options.append((total, host, swapped))
-    if not options:
-        return None, 0.0, False, 0.0
+    named = [one for one in options if one[1] in hosts]
+    if not named:
+        return None, 0.0, False, 0.0, None
     totals = np.array([one[0] for one in options])
-    best = int(np.argmax(totals))
-    weights = np.exp(totals - totals[best])
-    _, host, swapped = options[best]
-    both = sum(w for w, one in zip(weights, options, strict=True) if one[1] is host)
-    order = 1.0 if host.sites[0] == host.sites[1] else float(weights[best] / both)
-    return host, float(both / weights.sum()), swapped, order
+    weights = np.exp(totals - totals.max()) / np.exp(totals - totals.max()).sum()
+    by_host = {one.name: 0.0 for one in HOSTS}
+    for weight, one in zip(weights, options, strict=True):
+        by_host[one[1].name] += float(weight)
+    _, host, swapped = max(named, key=lambda one: one[0])
+    chosen = sum(by_host[one.name] for one in hosts)
+    other = max((one for one in HOSTS if one not in hosts), key=lambda one: by_host[one.name], default=None)
+    rival = (other, by_host[other.name]) if other is not None and by_host[other.name] > max(_SURE, chosen) else None
+    best = np.exp(max(one[0] for one in named) - totals.max()) / np.exp(totals - totals.max()).sum()
+    order = 1.0 if host.sites[0] == host.sites[1] else float(best / max(by_host[host.name], 1e-300))
+    return host, float(by_host[host.name] / max(chosen, 1e-300)), swapped, order, rival
+
+
+def _constant(columns: Columns) -> float:
+    """Lattice constant [m] of a honeycomb with the cell's area."""
+    return float(np.sqrt(abs(np.linalg.det(columns.lattice.vectors)) * 2 / np.sqrt(3)))
 
 
 def _phase(class_index: int, reference: bool = False) -> float:
@@ -250,7 +286,9 @@ def _enter(judged: Judgement, result: MicroScanDescriptors, row: int) -> None:
         if known:
             present = np.array([len(elements) for _, elements in CLASSES])
             missing = np.maximum(len(host_numbers) - present, 0) * probability
+            # what cannot be told from the sheet's own is not counted: its probability is the prior's
             foreign = np.array([sum(number not in host_numbers for number in elements) for _, elements in CLASSES])
+            foreign = foreign * (judged.apart[site] >= APART)
             numbers["vacancies"].append((missing.sum(), (missing * np.maximum(len(host_numbers) - present, 0)).sum()))
             numbers["dopants"].append(((foreign * probability).sum(), (foreign ** 2 * probability).sum()))
             either = np.maximum(len(host_numbers) - present, 0) + foreign
@@ -267,6 +305,7 @@ def _enter(judged: Judgement, result: MicroScanDescriptors, row: int) -> None:
             result.host[row, count], result.layer[row, count], result.identifiable[row, count] = own, layer, known
             if known:
                 result.species_probability[row, count] = shares
+                result.told_apart[row, count] = _told(judged.apart[site], own)
             result.species[row, count] = ELEMENTS[int(np.argmax(shares))] if known else UNKNOWN
             count += 1
     for name, parts in numbers.items():
@@ -283,3 +322,12 @@ def _shares(probability: np.ndarray, layer: int) -> np.ndarray:
         number = elements[layer] if layer < len(elements) else 0
         shares[ELEMENTS.index(number)] += value
     return shares
+
+
+def _told(distance: np.ndarray, own: int) -> np.ndarray:
+    """Which of `ELEMENTS` (len(ELEMENTS),) bool would be seen to be another than the sheet's own atom."""
+    told = np.zeros(len(ELEMENTS), bool)
+    for place, element in enumerate(ELEMENTS):
+        classes = [index for index, (_, numbers) in enumerate(CLASSES) if element in (numbers or (0,))]
+        told[place] = element != own and all(distance[index] >= APART for index in classes)
+    return told

@@ -13,6 +13,8 @@ PIXEL = 0.35e-10
 """Distance [m] of two points of the fine grid: it samples what 30 mrad at 80 kV transfers, 2 alpha / lambda."""
 MARGIN = 2.2e-10
 """How far [m] the fine grid reaches beyond the outermost probes at focus."""
+FARTHEST = 1e-9
+"""Distance of neighbouring probes [m] from which they are no micro-scan."""
 _WIDENING = 0.5
 """Of a probe's radius out of focus, by which the grid reaches farther."""
 SOURCE_SIZE = 0.5e-10
@@ -33,7 +35,7 @@ class MicroScan:
 
     Raises
     ------
-    ValueError : fewer than 2 points, a step or a number of electrons that is not positive.
+    ValueError : fewer than 2 points, a step or a number of electrons that is not positive, probes `FARTHEST` apart or more.
     """
 
     probe: Probe
@@ -49,6 +51,9 @@ class MicroScan:
         for name in ("step", "outer_angle", "electrons"):
             if not (getattr(self, name) > 0 and math.isfinite(getattr(self, name))):
                 raise ValueError(f"{name} {getattr(self, name):g} of a micro-scan is not positive")
+        if self.step >= FARTHEST:
+            raise ValueError(f"step {self.step:g} m of a micro-scan is {FARTHEST:g} m or more: probes that far apart do not "
+                             "see the same atoms; lengths are in metres")
         if not self.margin:
             radius = abs(self.probe.defocus) * self.probe.semi_convergence_angle
             object.__setattr__(self, "margin", MARGIN + _WIDENING * radius)

@@ -29,13 +29,16 @@ class MicroScanDescriptors:
     atom_covariance : (rows, MOST, 2, 2) [m^2].
     species : (rows, MOST) atomic number of what is likeliest there; 0: a vacancy; -1: not identifiable, or no entry.
     species_probability : (rows, MOST, len(ELEMENTS)); NaN where not identifiable: the prior is all that is known.
+    told_apart : (rows, MOST, len(ELEMENTS)) bool, which elements would be seen to be another than the sheet's own there; of
+        others the probability is the prior's.
     host : (rows, MOST) atomic number that the perfect sheet has there; -1: no entry.
     layer : (rows, MOST) 0 or 1; -1: no entry.
     identifiable : (rows, MOST) bool.
     footprint : (rows,) [m^2] of the square about the site, its edges along the scan's, that holds every entry.
     material : (rows,) name of the host, "" where none was found; material_probability : (rows,).
     lattice : (rows, 2, 2) lattice vectors, rows [m]; lattice_covariance : (rows, 4, 4) of them, row by row.
-    defects, vacancies, dopants : (rows,) expected numbers in the footprint; defects_variance, ... : (rows,).
+    defects, vacancies, dopants : (rows,) expected numbers in the footprint, of dopants those that are `told_apart`;
+        defects_variance, ... : (rows,).
     atom_count : (rows,) expected number of atoms; not identifiable ones count as the host's.
     defocus : (rows,) [m], what images were made with.
     rejection : (rows,) how unlike the training set; 1 is the limit.
@@ -46,6 +49,7 @@ class MicroScanDescriptors:
     atom_covariance: np.ndarray
     species: np.ndarray
     species_probability: np.ndarray
+    told_apart: np.ndarray
     host: np.ndarray
     layer: np.ndarray
     identifiable: np.ndarray
@@ -70,7 +74,8 @@ class MicroScanDescriptors:
         """Nothing known of `rows` micro-scans."""
         nan = lambda *shape: np.full((rows, *shape), np.nan)  # noqa: E731
         none = lambda: np.full((rows, MOST), -1)  # noqa: E731
-        return cls(nan(MOST, 2), nan(MOST, 2, 2), none(), nan(MOST, len(ELEMENTS)), none(), none(),
+        return cls(nan(MOST, 2), nan(MOST, 2, 2), none(), nan(MOST, len(ELEMENTS)),
+                   np.zeros((rows, MOST, len(ELEMENTS)), bool), none(), none(),
                    np.zeros((rows, MOST), bool), nan(), np.full(rows, "", "<U16"), nan(), nan(2, 2), nan(4, 4), nan(), nan(),
                    nan(), nan(), nan(), nan(), nan(), nan(), nan(), [""] * rows)
 

@@ -106,12 +106,14 @@ class MicroScanNetwork:
         signals : (rows, channels, n, n), of `reduction.Reduction`.
         electrons : (rows,) in a pattern.
         scan : beam and scan; its electrons do not matter.
-        hosts : sheets that may be there.
+        hosts : sheets that may be there; where they are not all, those named have prior odds of `columns.STATED_ODDS`.
 
         Raises
         ------
-        ValueError : more points than `MOST_POINTS` along an axis.
+        ValueError : more points than `MOST_POINTS` along an axis; no host.
         """
+        if not hosts:
+            raise ValueError("no sheet is named that may be there: leave hosts out where it may be any")
         if scan.points > MOST_POINTS:
             raise ValueError(f"a micro-scan of {scan.points} x {scan.points} patterns is larger than the {MOST_POINTS} x "
                              f"{MOST_POINTS} that fit the memory: use fewer")
@@ -119,6 +121,9 @@ class MicroScanNetwork:
         for row in range(len(signals)):
             if not np.isfinite(signals[row]).all():
                 result.failures[row] = "the micro-scan holds values that are not finite numbers"
+            elif (empty := int((signals[row].sum(axis=0) <= 0).sum())):
+                result.failures[row] = (f"{empty} of {scan.points ** 2} patterns are empty: the scan was cut short or the beam "
+                                        "is off")
             elif not electrons[row] >= FEWEST_ELECTRONS:
                 result.failures[row] = (f"{electrons[row]:.3g} electrons in a pattern are fewer than {FEWEST_ELECTRONS:g}: "
                                         "no atom can be told")

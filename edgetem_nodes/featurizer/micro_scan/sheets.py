@@ -59,7 +59,7 @@ def theory(name: str, amplitudes: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Sheets:
-    """How far sheets of the training set look from theory: normal distributions, by name of the sheet.
+    """How far sheets of the training set look from theory, beyond their sites' scatter: normal distributions, by name.
 
     Attributes
     ----------
@@ -70,43 +70,46 @@ class Sheets:
     covariances: dict[str, list[float]]
 
     @classmethod
-    def of(cls, micro_scans: Sequence[tuple[tuple[int, int], np.ndarray, np.ndarray]]) -> Sheets:
-        """From micro-scans: classes on sublattices 0 and 1, what they look like (4,), and `column_amplitudes` (K, 2)."""
+    def of(cls, micro_scans: Sequence[tuple[tuple[int, int], np.ndarray, np.ndarray, np.ndarray]]) -> Sheets:
+        """From micro-scans: classes on sublattices 0 and 1, what they look like (4,) with its errors (4,), and
+        `column_amplitudes` (K, 2)."""
         means, covariances = {}, {}
         for host in HOSTS:
             first, second = host.classes()
-            seen = [(sheet if pair == (first, second) else turned(sheet)) - theory(host.name, amplitudes)
-                    for pair, sheet, amplitudes in micro_scans if pair in ((first, second), (second, first))]
+            seen = [((sheet if pair == (first, second) else turned(sheet)) - theory(host.name, amplitudes), errors)
+                    for pair, sheet, errors, amplitudes in micro_scans if pair in ((first, second), (second, first))]
             if first == second:
-                seen = seen + [turned(one) for one in seen]
+                seen = seen + [(turned(one), errors) for one, errors in seen]
             if len(seen) < 8:
                 continue
-            # medians and quartiles: a scan of few sites has outliers
-            values = np.array(seen)
-            mean = np.median(values, axis=0)
-            off = values - mean
+            # medians, and the better half: a scan of few sites has outliers, and its errors hide what theory lacks
+            values, errors = (np.array(one) for one in zip(*seen, strict=True))
+            better = errors[:, 0] <= np.median(errors[:, 0])
+            mean = np.median(values[better], axis=0)
+            off = values[better] - mean
             size = np.sqrt((off ** 2 / (1.48 * np.median(np.abs(off), axis=0) + 1e-3) ** 2).mean(axis=1))
-            kept = off[size < np.quantile(size, 0.95)]
-            means[host.name], covariances[host.name] = mean.tolist(), np.cov(kept.T).ravel().tolist()
+            kept = size < np.quantile(size, 0.95)
+            covariance = np.cov(off[kept].T) - np.diag((errors[better][kept] ** 2).mean(axis=0))
+            means[host.name], covariances[host.name] = mean.tolist(), _positive(covariance).ravel().tolist()
         return cls(means, covariances)
 
-    def log_density(self, host: Host, sheet: np.ndarray, scan: MicroScan) -> float:
+    def log_density(self, host: Host, sheet: np.ndarray, errors: np.ndarray, scan: MicroScan) -> float:
         """Of what was seen, sublattice 0 of the lattice being the sheet's first; -inf where no like sheet was trained on."""
         like = self._like(host)
         if like is None or not np.isfinite(sheet).all():
             return -np.inf
-        covariance, distance = self._covariance(like), self.distance(host, sheet, scan)
+        covariance, distance = self._covariance(like, errors), self.distance(host, sheet, errors, scan)
         volume = float(np.linalg.slogdet(covariance)[1])
         return -0.5 * volume - 0.5 * (_FREEDOM + 4) * float(np.log1p(4 * distance ** 2 / _FREEDOM))
 
-    def distance(self, host: Host, sheet: np.ndarray, scan: MicroScan) -> float:
+    def distance(self, host: Host, sheet: np.ndarray, errors: np.ndarray, scan: MicroScan) -> float:
         """Mahalanobis distance of what was seen from the sheet's mean, over that of a normal distribution: about 1."""
         like = self._like(host)
         off = sheet - theory(host.name, column_amplitudes(alike(scan))) - np.array(self.means[like])
-        return float(np.sqrt(off @ np.linalg.solve(self._covariance(like), off) / 4))
+        return float(np.sqrt(off @ np.linalg.solve(self._covariance(like, errors), off) / 4))
 
-    def _covariance(self, like: str) -> np.ndarray:
-        return np.array(self.covariances[like]).reshape(4, 4)
+    def _covariance(self, like: str, errors: np.ndarray) -> np.ndarray:
+        return np.array(self.covariances[like]).reshape(4, 4) + np.diag(errors ** 2)
 
     def _like(self, host: Host) -> str | None:
         """The sheet itself, or one with as many atoms a column that was trained on and has the same first element."""
@@ -116,6 +119,12 @@ class Sheets:
         own = atoms[HOSTS.index(host)]
         return next((one.name for one, count in zip(HOSTS, atoms, strict=True)
                      if one.name in self.means and count == own and one.sites[0] == host.sites[0]), None)
+
+
+def _positive(covariance: np.ndarray) -> np.ndarray:
+    """The nearest matrix without standard deviations below 0.02: theory is no better."""
+    values, vectors = np.linalg.eigh(covariance)
+    return (vectors * np.maximum(values, 0.02 ** 2)) @ vectors.T
 
 
 def alike(scan: MicroScan) -> MicroScan:

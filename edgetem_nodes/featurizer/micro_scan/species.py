@@ -50,6 +50,20 @@ def compared(context: torch.Tensor, perfect: torch.Tensor, amplitudes: torch.Ten
     return torch.cat([seen, torch.stack(columns, dim=-1)], dim=-1)
 
 
+def apart(context: np.ndarray, perfect: np.ndarray, amplitudes: np.ndarray) -> np.ndarray:
+    """By how many standard errors (n, K) columns of every class differ from the perfect one, phase and dark field together.
+
+    Parameters
+    ----------
+    context : (n, CONTEXT), of which errors and scatter count; perfect : (n,) classes; amplitudes : (K, 2). 0 where nothing is
+        known.
+    """
+    theory = amplitudes[None] / amplitudes[perfect][:, None]
+    width = np.maximum(np.hypot(context[:, 7:9], 0.7 * context[:, 5:7]), 0.02)
+    distance = np.sqrt((((theory - 1) / width[:, None]) ** 2).sum(axis=2))
+    return np.where((context != 0).any(axis=1)[:, None], distance, 0.0)
+
+
 class SpeciesNetwork(nn.Module):
     """Log likelihoods (n, K), but for a constant of the site, of the classes; arguments are those of `compared`."""
 

@@ -158,9 +158,9 @@ def _fitted(settings: MicroScanTraining, fitting: FittingSettings, data: list[La
     return (sites, species), curves
 
 
-def described_sheets(data: list[LabelledImages]) -> list[tuple[tuple[int, int], np.ndarray, np.ndarray]]:
+def described_sheets(data: list[LabelledImages]) -> list[tuple[tuple[int, int], np.ndarray, np.ndarray, np.ndarray]]:
     """Micro-scans of sheets as `Sheets.of` takes them."""
-    return [((int(pair[0]), int(pair[1])), seen, amplitudes) for one in data
+    return [((int(pair[0]), int(pair[1])), *seen, amplitudes) for one in data
             for pair, seen, amplitudes in zip(one.pairs, one.sheets, one.amplitudes, strict=True)
             if pair.min() >= 0 and np.isfinite(seen).all()]
 
