@@ -221,7 +221,8 @@ class Cbed:
                                choices=("dilation", "exx", "eyy", "exy", "rotation", "thickness", "tilt_y", "tilt_x"))
     weights: str = parameter("", "weights for nanobeam patterns that 'edgetem train cbed' wrote; empty: those that come with "
                              "the package", path=True)
-    material: str = parameter("", "phase, one of those that the weights know, e.g. 'MoS2'; empty: told by the pattern, or not")
+    material: str = parameter("", "phase that is expected, one of those that the weights know, e.g. 'MoS2': 20 times as "
+                               "likely as it would be; empty: none is")
     reference_nm: list[float] = parameter([], "undeformed lattice, four numbers: first vector (y, x), second vector (y, x); "
                                           "with it, strain of materials that were not trained is known; empty: the phase's",
                                           unit="nm")
@@ -235,8 +236,7 @@ class Cbed:
     largest_error_percent: float = parameter(3.0, "standard error of a strain above which the pattern is a failed measurement",
                                              unit="%", minimum=0.001, maximum=30.0)
     least_phase_probability: float = parameter(0.95, "with which a phase is told; below, what depends on it is given where all "
-                                               "phases that are left agree; a stated material is not doubted", minimum=0.01,
-                                               maximum=0.999)
+                                               "phases that are left agree", minimum=0.01, maximum=0.999)
     micro_scan: MicroScanAtoms = group(MicroScanAtoms)
 
 

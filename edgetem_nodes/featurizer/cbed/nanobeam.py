@@ -112,7 +112,7 @@ class NanobeamNetwork:
 
         Parameters
         ----------
-        material : the phase, where it is known; empty: it is told where the pattern determines it.
+        material : the phase that is expected: of prior odds `Limits.stated`, not certain; empty: all are as likely.
         reference : (2, 2) rows a, b (y, x) [m] of the undeformed lattice; None: the phase's own, its first vector along x. With
             it, strain is known for any material.
         orientation : by which the undeformed lattice is turned from that, x towards y [rad]. Rotation and F count from
@@ -126,6 +126,8 @@ class NanobeamNetwork:
         ValueError : frames are not patterns, no such material, a reference of no area, or a probability that is none.
         """
         frames, noise = np.asarray(frames), noise or CountingNoise()
+        if frames.dtype.kind not in "biuf":
+            raise ValueError(f"frames of type {frames.dtype} are no counts: integers or real numbers are")
         if frames.ndim != 3 or min(frames.shape[1:]) < 16:
             raise ValueError(f"frames of shape {frames.shape} are no patterns: (rows, rows, columns) with 16 pixels or more "
                              "along each axis")

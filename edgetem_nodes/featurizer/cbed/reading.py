@@ -12,6 +12,10 @@ from edgetem_nodes.featurizer.patterns.geometry import DetectorGeometry
 from edgetem_nodes.physics.electrons import wavelength
 
 
+_ANGLES, _PIXELS, _TENSIONS = (1e-5, 0.2), (1e-7, 0.05), (1e3, 1e7)
+"""What semi-convergence angles [rad], pixels [rad] and high tensions [V] can be."""
+
+
 @dataclass(frozen=True)
 class Exposures:
     """Conditions of patterns, one a row.
@@ -36,13 +40,19 @@ class Exposures:
 
         Raises
         ------
-        ValueError : the angle or the high tension is not positive.
+        ValueError : a value is not one of an electron microscope, in these units.
         """
-        if not semi_convergence_angle > 0:
-            raise ValueError(f"a semi-convergence angle of {semi_convergence_angle} rad is not positive: state it")
-        if not high_tension > 0:
-            raise ValueError(f"a high tension of {high_tension} V is not positive: state it")
+        for name, value, (least, most), unit, other in (
+                ("semi-convergence angle", semi_convergence_angle, _ANGLES, "rad", "mrad"),
+                ("pixel", geometry.pixel_angle, _PIXELS, "rad", "mrad"), ("high tension", high_tension, _TENSIONS, "V", "kV")):
+            if not least <= value <= most:
+                raise ValueError(f"a {name} of {value:g} {unit} is none of an electron microscope, {least:g} to {most:g} "
+                                 f"{unit}: state it in {unit}, not in {other}")
         to_angle = geometry.pixel_angle * np.asarray(geometry.distortion, float)
+        if not (np.isfinite(to_angle).all() and np.isfinite(geometry.center).all() and abs(np.linalg.det(to_angle)) > 0):
+            raise ValueError(f"a geometry with centre {geometry.center} and distortion "
+                             f"{np.asarray(geometry.distortion).tolist()} maps pixels to no angles: both must be finite, and "
+                             "the distortion must span an area")
         return cls(np.tile(to_angle, (rows, 1, 1)), np.tile(np.asarray(geometry.center, float), (rows, 1)),
                    np.full(rows, float(high_tension)), np.full(rows, float(semi_convergence_angle)), geometry.to_scan())
 

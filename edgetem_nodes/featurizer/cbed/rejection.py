@@ -15,6 +15,7 @@ from edgetem_nodes.featurizer.features import CountingNoise, mark
 
 _TRIED, _CHANCE = 200, 1e-2
 """Lattices that are tried, and how many of them may by chance explain as much as an unknown one."""
+_MOST_ELECTRONS = 1e12
 _SEVERAL = "several crystals, or rings of a powder or film, with a probability of {:.2f}, above {:g}"
 _NO_LATTICE = 2.0
 """Score where not even a lattice is found."""
@@ -35,7 +36,8 @@ class Limits:
     error : largest standard error of the lattice, relative.
     distance : largest distance of the pattern from those of its phase, of the last layer's features.
     stretch : largest strain.
-    phase : least probability with which a phase is told.
+    phase : least probability with which a phase is told. stated : odds of a material that a person states, before the pattern
+        is seen.
     """
 
     electrons: float = 200.0
@@ -48,6 +50,7 @@ class Limits:
     distance: float = 3.0
     stretch: float = LARGEST_STRETCH
     phase: float = 0.95
+    stated: float = 20.0
 
     @classmethod
     def of(cls, calibration: dict[str, np.ndarray]) -> Limits:
@@ -86,6 +89,8 @@ def unusable(frames: np.ndarray, noise: CountingNoise, limits: Limits) -> list[s
     negative = np.where(usable[:, None], flat, 0).min(axis=1, initial=0) < -8 * noise.readout_noise - 1e-9
     mark(failures, negative, "pixels are below zero by more than readout noise: subtract the right dark signal")
     mark(failures, electrons <= 0, "the pattern is empty")
+    mark(failures, electrons > _MOST_ELECTRONS, f"more than {_MOST_ELECTRONS:g} electrons in one pattern are no counts: check "
+                                                "the frames, and instrument.counts_per_electron")
     for row in np.flatnonzero(electrons < limits.electrons):
         failures[row] = failures[row] or (f"{electrons[row]:.0f} electrons are fewer than the {limits.electrons:.0f} below "
                                           "which nothing was trained: dwell longer")
@@ -123,9 +128,11 @@ def judge(lattices: Lattices, exposures: Exposures, log_probability: np.ndarray,
             reasons[row] = reasons[row] or reason.format(value[row], limit)
         score = np.where(missing, score, np.maximum(score, value / limit))
     rejected = np.array([bool(reason) for reason in reasons], bool)
-    probability = _possible(log_probability, found[1], limits, count)
-    likeliest = np.argmax(probability[:, :count], axis=1) if forced is None else np.full(len(reasons), forced)
-    strangeness = _strangeness(probability, likeliest, hidden, found[1], calibration, limits, forced)
+    probability = _possible(log_probability, found[1], limits, forced, count)
+    likeliest = np.argmax(probability[:, :count], axis=1)
+    strangeness = _strangeness(probability, likeliest, hidden, found[1], calibration, limits)
+    if forced is not None:
+        strangeness = np.where(found[1][:, forced] <= limits.stretch, strangeness, np.maximum(strangeness, _NO_LATTICE))
     score = np.where(missing, score, np.maximum(score, strangeness))
     unknown = strangeness > 1.0
     chance = (by_chance(lattices, exposures.radii) > _CHANCE) & unknown & ~rejected
@@ -134,12 +141,14 @@ def judge(lattices: Lattices, exposures: Exposures, log_probability: np.ndarray,
                         "amorphous, many crystals, or too few electrons")
     rejected |= chance
     score = np.where(chance, np.maximum(score, _NO_LATTICE), score)
-    left = _left(probability, limits.phase) if forced is None else np.arange(count) == likeliest[:, None]
-    left &= ~(rejected | unknown)[:, None]
-    for row in np.flatnonzero(~rejected & (left.sum(axis=1) != 1)):
+    left = _left(probability, limits.phase) & ~(rejected | unknown)[:, None]
+    told = left.sum(axis=1) == 1
+    if forced is not None:
+        told &= likeliest == forced
+    for row in np.flatnonzero(~rejected & ~told):
         reasons[row] = (_why_unknown(found[1][row], limits, forced) if unknown[row]
-                        else _ambiguous(probability[row], names, limits))
-    phase = np.where(left.sum(axis=1) == 1, likeliest, UNKNOWN)
+                        else _ambiguous(probability[row], names, limits, forced))
+    phase = np.where(told, likeliest, UNKNOWN)
     return Judgement(phase, likeliest, np.where(rejected[:, None], np.nan, probability), left, score, rejected, reasons)
 
 
@@ -173,21 +182,22 @@ def by_chance(lattices: Lattices, radii: np.ndarray) -> np.ndarray:
     return _TRIED * binom.sf(on - 4, np.maximum(lattices.peaks - 3, 0), near)
 
 
-def _possible(log_probability: np.ndarray, stretches: np.ndarray, limits: Limits, count: int) -> np.ndarray:
-    """Probabilities (rows, phases + 1) where phases whose lattice does not fit are none of them."""
+def _possible(log_probability: np.ndarray, stretches: np.ndarray, limits: Limits, forced: int | None, count: int) -> np.ndarray:
+    """Probabilities (rows, phases + 1) where phases whose lattice does not fit are none of them, and one that is stated was
+    likelier from the beginning."""
     given = np.exp(log_probability)
+    if forced is not None:
+        given[:, forced] *= limits.stated
+        given /= given.sum(axis=1, keepdims=True)
     possible = np.where(stretches <= limits.stretch, given[:, :count], 0.0)
     return np.concatenate([possible, np.clip(1.0 - possible.sum(axis=1, keepdims=True), 0.0, 1.0)], axis=1)
 
 
 def _strangeness(probability: np.ndarray, phase: np.ndarray, hidden: np.ndarray, stretches: np.ndarray,
-                 calibration: dict[str, np.ndarray], limits: Limits, forced: int | None) -> np.ndarray:
+                 calibration: dict[str, np.ndarray], limits: Limits) -> np.ndarray:
     """How strange patterns (rows,) are for their phase, 1 being the limit."""
+    strangeness = np.maximum(feature_distances(hidden, phase, calibration) / limits.distance, 2 * probability[:, -1])
     fits = stretches[np.arange(len(phase)), phase] <= limits.stretch
-    distance = feature_distances(hidden, phase, calibration) / limits.distance
-    if forced is not None:
-        return np.where(fits, distance, _NO_LATTICE)
-    strangeness = np.maximum(distance, 2 * probability[:, -1])
     return np.where(fits, strangeness, np.maximum(strangeness, 1.5))
 
 
@@ -201,11 +211,14 @@ def _left(probability: np.ndarray, enough: float) -> np.ndarray:
     return taken[:, :-1] & ~taken[:, -1:]
 
 
-def _ambiguous(probability: np.ndarray, names: tuple[str, ...], limits: Limits) -> str:
+def _ambiguous(probability: np.ndarray, names: tuple[str, ...], limits: Limits, forced: int | None) -> str:
     order = [int(one) for one in np.argsort(-probability, kind="stable") if probability[one] >= 0.01]
-    said = [f"{names[one] if one < len(names) else 'none of those trained'} ({probability[one]:.2f})" for one in order]
-    return (f"the phase is not identifiable from this pattern: {', '.join(said)}, no one with {limits.phase:g}; state the "
-            "material, or measure with more dose")
+    said = ", ".join(f"{names[one] if one < len(names) else 'none of those trained'} ({probability[one]:.2f})" for one in order)
+    if forced is not None:
+        return (f"the material is stated as {names[forced]}, but the pattern may be of another: {said}, after odds of "
+                f"{limits.stated:g} for what is stated; {limits.phase:g} is asked for")
+    return (f"the phase is not identifiable from this pattern: {said}, no one with {limits.phase:g}; state the material, or "
+            "measure with more dose")
 
 
 def _why_unknown(stretches: np.ndarray, limits: Limits, forced: int | None) -> str:

@@ -153,7 +153,8 @@ def _columns(found: Descriptors) -> tuple[np.ndarray, np.ndarray]:
 def _details(found: Descriptors) -> dict[str, np.ndarray]:
     names = np.array([*found.phases, ""])
     return {"deformation": found.deformation, "deformation_covariance": found.deformation_covariance, "phase": found.phase,
-            "material": names[found.phase], "phase_probabilities": found.probabilities, "thickness": found.thickness,
+            "material": names[found.phase], "phase_probabilities": found.probabilities,
+            "phase_probability": found.phase_probability, "thickness": found.thickness,
             "thickness_error": found.thickness_error, "tilt": found.tilt, "tilt_covariance": found.tilt_covariance,
             "reciprocal": found.reciprocal, "reciprocal_covariance": found.reciprocal_covariance,
             "footprint_radius": found.footprint}
