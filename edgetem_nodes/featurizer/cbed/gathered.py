@@ -139,7 +139,7 @@ def inside_inputs(tables: Tables, lattice: torch.Tensor, index: torch.Tensor, co
         torch.sqrt(inside.clamp(min=0.0) / total) * 4.0, torch.sqrt(about.clamp(min=0.0) / total) * 4.0,
         torch.log((strength + 0.5) / total) / 3.0 + 1.5, gy / 8.0, gx / 8.0, (gy**2 + gx**2) / 64.0, direct,
         (torch.sqrt(strength / typical) - 1.0) * (1.0 - direct), apart / both,
-        torch.arcsinh(apart / torch.sqrt(both) / 2.0) / 2.0], dim=2)
+        torch.sqrt(apart.abs() / both)], dim=2)
     disks = (torch.cat([looks, scalars], dim=2) * present[..., None]).float()
     context = _context(tables, lattice, present, search) * given[:, None]
     axes = torch.where(given[:, None], torch.cat([cosine, sine], dim=1), torch.tensor([1.0, 0.0], device=lattice.device,

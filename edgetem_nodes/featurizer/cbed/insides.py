@@ -61,7 +61,7 @@ def _one(frame, table, lattice, index, count, radius, nanometre, total, disks):
             if index[n, 0] == -index[m, 0] and index[n, 1] == -index[m, 1] and n != m:
                 one, other = disks[n, cells + 7], disks[m, cells + 7]
                 disks[n, cells + 8] = (one - other) / (one + other + 1.0)
-                disks[n, cells + 9] = np.arcsinh((one - other) / np.sqrt(one + other + 1.0) / 2.0) / 2.0
+                disks[n, cells + 9] = np.sqrt(np.abs(one - other) / (one + other + 1.0))
     for n in range(kept):
         disks[n, cells + 7] = (np.sqrt(disks[n, cells + 7] / mean) - 1.0) * (1.0 - disks[n, cells + 6])
     return cosine, sine, kept
