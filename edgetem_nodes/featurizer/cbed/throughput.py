@@ -98,8 +98,11 @@ def _on_gpu(weights: Path, frames: np.ndarray, exposures: Exposures, threads: in
         network = NanobeamNetwork.load(weights, "cuda", few)
         network.device_chunk = chunk
         part = slice(2 * few * chunk)
-        network.describe(frames[part], exposures.rows(slice(len(frames[part]))))
-        tried.append({"threads": few, "chunk": chunk, "patterns_per_s": rate(network, frames, exposures, 2)})
+        try:
+            network.describe(frames[part], exposures.rows(slice(len(frames[part]))))
+            tried.append({"threads": few, "chunk": chunk, "patterns_per_s": rate(network, frames, exposures, 2)})
+        except torch.OutOfMemoryError:
+            tried.append({"threads": few, "chunk": chunk, "patterns_per_s": 0.0, "out_of_memory": True})
         print(json.dumps(tried[-1]), file=sys.stderr, flush=True)
         del network
         torch.cuda.empty_cache()
