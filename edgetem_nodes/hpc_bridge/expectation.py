@@ -47,10 +47,16 @@ class Kind:
         return tuple(sorted([(self.host, -1), *([(self.element, 1)] if self.element else [])]))
 
 
+def _kinds(structure: Structure) -> list[Kind]:
+    return [Kind(*pair) for pair in zip(structure.defect_numbers.tolist(), structure.defect_hosts.tolist(), strict=True)]
+
+
 def kinds(structure: Structure) -> tuple[Kind, ...]:
-    """Of the defects that are listed."""
-    pairs = set(zip(structure.defect_numbers.tolist(), structure.defect_hosts.tolist(), strict=True))
-    return tuple(Kind(*pair) for pair in sorted(pairs))
+    """Of the defects whose energy alone is needed: what is in the cell, if all is of one kind, the cell says itself."""
+    listed, built = _kinds(structure), structure.defect_probabilities >= BUILT_IN
+    inside = {kind for kind, there in zip(listed, built, strict=True) if there}
+    outside = {kind for kind, there in zip(listed, built, strict=True) if not there}
+    return tuple(sorted(outside | (inside if len(inside) > 1 else set())))
 
 
 def alone(work: Plan, kind: Kind) -> Plan | None:
@@ -70,9 +76,8 @@ def alone(work: Plan, kind: Kind) -> Plan | None:
     positions += np.random.default_rng(SEED).normal(0, START, positions.shape)
     numbers[site] = kind.element
     kept = numbers > 0
-    calculation = replace(work.calculation, max_steps=3 * work.calculation.max_steps)
     return replace(work, structure=replace(whole, atomic_numbers=numbers[kept], positions=positions[kept]), match=match,
-                   potentials=potentials, calculation=calculation)
+                   potentials=potentials)
 
 
 def expected(structure: Structure, surplus: tuple[tuple[int, int], ...], together: float,
@@ -85,22 +90,27 @@ def expected(structure: Structure, surplus: tuple[tuple[int, int], ...], togethe
     together : energy of the defects in the cell [J].
     energies : of one of each kind alone [J]; a defect of another kind counts as it stands in the cell.
     """
-    pairs = [Kind(*pair) for pair in zip(structure.defect_numbers.tolist(), structure.defect_hosts.tolist(), strict=True)]
-    likely = structure.defect_probabilities
+    listed, likely = _kinds(structure), structure.defect_probabilities
     built = likely >= BUILT_IN
-    single = np.array([energies.get(pair, 0.0) for pair in pairs])
-    known = np.array([pair in energies for pair in pairs], bool)
-    counted = Counter()
-    for pair, inside in zip(pairs, built, strict=True):
-        if inside:
-            counted.update(dict(pair.surplus))
-    if built.any() and known[built].all() and tuple(sorted((n, c) for n, c in counted.items() if c)) == surplus:
-        single[built] += (together - single[built].sum()) / built.sum()
+    single = np.array([energies.get(kind, 0.0) for kind in listed])
+    known = np.array([kind in energies for kind in listed], bool)
+    inside = [kind for kind, there in zip(listed, built, strict=True) if there]
+    if inside and (known[built].all() or len(set(inside)) == 1) and _adds(inside) == surplus:
+        single[built] += (together - single[built].sum()) / len(inside)
+        known |= built
     weighted, variance = single * known, 0.0
     for site in _sites(structure.defect_positions):
         chance, energy = likely[site], weighted[site]
         variance += float((chance * energy ** 2).sum() - (chance * energy).sum() ** 2)
     return together + float(((likely - built) * weighted).sum()), max(variance, 0.0)
+
+
+def _adds(defects: list[Kind]) -> tuple[tuple[int, int], ...]:
+    """Atoms by atomic number that defects add and take."""
+    counted = Counter()
+    for kind in defects:
+        counted.update(dict(kind.surplus))
+    return tuple(sorted((number, count) for number, count in counted.items() if count))
 
 
 def _sites(positions: np.ndarray) -> list[np.ndarray]:
@@ -115,10 +125,9 @@ def _sites(positions: np.ndarray) -> list[np.ndarray]:
 
 def describe(structure: Structure, energies: dict[Kind, float]) -> dict[str, dict[str, float]]:
     """For the settings JSON: energy of each kind of defect alone [eV], and the expected number of those left out."""
-    left_out = Counter()
-    for pair, chance in zip(zip(structure.defect_numbers.tolist(), structure.defect_hosts.tolist(), strict=True),
-                            structure.defect_probabilities.tolist(), strict=True):
-        if Kind(*pair) not in energies:
-            left_out[Kind(*pair).name] += chance
+    left_out, needed = Counter(), kinds(structure)
+    for kind, chance in zip(_kinds(structure), structure.defect_probabilities.tolist(), strict=True):
+        if kind in needed and kind not in energies:
+            left_out[kind.name] += chance
     known = {kind.name: round(energy / EV, 4) for kind, energy in energies.items()}
     return ({"lone_defects_ev": known} if known else {}) | ({"defects_without_energy": dict(left_out)} if left_out else {})
