@@ -9,12 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from edgetem_nodes.physics.scan import ScanField
 from edgetem_nodes.planner.surrogates.posterior import Posterior
 
 TILE = 8
 """Edge of the squares of positions whose discs are worked out together [positions]."""
+FINE = 16
+"""Points along each axis of a cell by which the part of it in a disc is counted."""
 
 
 @dataclass(frozen=True)
@@ -30,48 +33,51 @@ class AveragedMap:
         return np.sqrt(self.variance)
 
 
-def disc_area(field: ScanField, radius: float) -> np.ndarray:
-    """Area (rows, columns) [m^2] of the part of each disc of `radius` [m] that lies in the field, in whole grid cells."""
-    return _sums(np.ones(field.shape), _offsets(field, radius)) * abs(field.step[0] * field.step[1])
+def disc_weights(field: ScanField, radius: float) -> csr_array:
+    """(positions, positions) weight of each cell, a step about its position, in the mean over the disc about each position.
 
-
-def averaged(posterior: Posterior, field: ScanField, radius: float) -> AveragedMap:
-    """The latent scalar averaged over discs, with the covariance of the positions within each.
+    A cell counts by the part of it that lies in the disc; the part of a disc outside the field is left out.
 
     Parameters
     ----------
-    posterior : over all positions of the field. radius : of the discs [m]; the part of a disc outside the field is left out.
+    radius : of the discs [m].
     """
-    offsets, shape = _offsets(field, radius), tuple(field.shape)
-    count = _sums(np.ones(shape), offsets)
-    mean = _sums(posterior.mean.reshape(shape), offsets) / count
-    variance = np.empty(shape)
+    shape, (offsets, covered) = tuple(field.shape), _covered(field, radius)
+    rows, columns = np.divmod(np.arange(shape[0] * shape[1]), shape[1])
+    down, right = rows[:, None] + offsets[:, 0], columns[:, None] + offsets[:, 1]
+    inside = (down >= 0) & (down < shape[0]) & (right >= 0) & (right < shape[1])
+    weights = np.where(inside, covered, 0.0)
+    weights /= weights.sum(axis=1, keepdims=True)
+    return csr_array((weights[inside], (down * shape[1] + right)[inside], np.concatenate([[0], np.cumsum(inside.sum(axis=1))])),
+                     shape=(len(rows), len(rows)))
+
+
+def averaged(posterior: Posterior, field: ScanField, radius: float) -> AveragedMap:
+    """The latent scalar averaged over discs of `radius` [m], with the covariance of the positions within each.
+
+    Parameters
+    ----------
+    posterior : over all positions of the field.
+    """
+    discs, shape = disc_weights(field, radius), tuple(field.shape)
+    variance = np.empty(shape[0] * shape[1])
     for top in range(0, shape[0], TILE):
         for left in range(0, shape[1], TILE):
-            tile = np.stack(np.mgrid[top:min(top + TILE, shape[0]), left:min(left + TILE, shape[1])], axis=-1).reshape(-1, 2)
-            members = tile[:, None] + offsets[None]
-            inside = ((members >= 0) & (members < shape)).all(axis=2)
-            flat = np.where(inside, members[..., 0] * shape[1] + members[..., 1], -1)
-            known, where = np.unique(flat[inside], return_inverse=True)
-            weights = np.zeros((len(tile), len(known)))
-            weights[np.nonzero(inside)[0], where] = 1.0
-            weights /= weights.sum(axis=1, keepdims=True)
-            covariance = posterior.covariance(known, known)
-            variance[tile[:, 0], tile[:, 1]] = np.einsum("ij,jk,ik->i", weights, covariance, weights, optimize=True)
-    return AveragedMap(mean.ravel(), np.maximum(variance.ravel(), 0.0))
+            rows, columns = np.mgrid[top:min(top + TILE, shape[0]), left:min(left + TILE, shape[1])]
+            tile = (rows * shape[1] + columns).ravel()
+            known = np.unique(discs[tile].indices)
+            weights = discs[tile][:, known].toarray()
+            variance[tile] = np.einsum("ij,ij->i", weights @ posterior.covariance(known, known), weights)
+    return AveragedMap(discs @ posterior.mean, np.maximum(variance, 0.0))
 
 
-def _offsets(field: ScanField, radius: float) -> np.ndarray:
-    """(members, 2) steps in rows and columns from a position to the positions of its disc, itself included."""
-    reach = [int(radius / abs(step) + 1e-9) for step in field.step]
-    rows, columns = np.mgrid[-reach[0]:reach[0] + 1, -reach[1]:reach[1] + 1]
-    within = np.hypot(rows * field.step[0], columns * field.step[1]) <= radius * (1 + 1e-9)
-    return np.stack([rows[within], columns[within]], axis=1)
-
-
-def _sums(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """Sums (rows, columns) of a map over the discs, what lies outside the map left out."""
-    reach = np.abs(offsets).max(axis=0)
-    padded = np.pad(values, [(int(reach[0]),) * 2, (int(reach[1]),) * 2])
-    rows, columns = values.shape
-    return sum(padded[reach[0] + y:reach[0] + y + rows, reach[1] + x:reach[1] + x + columns] for y, x in offsets)
+def _covered(field: ScanField, radius: float) -> tuple[np.ndarray, np.ndarray]:
+    """(members, 2) steps in rows and columns from a position to the cells of its disc, and the part (members,) covered."""
+    reach = [int(radius / abs(step) + 0.5) for step in field.step]
+    inner = (np.arange(FINE) + 0.5) / FINE - 0.5
+    y, x = (np.add.outer(np.arange(-far, far + 1), inner) * step for far, step in zip(reach, field.step, strict=True))
+    covered = (np.hypot(y[:, None, :, None], x[None, :, None, :]) <= radius).mean(axis=(2, 3))
+    if not covered.any():
+        covered[reach[0], reach[1]] = 1.0  # smaller than a cell's own grid
+    kept = np.nonzero(covered)
+    return np.stack(kept, axis=1) - reach, covered[kept]

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from scipy.stats import chi2
 
+from edgetem_nodes.planner.averaging import AveragedMap
 from edgetem_nodes.planner.fidelity import Correction, CorrectedPosterior, root_mean_square
 from edgetem_nodes.planner.observations import Observations
 from edgetem_nodes.planner.scatter import LEAST, ROUNDS, scatter
@@ -70,6 +71,11 @@ class Belief:
         """Of what the map is of: the first output, at the better level where one is known."""
         posterior = self.posterior(setting)
         return posterior if self.correction is None else self.correction.applied(posterior, self.places)
+
+    def corrected(self, averages: AveragedMap) -> AveragedMap | Posterior:
+        """An averaged map of what readings are of, at the better level where one is known."""
+        averages = AveragedMap(averages.mean, self.inflation * averages.variance)
+        return averages if self.correction is None else self.correction.applied(averages, self.places)
 
     def scatter_variance(self) -> np.ndarray:
         """(candidates,) [scalar squared] of a reading about what is expected there, its own standard error left out."""

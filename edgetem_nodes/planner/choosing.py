@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,6 +16,9 @@ from edgetem_nodes.planner.belief import Belief, trapped
 from edgetem_nodes.planner.observations import Observations
 from edgetem_nodes.planner.parameters import Parameters
 from edgetem_nodes.planner.surrogates.posterior import Posterior
+
+if TYPE_CHECKING:
+    from edgetem_nodes.planner.block_kriging import NextReadings
 
 SEEKERS = ("expected_improvement", "probability_of_improvement", "top_set", "upper_confidence_bound", "thompson_sampling")
 """Functions that look for large values; the others map."""
@@ -41,6 +45,7 @@ class Situation:
     allowed : (candidates,) bool, where measurements count. free : for every setting, (candidates,) bool.
     present : setting of the last batch. visit_region : name of the region that is to be looked at; empty: none.
     coordinates : (candidates, 2) position in units of the field's longer side.
+    readings : of an averaged map, what readings will be and tell of it; None: readings are of the map itself.
     """
 
     parameters: Parameters
@@ -52,6 +57,7 @@ class Situation:
     present: int
     visit_region: str
     coordinates: np.ndarray
+    readings: NextReadings | None = None
 
 
 def choose(belief: Belief, situation: Situation, count: int, generator: np.random.Generator) -> Choice:
@@ -77,11 +83,12 @@ def choose(belief: Belief, situation: Situation, count: int, generator: np.rando
     for setting, free in enumerate(situation.free):
         if not free.any():
             continue
-        posterior = belief.posterior(setting)
+        posterior = situation.readings or belief.posterior(setting)
         chooser = BatchChooser(posterior, free, goal, generator, _noise(posterior, relative[setting] * typical),
                                len(situation.free) > 1, _surprise(p, belief, situation),
-                               Penalties(weight, _costs(situation, setting)), ranges)
-        choices.append((chooser.choose(functions), setting, posterior))
+                               Penalties(weight, _costs(situation, setting)), ranges,
+                               situation.readings.with_discs if situation.readings else None)
+        choices.append((chooser.choose(functions), setting, belief.posterior(setting)))
     batch, setting, posterior = max(choices, key=lambda entry: entry[0].merit)
     return Choice(batch, setting, posterior, _reason(batch, situation, sought, setting), watchdogs)
 

@@ -27,6 +27,7 @@ from edgetem_nodes.planner.regions import allowed_by
 if TYPE_CHECKING:
     from edgetem_nodes.planner.averaging import AveragedMap
     from edgetem_nodes.planner.belief import Belief
+    from edgetem_nodes.planner.block_kriging import BlockKriging, NextReadings, Readings
     from edgetem_nodes.planner.surrogates import Surrogate
     from edgetem_nodes.planner.surrogates.posterior import Posterior
 
@@ -156,7 +157,7 @@ class ActiveExperiment(MeasuredField):
         belief = self._belief()
         situation = Situation(self.parameters, self.actions, self.field, self.observations,
                               allowed_by(self.regions, self._allowed, self.field), free, self._setting, region,
-                              self._coordinates)
+                              self._coordinates, self._next_readings())
         choice = choose(belief, situation, count, self._generator)
         if self._has_news:
             self._changes = (*self._changes, self._map_change())[-1000:]
@@ -226,20 +227,49 @@ class ActiveExperiment(MeasuredField):
 
     def _mapped_posterior(self, setting: int) -> Posterior | AveragedMap:
         """What `predict` says, worked out once for every belief."""
-        belief, radius = self._belief(), self.parameters.energetics.averaging_nm * 1e-9
+        belief = self._belief()
         if setting not in belief.cache:
-            posterior = belief.mapped(setting)
-            belief.cache[setting] = posterior if not radius else self._averaged(belief, posterior, radius)
+            belief.cache[setting] = self._averaged(belief) if self.parameters.energetics.averaging_nm else belief.mapped(setting)
         return belief.cache[setting]
 
-    def _averaged(self, belief: Belief, posterior: Posterior, radius: float) -> AveragedMap:
-        """A map averaged over discs of `radius` [m], with the real scatter that is left in each of them."""
-        from edgetem_nodes.planner.averaging import AveragedMap, averaged, disc_area
+    def _averaged(self, belief: Belief) -> Posterior | AveragedMap:
+        """The map averaged over discs of the specimen as it is."""
+        from edgetem_nodes.planner.averaging import averaged
 
-        result = averaged(posterior, self.field, radius)
-        share = np.minimum(self.footprint / disc_area(self.field, radius).ravel(), 1.0)
-        factor = belief.correction.factor[0] if belief.correction is not None else 1.0
-        return AveragedMap(result.mean, result.variance + factor**2 * share * belief.scatter_variance())
+        kriging = self._kriging()
+        if kriging is None:
+            return averaged(belief.mapped(), self.field, self.parameters.energetics.averaging_nm * 1e-9)
+        return belief.corrected(kriging.discs())
+
+    def _kriging(self) -> BlockKriging | None:
+        """Of an averaged map, the joint model of readings and discs; None where it is not averaged or footprints are not known."""
+        from edgetem_nodes.planner.block_kriging import BlockKriging
+        from edgetem_nodes.planner.support import Support
+
+        belief, radius = self._belief(), self.parameters.energetics.averaging_nm * 1e-9
+        if not radius or not self.footprint:
+            return None
+        if "kriging" not in belief.cache:
+            support = Support(self.field, radius, self.footprint)
+            belief.cache["kriging"] = BlockKriging(belief.trained, support, self._readings())
+        return belief.cache["kriging"]
+
+    def _readings(self) -> Readings:
+        """What the map is learned from, as it was told."""
+        from edgetem_nodes.planner.block_kriging import Readings
+        from edgetem_nodes.planner.support import Footprints
+
+        rows = self.observations.only_valid()
+        errors = rows.standard_errors[:, 0]
+        return Readings(rows.values[:, 0], np.where(np.isfinite(errors) & (errors > 0), errors, 0.0),
+                        Footprints(self.field.positions(rows.candidates), np.full(len(rows), self.footprint)))
+
+    def _next_readings(self) -> NextReadings | None:
+        """What the next readings tell of an averaged map, where batches are chosen by that."""
+        if self.parameters.acquisition_function != "integrated_posterior_variance":
+            return None
+        kriging = self._kriging()
+        return None if kriging is None else kriging.next_readings()
 
     @property
     def unexplained_variance(self) -> float:

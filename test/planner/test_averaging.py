@@ -3,7 +3,7 @@
 import numpy as np
 
 from edgetem_nodes.physics.scan import ScanField
-from edgetem_nodes.planner.averaging import averaged, disc_area
+from edgetem_nodes.planner.averaging import averaged, disc_weights
 from edgetem_nodes.planner.patches import grid_coordinates
 from edgetem_nodes.planner.surrogates import Inputs, Surrogate, SurrogateSettings
 
@@ -25,24 +25,37 @@ def test_averages_are_those_of_draws_of_the_joint_posterior():
     everywhere = np.arange(SIZE)
     values, vectors = np.linalg.eigh(latent.covariance(everywhere, everywhere))
     draws = latent.mean + (np.random.default_rng(1).standard_normal((20000, SIZE)) * np.sqrt(np.maximum(values, 0))) @ vectors.T
-    positions = FIELD.positions()
+    inner = (np.arange(-200, 200) + 0.5) * 1e-11
     for place in (0, 37, 71, SIZE - 1):
-        disc = np.hypot(*(positions - positions[place]).T) <= 3e-9 * (1 + 1e-9)
-        mean = draws[:, disc].mean(axis=1)
-        assert abs(result.mean[place] - latent.mean[disc].mean()) < 1e-12
+        row, column = np.divmod(place, 11)
+        covered = np.zeros((13, 11))
+        for at in np.ndindex(13, 11):
+            ys, xs = at[0] * 1e-9 + inner[150:250, None], at[1] * 2e-9 + inner[100:300]
+            covered[at] = (np.hypot(ys - row * 1e-9, xs - column * 2e-9) <= 3e-9).mean()
+        weights = covered.ravel() / covered.sum()
+        mean = draws @ weights
+        np.testing.assert_allclose(result.mean[place], weights @ latent.mean, rtol=0.01)
         np.testing.assert_allclose(result.variance[place], mean.var(), rtol=0.05)
-        assert result.variance[place] < latent.variance[disc].mean()
+        assert result.variance[place] < latent.variance[weights > 0].mean()
 
 
 def test_a_disc_smaller_than_the_step_changes_nothing():
     latent = posterior()
-    result = averaged(latent, FIELD, 0.5e-9)
+    result = averaged(latent, FIELD, 0.4e-9)
     np.testing.assert_allclose(result.mean, latent.mean, rtol=1e-12)
     np.testing.assert_allclose(result.variance, latent.variance, rtol=1e-6)
 
 
-def test_the_area_of_a_disc_is_what_of_it_lies_in_the_field():
-    fine = ScanField((0.0, 0.0), (1e-10, 1e-10), (101, 101))
-    area = disc_area(fine, 2e-9)
-    np.testing.assert_allclose(area[50, 50], np.pi * (2e-9) ** 2, rtol=0.01)
-    np.testing.assert_allclose(area[0, 0], np.pi * (2e-9) ** 2 / 4, rtol=0.08)
+def test_the_weights_are_of_the_disc_cut_off_at_the_border():
+    field = ScanField((0.0, 0.0), (5e-10, 5e-10), (41, 41))
+    weights, radius = disc_weights(field, 2.6e-9), 2.6e-9
+    np.testing.assert_allclose(weights.sum(axis=1), 1.0, rtol=1e-12)
+    whole = weights[[20 * 41 + 20]].toarray()[0].reshape(41, 41)
+    np.testing.assert_allclose(whole.max(), 2.5e-19 / (np.pi * radius**2), rtol=0.01)
+    offsets = (np.arange(41) - 20) * 5e-10
+    second = (whole * (offsets[:, None] ** 2)).sum()
+    np.testing.assert_allclose(second, radius**2 / 4 + 5e-10**2 / 12, rtol=0.02)  # of a disc, and of a cell
+    corner = weights[[0]].toarray()[0].reshape(41, 41)
+    # a quarter of the disc, and the half step that cells reach beyond the outermost positions
+    quarter = np.pi * radius**2 / 4 + 2 * radius * 2.5e-10 + 2.5e-10**2
+    np.testing.assert_allclose(corner.max(), 2.5e-19 / quarter, rtol=0.02)

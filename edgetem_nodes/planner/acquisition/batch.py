@@ -71,18 +71,25 @@ class BatchChooser:
     penalties : recency, travel, cost.
     ranges : lowest and highest value of functions that may be negative, by name, the same for all settings that are
         compared; of these candidates alone by default.
+    sought : whose mean variance `integrated_posterior_variance` lowers, where that is not the candidates' own: covariance
+        (rows, columns) of candidates' readings and of what is sought, one a candidate, both by index.
     """
 
     def __init__(self, posterior: Posterior, allowed: np.ndarray, goal: Goal, generator: np.random.Generator,
                  noise: float = 1.0, weigh_noise: bool = False, surprise: np.ndarray | None = None,
-                 penalties: Penalties | None = None, ranges: dict[str, tuple[float, float]] | None = None) -> None:
+                 penalties: Penalties | None = None, ranges: dict[str, tuple[float, float]] | None = None,
+                 sought: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None) -> None:
         self._posterior, self._allowed, self._goal = posterior, allowed.copy(), goal
         self._generator, self._surprise, self._penalties = generator, surprise, penalties or Penalties()
         self._noise, self._weigh_noise = noise * posterior.noise_variance, weigh_noise
         self._ranges = ranges or common_ranges([(posterior, allowed)], goal)
         self._variance = posterior.variance.copy()
         self._floor = 1e-12 * posterior.prior_variance
+        self._sought = sought
         self._updates: list[np.ndarray] = []
+        self._picks: list[int] = []
+        self._sizes: list[float] = []
+        self._of_references: list[np.ndarray] = []
         self._all = np.arange(len(self._variance))
         self._references: np.ndarray | None = None
         self._screened: np.ndarray | None = None
@@ -186,22 +193,36 @@ class BatchChooser:
             self._references = spread_evenly(len(self._all), REFERENCES)
             free = np.flatnonzero(self._allowed)
             self._screened = free[spread_evenly(len(free), SCREENED)]
-            self._covariance = self._posterior.covariance(self._screened, self._references)
-            for update in self._updates:
-                self._covariance -= update[self._screened, None] * update[None, self._references]
+            self._covariance = (self._sought or self._posterior.covariance)(self._screened, self._references)
+            for update, pick in zip(self._updates, self._picks, strict=True):
+                self._learn_of_references(update, pick)
         gain = np.einsum("ij,ij->i", self._covariance, self._covariance) / len(self._references)
         value = np.zeros(len(self._all))
         value[self._screened] = gain / (self._variance[self._screened] + self._noise)
         return f.log_positive(value), value
 
+    def _learn_of_references(self, update: np.ndarray, pick: int) -> None:
+        """Take from the covariance with the references what a believed measurement tells of it."""
+        told = update[self._references]
+        if self._sought is not None:
+            number = len(self._of_references)
+            told = self._sought(np.array([pick]), self._references)[0]
+            for earlier, known in zip(self._updates[:number], self._of_references, strict=True):
+                told = told - earlier[pick] * known
+            told = told / self._sizes[number]
+            self._of_references.append(told)
+        self._covariance -= update[self._screened, None] * told[None]
+
     def _believe(self, pick: int) -> None:
         column = self._posterior.covariance(self._all, np.array([pick]))[:, 0]
         for update in self._updates:
             column = column - update * update[pick]
-        update = column / np.sqrt(max(column[pick], self._floor[pick]) + self._noise)
+        self._sizes.append(float(np.sqrt(max(column[pick], self._floor[pick]) + self._noise)))
+        update = column / self._sizes[-1]
         self._updates.append(update)
+        self._picks.append(pick)
         if self._covariance is not None:
-            self._covariance -= update[self._screened, None] * update[None, self._references]
+            self._learn_of_references(update, pick)
         self._variance = np.maximum(self._variance - update**2, self._floor)
         self._allowed[pick] = False
 
