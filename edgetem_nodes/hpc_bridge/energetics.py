@@ -13,7 +13,7 @@ import numpy as np
 from edgetem_nodes.hpc_bridge import elasticity, engines, expectation, reservoirs, sheets
 from edgetem_nodes.hpc_bridge.expectation import Kind
 from edgetem_nodes.hpc_bridge.parameters import Calculation
-from edgetem_nodes.hpc_bridge.reference import Reference, Step
+from edgetem_nodes.hpc_bridge.reference import Reference, Step, final_energy
 from edgetem_nodes.hpc_bridge.restraint import Restraint
 from edgetem_nodes.hpc_bridge.stiffness import left_by_errors
 from edgetem_nodes.hpc_bridge.structures import Structure, to_atoms
@@ -167,7 +167,8 @@ def compute(work: Plan, reference: Reference | None, energies: dict[str, float] 
         left, scatter, notes = _left_by_errors(atoms, restraint, work, reference, stiffness, structure.charge, canceled)
     energy = result.energy
     if work.final != relaxing:
-        energy = engines.energy(atoms, work.final.engine, work.final.calculation, structure.charge)
+        energy = engines.energy(atoms, work.final.engine, work.final.calculation, structure.charge) if reference is None \
+            else final_energy(atoms, work, reference.scale)
     compared = _compare(work, reference, energies or {}, structure, slope, canceled)
     excess = defects = expected = math.nan
     if not math.isnan(compared.reference_energy):
@@ -265,7 +266,7 @@ def _perfect_strained(work: Plan, reference: Reference, canceled: Callable[[], b
     found = engines.calculate(atoms, level.engine, level.calculation, canceled=canceled)
     slope, energy = _gradient(atoms), found.energy
     if work.final != level:
-        energy = engines.energy(atoms, work.final.engine, work.final.calculation)
+        energy = final_energy(atoms, work, reference.scale)
     return energy - reference.energy, slope
 
 
@@ -277,8 +278,8 @@ def _gradient(atoms: Any) -> np.ndarray:
 
 
 def _standard_error(compared: Comparison, restrained: bool, scatter: float) -> float:
-    """Standard error [J] from strain and the variance `scatter` [J^2] of positions and of defects that may be there; NaN without
-    reference or where nothing is known."""
+    """Standard error [J] from strain and the variance `scatter` [J^2] of positions and of defects that may be there; NaN
+    without reference or where nothing is known."""
     if math.isnan(compared.reference_energy) or compared.covariance is None and not restrained:
         return math.nan
     if compared.covariance is None:
@@ -300,7 +301,8 @@ def describe(work: Plan, reference: Reference | None) -> tuple[str, dict]:
         if len(match.sheet.formula) > 1:
             words += f" ({work.calculation.environment})"
     if final != relaxing:
-        words += f"; energies {level} at geometries of {relaxing.engine.name} {relaxing.calculation.method}"
+        words += (f"; energies {level} at geometries of {relaxing.engine.name} {relaxing.calculation.method}, widened by "
+                  f"{reference.scale:.4f}")
     words += "; neutral cells, closed shells"
     return words, {"sheet": match.sheet.name, "supercell": match.supercell.tolist(), "strain": match.strain.tolist(),
                    "unstrained_nm": match.lattice * 1e9, "engine_nm": reference.lattice * 1e9,

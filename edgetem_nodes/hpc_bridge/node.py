@@ -159,7 +159,8 @@ class HpcBridgeNode(GraphNode):
         jobs = {}
         for kind, one in work.lone_defects.items():
             energies = (await self._compared(goal, one))[1]
-            jobs[kind] = self._once(("defect", kind, work.reference_key), energetics.compute, one, reference, energies, None, None)
+            jobs[kind] = self._once(("defect", kind, work.reference_key), energetics.compute, one, reference, energies, None,
+                                    None)
         found = {kind: (await self._shared(goal, job))[0] for kind, job in jobs.items()}
         for kind, result in found.items():
             if not result.converged:
@@ -167,7 +168,7 @@ class HpcBridgeNode(GraphNode):
         return {kind: result.defect_energy for kind, result in found.items()}
 
     async def _stiffness(self, goal: Goal, work: energetics.Plan, reference: Reference | None) -> np.ndarray | None:
-        """Of the perfect sheet, where errors of positions need it; computed once for all structures that share the reference."""
+        """Of the perfect sheet, where errors of positions need it; computed once for all that share the reference."""
         if not work.harmonic:
             return None
         return (await self._shared(goal, self._once(("stiffness", work.reference_key), compute_stiffness, work, reference)))[0]

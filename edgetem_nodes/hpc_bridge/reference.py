@@ -20,6 +20,8 @@ STRAIN_STEP = 5e-3
 """Strain of the finite difference behind the elastic constants."""
 FINE_FORCE = 0.02
 """[eV/Angstrom] to which cells are relaxed at least: their strain energies are small."""
+WIDTH_STEP, WIDTH_TRIES = 0.01, 8
+"""Of the search for the width of a sheet by a method without stress: relative step, and how often it is moved."""
 IN_PLANE, ALL = (1, 1, 0, 0, 0, 1), (1, 1, 1, 1, 1, 1)
 
 Step = Callable[[int, float, float], None]
@@ -28,8 +30,9 @@ Step = Callable[[int, float, float], None]
 @dataclass(frozen=True)
 class Reference:
     """The engine's own sheet without stress: energy of the whole supercell [J], cell (3, 3) [m], `thickness` [m],
-    `lattice` constant [m] (mean), residual in-plane `stress` [N/m] (largest component), steps taken, and the elastic constants
-    `c11` and `c12` [N/m], atoms relaxed."""
+    `lattice` constant [m] (mean), residual in-plane `stress` [N/m] (largest component), steps taken, the elastic constants
+    `c11` and `c12` [N/m], atoms relaxed; all but the energy of what relaxes. Where another method gives the energies, they are
+    of cells `scale` times as wide: its own lattice constant over that of what relaxes."""
 
     energy: float
     cell: np.ndarray
@@ -39,6 +42,7 @@ class Reference:
     steps: int
     c11: float
     c12: float
+    scale: float = 1.0
 
 
 def compute_reference(work: Plan, step: Step = lambda *_: None, canceled: Callable[[], bool] = lambda: False) -> Reference:
@@ -61,9 +65,42 @@ def compute_reference(work: Plan, step: Step = lambda *_: None, canceled: Callab
     scale = math.sqrt(abs(np.linalg.det(cell[:2, :2]) / np.linalg.det(start.cell[:2, :2])))
     c11, c12 = elasticity.elastic_constants(*(_strained_stress(atoms, work, sign * STRAIN_STEP, canceled) for sign in (1, -1)),
                                             STRAIN_STEP, cell[2, 2])
-    energy = result.energy if work.final == relaxing else engines.energy(atoms, work.final.engine, work.final.calculation)
+    width, energy = (1.0, result.energy) if work.final == relaxing else _own_width(atoms, work, canceled)
     return Reference(energy, cell, float(np.ptp(result.positions[:, 2])), guess[0] * scale,
-                     float(np.abs(result.stress[:2, :2]).max() * cell[2, 2]), steps, c11, c12)
+                     float(np.abs(result.stress[:2, :2]).max() * cell[2, 2]), steps, c11, c12, width)
+
+
+def final_energy(atoms: Any, work: Plan, scale: float) -> float:
+    """Energy [J] of ASE atoms by what the plan's energies come from, their sheet widened by `scale` in its plane.
+
+    Raises
+    ------
+    EngineError : as `engines.calculate`.
+    """
+    wide = atoms.copy()
+    wide.set_constraint()
+    wide.set_cell(atoms.cell.array @ np.diag([scale, scale, 1.0]), scale_atoms=True)
+    return engines.energy(wide, work.final.engine, work.final.calculation)
+
+
+def _own_width(atoms: Any, work: Plan, canceled: Callable[[], bool]) -> tuple[float, float]:
+    """By how much a relaxed sheet is to be widened to be without stress for the method that gives the energies, and its energy
+    [J] then: of parabolas through three widths."""
+    middle, known = 1.0, {}
+    for _ in range(WIDTH_TRIES):
+        widths = np.array([middle - WIDTH_STEP, middle, middle + WIDTH_STEP])
+        for width in widths:
+            if canceled():
+                raise engines.Canceled
+            if round(width, 9) not in known:
+                known[round(width, 9)] = final_energy(atoms, work, width)
+        second, first, zeroth = np.polyfit(widths - middle, [known[round(width, 9)] for width in widths], 2)
+        if second > 0 and abs(first / (2 * second)) <= WIDTH_STEP:
+            return middle - first / (2 * second), zeroth - first ** 2 / (4 * second)
+        away = -first / (2 * second) / WIDTH_STEP if second > 0 else -np.sign(first)
+        middle += WIDTH_STEP * round(float(np.clip(away, -3, 3)))
+    raise engines.EngineError(f"no width of {work.match.sheet.name} within {abs(middle - 1):.0%} of that of "
+                              f"{work.relaxing.calculation.method} is without stress for {work.final.calculation.method}")
 
 
 def compute_reservoir(work: Plan, reservoir: reservoirs.Reservoir, step: Step = lambda *_: None,
@@ -87,6 +124,8 @@ def compute_reservoir(work: Plan, reservoir: reservoirs.Reservoir, step: Step = 
     else:
         _relax_cell(atoms, name, ALL if reservoir.kind == "crystal" else IN_PLANE, work, step, canceled)
     if work.final != relaxing:
+        if reservoir.kind == "sheet":
+            return _own_width(atoms, work, canceled)[1] / units
         return engines.energy(atoms, work.final.engine, work.final.calculation) / units
     return engines.outcome(atoms, True, 0).energy / units
 

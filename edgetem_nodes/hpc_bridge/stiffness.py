@@ -131,7 +131,8 @@ def _sites(atoms: Any, work: Plan, reference: Reference) -> np.ndarray:
             distance = ((away @ atoms.cell.array)[..., :2] ** 2).sum(axis=2)
             # two atoms of a column are apart in height alone
             heights = atoms.positions[:, None, 2] - perfect.positions[None, :, 2]
-            distance = distance + 0.1 * (heights - heights.mean()) ** 2 + 1.0 * (atoms.numbers[:, None] != perfect.numbers[None])
+            foreign = atoms.numbers[:, None] != perfect.numbers[None]
+            distance = distance + 0.1 * (heights - heights.mean()) ** 2 + foreign
             rows, columns = linear_sum_assignment(distance)
             cost = float(distance[rows, columns].sum())
             if cost < least:
