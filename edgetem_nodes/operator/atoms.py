@@ -14,7 +14,7 @@ from edgetem_nodes.archive.vendor import VendorFileError, read_image
 from edgetem_nodes.featurizer.atoms import FoundAtoms, ImageError, find_atoms
 from edgetem_nodes.featurizer.atoms.distortion import affine_distortion
 from edgetem_nodes.featurizer.atoms.species import KINDS
-from edgetem_nodes.featurizer.atoms.structure import HOSTS
+from edgetem_nodes.featurizer.atoms.structure import HOSTS, check_symbol
 
 PICOMETRE = 1e-12
 COLOURS = {"host": "#4aa3df", "lighter": "#ffd23f", "heavier": "#e4572e", "vacancy": "#ff5fd2", "double": "#b48cff",
@@ -43,20 +43,24 @@ def find_in_file(file: Path, output: Path, pixel_size: float = 0.0, signal: str 
         raise AtomsError(f"material {material!r} is not one of {', '.join(HOSTS)}")
     if (output / "atoms.json").exists() and not overwrite:
         raise AtomsError(f"{output} holds results: name another folder with --output, or give --overwrite")
+    try:
+        check_symbol("--lighter", lighter), check_symbol("--heavier", heavier)
+    except ValueError as error:
+        raise AtomsError(str(error)) from None
     image, size = read(file, signal, pixel_size)
     try:
         found = find_atoms(image, size, contrast, material or None)
+        structure = None if size is None else found.to_atoms(lighter, heavier)
         output.mkdir(parents=True, exist_ok=True)
         summary = summarised(found)
         (output / "atoms.json").write_text(json.dumps(summary, indent=1) + "\n")
         _write_table(found, output / "atoms.csv")
-        if size is not None:
-            structure = found.to_atoms(lighter, heavier)
+        if structure is not None:
             structure.write(output / "atoms.extxyz")
     except (ImageError, OSError) as error:
         raise AtomsError(_named(file, error)) from None
     except (ValueError, KeyError) as error:
-        raise AtomsError(f"{file}: no structure was made: {error}") from None
+        raise AtomsError(f"{file}: no structure can be made, nothing was written: {error}") from None
     picture(image, found, output / "atoms.png")
     return lines(summary) + [f"written to {output}: " + ", ".join(sorted(p.name for p in output.glob("atoms.*")))]
 
@@ -70,7 +74,7 @@ def read(file: Path, signal: str, pixel_size: float) -> tuple[np.ndarray, float 
     """
     try:
         if file.suffix.lower() == ".npy":
-            image, step = np.load(file, allow_pickle=False), None
+            image, step = _plain_array(file), None
         else:
             vendor = read_image(file, signal)
             image, step = vendor.data, vendor.step
@@ -89,6 +93,17 @@ def _named(file: Path, error: Exception) -> str:
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     return str(error) if str(file) in str(error) else f"{file}: {error}"
+
+
+def _plain_array(file: Path) -> np.ndarray:
+    """The array of a .npy file; ValueError where it holds none of plain numbers. Nothing is unpickled."""
+    try:
+        with file.open("rb") as stream:
+            return np.lib.format.read_array(stream, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        if "Object arrays" in str(error):
+            raise ValueError("it holds Python objects, which are never loaded: save the image as an array of numbers") from None
+        raise ValueError("it is no .npy file, or cut short: save the image with numpy.save") from None
 
 
 def summarised(found: FoundAtoms) -> dict[str, Any]:
@@ -118,7 +133,8 @@ def summarised(found: FoundAtoms) -> dict[str, Any]:
          "kinds_identifiable": s.identifiable, "sites": s.completeness.sites, "found": s.completeness.found,
          "completeness": s.completeness.fraction, "sound_sites": s.completeness.sound_sites,
          "completeness_of_sound_sites": s.completeness.sound_fraction} for s in found.sublattices]
-    result["candidates"] = [_candidate(found, row, kinds) for row in found.candidates()]
+    undecided = set(found.undecided().tolist())
+    result["candidates"] = [_candidate(found, row, kinds) | {"decided": row not in undecided} for row in found.candidates()]
     return result
 
 
@@ -126,6 +142,7 @@ def _candidate(found: FoundAtoms, row: int, kinds: np.ndarray) -> dict[str, Any]
     return {"y": float(found.positions[row, 0]), "x": float(found.positions[row, 1]), "sublattice": int(found.sublattice[row]),
             "kind": str(kinds[row]), "ratio": float(found.ratio[row]), "ratio_error": float(found.ratio_error[row]),
             "probabilities": dict(zip(KINDS, found.probabilities[row].tolist(), strict=True)),
+            "possible": [{"kind": kind, "probability": p, "alone": q} for kind, p, q in found.possible(row)],
             "q_value": float(found.q_values[row]), "sound": bool(found.sound[row])}
 
 
@@ -146,9 +163,19 @@ def lines(summary: dict[str, Any]) -> list[str]:
     for number, s in enumerate(summary["sublattices"]):
         result.append(f"sublattice {number}: amplitude {s['amplitude']:.2f}, {s['found']} of {s['sites']} sites "
                       f"({100 * s['completeness']:.1f} %), of sound ones {100 * s['completeness_of_sound_sites']:.1f} %")
-    counts = {kind: sum(c["kind"] == kind for c in summary["candidates"]) for kind in KINDS[1:]}
+    counts = {kind: sum(c["kind"] == kind and c["decided"] for c in summary["candidates"]) for kind in KINDS[1:]}
+    counts["not decided"] = sum(not c["decided"] for c in summary["candidates"])
     result.append("candidates: " + (", ".join(f"{n} {kind}" for kind, n in counts.items() if n) or "none"))
+    undecided = [_told(c) for c in summary["candidates"] if not c["decided"]]
+    if undecided:
+        result += ["not decided (in brackets without what the other columns say of how frequent kinds are):", *undecided]
     return result + summary["notes"]
+
+
+def _told(candidate: dict[str, Any]) -> str:
+    """What a candidate may be whose kind is not known."""
+    kinds = ", ".join(f"{one['kind']} {one['probability']:.2f} ({one['alone']:.2f})" for one in candidate["possible"])
+    return f"  the column at row {candidate['y']:.0f}, column {candidate['x']:.0f}: {kinds}"
 
 
 def _write_table(found: FoundAtoms, path: Path) -> None:
@@ -157,11 +184,12 @@ def _write_table(found: FoundAtoms, path: Path) -> None:
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["y_pixel", "x_pixel", "y_error", "x_error", "amplitude", "amplitude_error", "background", "found",
-                         "sublattice", "node_1", "node_2", "kind", *(f"p_{kind}" for kind in KINDS), "q_value", "ratio",
-                         "ratio_error", "sound"])
+                         "sublattice", "node_1", "node_2", "kind", "certainty", *(f"p_{kind}" for kind in KINDS), "q_value",
+                         "ratio", "ratio_error", "sound"])
+        certainty = found.certainty
         for i in range(len(found)):
             numbers = [*found.positions[i], *errors[i], found.amplitudes[i], found.amplitude_errors[i], found.backgrounds[i]]
-            tail = [*found.probabilities[i], found.q_values[i], found.ratio[i], found.ratio_error[i]]
+            tail = [certainty[i], *found.probabilities[i], found.q_values[i], found.ratio[i], found.ratio_error[i]]
             writer.writerow([*(f"{v:.6g}" for v in numbers), int(found.found[i]), found.sublattice[i], *found.nodes[i],
                              kinds[i], *(f"{v:.4g}" for v in tail), int(found.sound[i])])
 

@@ -5,11 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter, maximum_filter
 from scipy.spatial import cKDTree
 
 from edgetem_nodes.featurizer.atoms import ImageError, find_atoms
 from edgetem_nodes.featurizer.atoms.drawing import HOST, ImageRanges, draw
 from edgetem_nodes.featurizer.atoms.image import plane_spacing, prepared
+from edgetem_nodes.featurizer.atoms.significance import maxima_of_noise, standing_out
 from edgetem_nodes.physics.optics import Annulus, Probe
 from edgetem_nodes.physics.specimens import Condition
 from edgetem_nodes.physics.specimens.catalogue import SpecimenOptions, make_specimen
@@ -126,12 +128,40 @@ def test_amorphous_atoms_have_no_lattice():
     assert (near < 3).mean() > 0.8
 
 
-def test_noise_alone_is_no_crystal():
-    image = np.random.default_rng(7).normal(10, 1, (128, 128))
-    try:
-        assert find_atoms(image, 20e-12).lattice is None
-    except ImageError as error:
-        assert "columns" in str(error)
+@pytest.mark.parametrize("mean", [0.2, 1.0, 5.0, 100.0])
+def test_counting_noise_has_no_columns(mean):
+    for seed in (0, 5):
+        with pytest.raises(ImageError, match="columns"):
+            find_atoms(np.random.default_rng(seed).poisson(mean, (256, 256)), 20e-12)
+
+
+@pytest.mark.parametrize("image", [np.random.default_rng(7).normal(10, 1, (128, 128)),
+                                   np.random.default_rng(8).random((128, 160))])
+def test_noise_alone_has_no_columns(image):
+    for pixel in (12e-12, 40e-12, None):
+        with pytest.raises(ImageError, match="columns"):
+            find_atoms(image, pixel)
+
+
+@pytest.mark.parametrize("sigma", [3.0, 5.0])
+def test_maxima_of_smoothed_noise_are_counted(sigma):
+    """Against white noise smoothed with a column's Gaussian, the field of what a matched filter gives."""
+    rng, shape, heights = np.random.default_rng(9), (512, 512), np.array([3.0, 3.5])
+    counted = np.zeros(2)
+    for _ in range(24):
+        field = gaussian_filter(rng.normal(size=shape), sigma, mode="wrap") * (2 * np.sqrt(np.pi) * sigma)
+        top = (field == maximum_filter(field, 3, mode="wrap"))
+        counted += [(field[top] > height).sum() for height in heights]
+    expected = 24 * maxima_of_noise(heights, sigma, shape)
+    assert (np.abs(counted - expected) < 3 * np.sqrt(expected) + 0.08 * expected).all()
+
+
+def test_weak_columns_are_kept_where_many_stand_out():
+    """Four standard errors are rare in noise, but not as rare as in an image of which most places have a column."""
+    strong, weak = np.full(400, 6.0), np.full(5, 3.0)
+    assert standing_out(np.r_[strong, weak], 2.0, (128, 128)).all()
+    assert not standing_out(weak, 2.0, (128, 128)).any()
+    assert standing_out(np.r_[6.0, weak], 2.0, (128, 128)).tolist() == [True] + [False] * 5
 
 
 def test_missing_pixels_are_left_out():
@@ -149,6 +179,7 @@ def test_missing_pixels_are_left_out():
     (np.full((64, 64), np.nan), 2e-11, "not finite"),
     (np.zeros((64, 64, 3)), 2e-11, "no image"),
     (np.ones((64, 64), complex), 2e-11, "no image"),
+    (np.eye(64) * 1e300, 2e-11, "no detector counts beyond"),
     (np.random.default_rng(0).normal(size=(64, 64)), 2e-10, "too coarse"),
     (np.random.default_rng(0).normal(size=(64, 64)), -1.0, "not a positive length"),
     (np.random.default_rng(0).normal(size=(64, 64)), 2e-13, "or more are needed"),

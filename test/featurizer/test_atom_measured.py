@@ -1,5 +1,7 @@
 """The measured image of a vanadium-doped MoS2 monolayer."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -20,7 +22,7 @@ def measured(data_root):
 
 def test_metal_sites_are_found(measured):
     metal = measured.sublattices[0].completeness
-    assert metal.sites > 850
+    assert (metal.sites, metal.found) == (890, 888)
     assert metal.fraction > 0.95 and metal.sound_fraction > 0.95
     assert metal.sound_sites > 0.9 * metal.sites
 
@@ -56,6 +58,31 @@ def test_candidates_for_vanadium(measured):
     sure = lighter[measured.probabilities[lighter, 1] > 0.95]
     assert len(sure) >= 4
     assert np.mean(measured.ratio[sure]) == pytest.approx(0.36, abs=0.12)
+
+
+def test_a_crop_does_not_turn_a_dopant_into_a_vacancy(measured, data_root):
+    """A column of 0.1 of its neighbours, where others of 0.3 are many in the whole image and none in this quarter."""
+    whole = np.load(data_root / "images" / "MoS2_stem_Exp-000-2.npy", allow_pickle=False)
+    quarter = find_atoms(whole[:256, :256], FIELD / whole.shape[0], material="MoS2")
+    for found in (measured, quarter):
+        row = int(np.argmin(np.linalg.norm(found.positions - [39, 120], axis=1)))
+        assert row in found.undecided() and {kind for kind, *_ in found.possible(row)} == {"lighter", "vacancy"}
+        atoms = found.to_atoms(lighter="V")
+        near = np.argmin(np.linalg.norm(atoms.positions[:, :2] - found.positions[row, ::-1] * found.pixel_size * 1e10, axis=1))
+        assert atoms.symbols[near] == "X" and atoms.arrays["kind"][near] == "undecided"
+
+
+def test_another_material_is_refused(measured):
+    with pytest.raises(ValueError, match="316.9 pm, graphene has 246 pm"):
+        replace(measured, material="graphene").to_atoms()
+
+
+def test_inverted_image_is_noticed(data_root):
+    image = np.load(data_root / "images" / "MoS2_stem_Exp-000-2.npy", allow_pickle=False)[:256, :256]
+    found = find_atoms(image, FIELD / 512, contrast="dark", material="MoS2")
+    assert any("as bright columns the image looks more like a crystal" in note for note in found.notes)
+    with pytest.raises(ValueError, match="contrast"):
+        found.to_atoms()
 
 
 def test_structure(measured):

@@ -1,6 +1,7 @@
 """ASE structures from what was found."""
 
 import json
+from dataclasses import replace
 
 import ase.io
 import numpy as np
@@ -52,6 +53,42 @@ def test_pixel_size_and_material_are_asked_for():
     assert found_sheet(pixel_size=None).to_atoms(pixel_size=20e-12).cell[0, 0] == pytest.approx(16.0)
     with pytest.raises(ValueError, match="not one of MoS2"):
         found_sheet(material="cheese").to_atoms()
+
+
+def test_a_kind_that_is_not_sure_gives_no_element(tmp_path):
+    """The vanadium column of probability 0.62 may be a vacancy: it is X, and what it may be is said."""
+    found = found_sheet()
+    found.probabilities[1] = [0.0, 0.62, 0.0, 0.38, 0.0]
+    atoms = found.to_atoms(lighter="V")
+    assert "V" not in atoms.symbols and list(atoms.symbols).count("X") == 1
+    (row,) = np.flatnonzero(atoms.symbols == "X")
+    assert atoms.arrays["kind"][row] == "undecided" and atoms.arrays["possible"][row] == "V:0.62/0.62,vacancy:0.38/0.38"
+    (said,) = json.loads(atoms.info["undecided"])
+    assert said["x"] == pytest.approx(7.2) and "vacancy:0.38" in said["possible"]
+    assert json.loads(atoms.info["defects"]) == {"lighter": 1, "undecided": 1, "vacancy": 1}
+    atoms.write(tmp_path / "a.extxyz")
+    assert ase.io.read(tmp_path / "a.extxyz").arrays["possible"][row] == atoms.arrays["possible"][row]
+
+
+def test_a_vacancy_that_is_not_sure_is_no_hole():
+    found = found_sheet()
+    found.probabilities[2] = [0.0, 0.09, 0.0, 0.91, 0.0]
+    atoms = found.to_atoms(lighter="V")
+    assert json.loads(atoms.info["vacancies"]) == [] and list(atoms.symbols).count("X") == 1
+
+
+def test_what_only_other_columns_speak_for_is_not_sure():
+    found = found_sheet()
+    alone = found.probabilities.copy()
+    alone[1] = [0.0, 0.1, 0.0, 0.9, 0.0]
+    found = replace(found, alone=alone)
+    assert found.certainty[1] == pytest.approx(0.1) and found.undecided().tolist() == [1]
+    assert found.possible(1) == [("lighter", pytest.approx(0.96), pytest.approx(0.1)), ("vacancy", 0.01, 0.9)]
+
+
+def test_symbols_are_elements():
+    with pytest.raises(ValueError, match="'Unobt' is no chemical symbol"):
+        found_sheet().to_atoms(lighter="Unobt")
 
 
 def test_candidates_are_ordered_and_named():

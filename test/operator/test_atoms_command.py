@@ -63,12 +63,18 @@ def test_pixel_size_of_a_file_is_used(image, tmp_path):
 
 @pytest.mark.parametrize("arguments, message", [
     (("no.npy",), "no.npy"), (("flat.npy",), "constant"), (("flat.npy", "--material", "cheese"), "not one of"),
-    (("flat.npy", "--contrast", "grey"), "neither"), (("words.npy",), "words.npy")])
-def test_what_cannot_be_used_is_said(arguments, message, tmp_path):
+    (("flat.npy", "--contrast", "grey"), "neither"), (("words.npy",), "words.npy"),
+    (("flat.npy", "--lighter", "Unobt"), "no chemical symbol"), (("objects.npy",), "Python objects"),
+    (("noise.npy", "--pixel-size", "20"), "no atomic columns"), (("sheet.npy", "--pixel-size", "20", "--material", "graphene"),
+                                                                    "graphene has 246 pm")])
+def test_what_cannot_be_used_is_said(arguments, message, tmp_path, image):
     np.save(tmp_path / "flat.npy", np.ones((64, 64)))
+    np.save(tmp_path / "objects.npy", np.array([None, "a"], object), allow_pickle=True)
+    np.save(tmp_path / "noise.npy", np.random.default_rng(5).poisson(5, (256, 256)))
+    np.save(tmp_path / "sheet.npy", image)
     (tmp_path / "words.npy").write_text("no array")
     result = invoke("atoms", tmp_path / arguments[0], *arguments[1:], "--output", tmp_path / "out")
-    assert result.exit_code == 2 and message in result.output
+    assert result.exit_code == 2 and message in result.output and "allow_pickle" not in result.output
     # the path, which the terminal may wrap, is said once at most
     assert "".join(result.output.replace("│", "").split()).count(arguments[0]) <= 1
     assert not (tmp_path / "out").exists()

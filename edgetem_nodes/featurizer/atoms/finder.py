@@ -13,6 +13,7 @@ from edgetem_nodes.featurizer.atoms.found import Completeness, FoundAtoms, Subla
 from edgetem_nodes.featurizer.atoms.image import ImageError, PreparedImage, magnified, prepared
 from edgetem_nodes.featurizer.atoms.lattice_fit import LatticeFit, fit_lattice, predicted
 from edgetem_nodes.featurizer.atoms.peaks import local_maxima
+from edgetem_nodes.featurizer.atoms.significance import NARROWEST, standing_out
 from edgetem_nodes.featurizer.atoms.species import KINDS, Classified, classify
 from edgetem_nodes.featurizer.atoms.translations import NoLattice, nearest_distance
 from edgetem_nodes.featurizer.atoms.unit_cell import centred, faint_sites
@@ -24,6 +25,8 @@ FAINT_SIGNIFICANT = 8.0
 FAINT_PART = 0.05
 """Least amplitude of such a sublattice over the strongest's."""
 FEWEST_COLUMNS = 4
+SURER = 0.1
+"""By how much the network's mean height is to be greater for the other contrast to be mentioned."""
 CONTAMINATED = 6.0
 """Robust standard deviations by which the background around a site is to exceed the median."""
 CLOSEST = 0.5
@@ -77,9 +80,10 @@ def find_atoms(image: np.ndarray, pixel_size: float | None = None, contrast: str
     ready = prepared(image, pixel_size)
     if contrast == "dark":
         ready = replace(ready, data=-ready.data)
-    own = network is not None
-    places, confidence = _seen(network if own else networks.shipped_network(), ready)
+    own, network = network is not None, network or networks.shipped_network()
+    places, confidence = _seen(network, ready)
     fits, places_kept = _fitted(ready, places, confidence)
+    ready = replace(ready, notes=(*ready.notes, *_other_contrast(network, ready, contrast, confidence)))
     confidence = confidence[places_kept]
     lattice, reason = None, ""
     try:
@@ -107,6 +111,20 @@ def _seen(network: networks.ColumnNetwork, ready: PreparedImage) -> tuple[np.nda
     return places[sound], heights[sound]
 
 
+def _other_contrast(network: networks.ColumnNetwork, ready: PreparedImage, contrast: str,
+                    confidence: np.ndarray) -> list[str]:
+    """What to say where the network is surer of the columns of the other contrast."""
+    try:
+        _, other = _seen(network, replace(ready, data=-ready.data))
+    except ImageError:
+        return []
+    if other.mean() < confidence.mean() + SURER:
+        return []
+    opposite = "dark" if contrast == "bright" else "bright"
+    return [f"as {opposite} columns the image looks more like a crystal: the network's mean height is {other.mean():.2f}, not "
+            f"{confidence.mean():.2f}; if it is inverted, ask for contrast {opposite!r}"]
+
+
 def _fitted(ready: PreparedImage, places: np.ndarray, confidence: np.ndarray) -> tuple[ColumnFits, np.ndarray]:
     """Fits of the columns that hold, and which of the places they are."""
     sigma = column_width(ready.data, places[confidence >= np.median(confidence)], nearest_distance(places))
@@ -128,7 +146,20 @@ def _fitted(ready: PreparedImage, places: np.ndarray, confidence: np.ndarray) ->
             fits = _part(fits, keep)
     except ValueError as error:
         raise error if isinstance(error, ImageError) else ImageError(str(error)) from None
-    return fits, rows
+    clear = _significant(ready, fits)
+    return _part(fits, clear), rows[clear]
+
+
+def _significant(ready: PreparedImage, fits: ColumnFits) -> np.ndarray:
+    """(n,) bool, columns that stand out of what the best of all places of noise would give; too few: there are none."""
+    if fits.sigma < NARROWEST:
+        raise ImageError(f"what looks like columns has a width of {fits.sigma:.2f} pixel, below {NARROWEST}: single noisy "
+                         "pixels, no atomic columns; more dose or finer pixels are needed")
+    clear = standing_out(fits.amplitudes / fits.amplitude_errors, fits.sigma, ready.data.shape)
+    if clear.sum() < FEWEST_COLUMNS:
+        raise ImageError(f"{clear.sum()} of {len(clear)} maxima exceed what noise alone gives in {ready.data.size} pixels: no "
+                         "columns are there, or the dose is too low")
+    return clear
 
 
 def _apart(fits: ColumnFits) -> np.ndarray:
@@ -273,13 +304,14 @@ def _result(ready: PreparedImage, shape: tuple[int, int], lattice: LatticeFit | 
     edge = np.array(ready.data.shape) - 1 - fits.window
     inner = ((fits.positions >= fits.window) & (fits.positions <= edge)).all(axis=1)
     ratio, ratio_error, q_values = (np.full(count, np.nan) for _ in range(3))
-    probabilities, members = np.full((count, len(KINDS)), np.nan), []
+    probabilities, alone = (np.full((count, len(KINDS)), np.nan) for _ in range(2))
+    members = []
     errors = np.where(fits.usable, fits.amplitude_errors, np.nan)
     for number in range(0 if lattice is None else len(lattice.offsets)):
         mine = np.flatnonzero((sites.sublattice == number) & inner)
         kinds = classify(fits.positions[mine], np.where(fits.usable[mine], fits.amplitudes[mine], np.nan), errors[mine])
         ratio[mine], ratio_error[mine], q_values[mine] = kinds.ratio, kinds.ratio_error, kinds.q_values
-        probabilities[mine] = kinds.probabilities
+        probabilities[mine], alone[mine] = kinds.probabilities, kinds.alone
         members.append((mine, kinds))
     sound &= ~_grouped(fits.positions, ratio, ratio_error)
     sublattices = [_sublattice(number, mine, kinds, lattice, sites, sound) for number, (mine, kinds) in enumerate(members)]
@@ -294,7 +326,7 @@ def _result(ready: PreparedImage, shape: tuple[int, int], lattice: LatticeFit | 
                       covariance, fits.amplitudes, errors, fits.backgrounds, sites.confidence, sites.found, sites.sublattice,
                       sites.nodes, ratio, ratio_error, probabilities, q_values, sound, fits.shape * scale**2, fits.noise,
                       None if lattice is None else _rescaled(lattice, scale, shift), reason, tuple(sublattices), tuple(notes),
-                      weights, material)
+                      weights, material, alone)
 
 
 def _sublattice(number: int, mine: np.ndarray, kinds: Classified, lattice: LatticeFit, sites: _Sites,

@@ -64,7 +64,8 @@ class ColumnFits:
     @property
     def amplitude_errors(self) -> np.ndarray:
         """(n,) standard errors."""
-        return np.sqrt(self.covariance[:, 0, 0])
+        variance = self.covariance[:, 0, 0]
+        return np.sqrt(np.where(variance > 0, variance, np.nan))
 
     @property
     def sigma(self) -> float:
@@ -113,6 +114,8 @@ def fit_columns(image: np.ndarray, places: np.ndarray, sigma: float, shape: np.n
             break
     moved = np.linalg.norm(table[:, 1:3] - centres, axis=1)
     usable &= (moved < 1.4 * sigma) & np.isfinite(table).all(axis=1)
+    if not usable.any():
+        raise ValueError(f"none of {len(places)} columns can be fitted: no atomic columns are there, or the dose is too low")
     centres = np.where(usable[:, None], table[:, 1:3], centres)
     covariance, noise = _errors(image, background, centres, radius, table, precision, (starts, neighbours), usable, fixed)
     own = map_coordinates(background, table[:, 1:3].T, order=1, mode="nearest") + table[:, 3]

@@ -13,6 +13,10 @@ from edgetem_nodes.featurizer.atoms.species import FALSE_DISCOVERY, KINDS, VACAN
 if TYPE_CHECKING:
     from ase import Atoms
 
+CERTAIN = 0.95
+"""Probability from which a kind is taken for known: a structure has X where it is lower."""
+NAMED = 0.05
+"""Probability from which a kind is said to be possible."""
 OFF_LATTICE = "off-lattice"
 UNKNOWN = "unknown"
 
@@ -76,6 +80,7 @@ class FoundAtoms:
     lattice : of the rows that are `found`, in their order; None where there is none: `no_lattice` then says why.
     sublattices : in order.
     notes : for people. weights : SHA-256 of the network's.
+    alone : (n, kinds) as `probabilities`, without what the other columns say of how frequent kinds are; None: not known.
     """
 
     shape: tuple[int, int]
@@ -102,6 +107,7 @@ class FoundAtoms:
     notes: tuple[str, ...] = ()
     weights: str = ""
     material: str | None = None
+    alone: np.ndarray | None = None
     _kinds: tuple[str, ...] = field(default=KINDS, repr=False)
 
     def __len__(self) -> int:
@@ -132,6 +138,29 @@ class FoundAtoms:
             mine = kinds == kind
             result[mine] = self.probabilities[mine, number]
         return result
+
+    @property
+    def certainty(self) -> np.ndarray:
+        """(n,) probability of the kind that `kinds` says; that of the column alone where it says rather something else, and
+        only the frequency of the kind, which depends on what a crop has of a specimen, speaks for it. NaN: as there."""
+        result, kinds = self.kind_probabilities, self.kinds
+        if self.alone is not None:
+            for number, kind in enumerate(self._kinds):
+                mine = (kinds == kind) & (self.alone[:, number] < 0.5)
+                result[mine] = np.minimum(result[mine], self.alone[mine, number])
+        return result
+
+    def undecided(self) -> np.ndarray:
+        """Rows of candidates for defects of whose kind the `certainty` is below `CERTAIN`, in the order of candidates."""
+        rows = self.candidates()
+        return rows[self.certainty[rows] < CERTAIN]
+
+    def possible(self, row: int) -> list[tuple[str, float, float]]:
+        """Kinds that a column may be, the likeliest first: kind, its probability, and that without what others say of how
+        frequent kinds are."""
+        alone = self.probabilities[row] if self.alone is None else self.alone[row]
+        both = [(kind, float(p), float(q)) for kind, p, q in zip(self._kinds, self.probabilities[row], alone, strict=True)]
+        return sorted((one for one in both if max(one[1:]) >= NAMED), key=lambda one: -one[1])
 
     def candidates(self) -> np.ndarray:
         """Rows of candidates for defects, the surest first: outside the host's distribution at the false discovery rate."""

@@ -16,6 +16,8 @@ COARSEST = 45e-12
 """Pixel size [m] above which columns are not resolved: a probe of 0.1 nm is then two pixels wide."""
 WORKING = 20e-12
 """Pixel size [m] to which finer images are binned."""
+GREATEST = 1e30
+"""Value beyond which squares overflow: no detector counts so far."""
 MOST_MISSING = 0.05
 MOST_SATURATED = 0.002
 """Part of the pixels at the greatest value that is put up with."""
@@ -95,6 +97,9 @@ def _checked(image: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[str]]:
         index = distance_transform_edt(missing, return_distances=False, return_indices=True)
         data = data[tuple(index)]
         notes.append(f"{missing.sum()} pixels were not finite numbers and were filled in; columns there are left out")
+    if np.abs(data).max() > GREATEST:
+        raise ImageError(f"the image reaches {np.abs(data).max():.3g}, no detector counts beyond {GREATEST:g}: wrong number "
+                         "type or byte order, or damaged pixels; set those to NaN")
     if np.ptp(data) <= 1e-12 * max(abs(float(data.max())), 1e-300):
         raise ImageError(f"the image is constant ({data.flat[0]:g}): the beam was blanked, or the detector was off")
     saturated = float((data == data.max()).mean())

@@ -41,7 +41,8 @@ class Classified:
     Attributes
     ----------
     ratio, ratio_error : (n,) amplitude over the local host level, standard error of the fit alone.
-    probabilities : (n, 5) in the order KINDS; NaN where kinds are not identifiable.
+    probabilities : (n, 5) in the order KINDS; NaN where kinds are not identifiable. Weights of the kinds are learnt from all.
+    alone : (n, 5) the same with the weights before learning: what a column says whichever others are in the image.
     q_values : (n,) false discovery rate at which a column would be a candidate; NaN as above.
     spread : standard deviation of hosts over their mean, noise of the fit taken off.
     separation : host from vacancy, in standard deviations of one column.
@@ -50,6 +51,7 @@ class Classified:
     ratio: np.ndarray
     ratio_error: np.ndarray
     probabilities: np.ndarray
+    alone: np.ndarray
     q_values: np.ndarray
     spread: float
     separation: float
@@ -74,16 +76,17 @@ def classify(places: np.ndarray, amplitudes: np.ndarray, errors: np.ndarray) -> 
     positive = known & (level > 0)
     ratio, error = np.full(len(places), np.nan), np.full(len(places), np.nan)
     ratio[positive], error[positive] = amplitudes[positive] / level[positive], errors[positive] / level[positive]
-    probabilities, q_values = np.full((len(places), len(KINDS)), np.nan), np.full(len(places), np.nan)
+    probabilities, alone = (np.full((len(places), len(KINDS)), np.nan) for _ in range(2))
+    q_values = np.full(len(places), np.nan)
     if positive.sum() < 5:
-        return Classified(ratio, error, probabilities, q_values, float("nan"), 0.0)
+        return Classified(ratio, error, probabilities, alone, q_values, float("nan"), 0.0)
     total = _robust_spread(ratio[positive])
     spread = float(np.sqrt(max(total**2 - np.median(error[positive]) ** 2, SMALLEST_SPREAD**2)))
     separation = float(1 / np.sqrt(spread**2 + np.median(error[positive]) ** 2))
-    result = Classified(ratio, error, probabilities, q_values, spread, separation)
+    result = Classified(ratio, error, probabilities, alone, q_values, spread, separation)
     if result.identifiable:
         densities = _densities(ratio[positive], error[positive], spread)
-        probabilities[positive] = _mixed(densities)
+        probabilities[positive], alone[positive] = _mixed(densities), _posterior(densities, PRIOR)
         deviation = np.abs(ratio[positive] - 1) / np.sqrt(spread**2 + error[positive] ** 2)
         q_values[positive] = false_discovery(2 * norm.sf(deviation))
     return result
@@ -118,17 +121,23 @@ def _flat(ratio: np.ndarray, low: float, high: float, spread: np.ndarray) -> np.
 
 
 def _mixed(densities: np.ndarray) -> np.ndarray:
-    """Posterior probabilities (n, 5), weights learnt under a Dirichlet prior."""
+    """Posterior probabilities (n, 5), weights learnt under a Dirichlet prior, those for a column from all others: else a
+    single odd one would make its own kind frequent."""
     weights = PRIOR.copy()
-    densities = np.maximum(densities, 1e-300)
     for _ in range(200):
-        posterior = densities * weights
-        posterior /= posterior.sum(axis=1, keepdims=True)
+        posterior = _posterior(densities, weights)
         new = (posterior.sum(axis=0) + PRIOR_COUNT * PRIOR) / (len(densities) + PRIOR_COUNT)
         if np.abs(new - weights).max() < 1e-7:
             break
         weights = new
-    return posterior
+    others = posterior.sum(axis=0) - posterior + PRIOR_COUNT * PRIOR
+    return _posterior(densities, others)
+
+
+def _posterior(densities: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Probabilities (n, 5) of the kinds of columns with these weights."""
+    product = np.maximum(densities, 1e-300) * weights
+    return product / product.sum(axis=1, keepdims=True)
 
 
 def false_discovery(p_values: np.ndarray) -> np.ndarray:
