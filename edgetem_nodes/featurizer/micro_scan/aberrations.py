@@ -85,7 +85,8 @@ class AberrationFit:
         data, values = bright_values(atoms, signals), np.zeros(len(_SPREADS))
         for _ in range(_STEPS):
             design = bright_design(atoms, atoms.at(near))
-            amplitude, _, mean = fitted(design, data, 1 / electrons, False)
+            fit = fitted(design, data, 1 / electrons, False)
+            amplitude, mean = fit.amplitudes, fit.mean
             structure = (waves[0] * amplitude[:, None]).T @ waves[1]
             slopes = (there @ (self._derivatives(defocus) * structure) @ there.T).real.flatten(-2)
             slopes = bright_design(atoms, slopes.permute(1, 2, 0))

@@ -16,7 +16,7 @@ from edgetem_nodes.featurizer.micro_scan.conditions import MicroScan
 from edgetem_nodes.featurizer.micro_scan.linear_imaging import AtomSignals, whitened
 from edgetem_nodes.featurizer.micro_scan.reduction import BRIGHT
 
-FEATURES = 14
+FEATURES = 16
 """Numbers that describe a site, see `site_features`."""
 CONTEXT = 11
 """Numbers that describe it beside the others, see `InContext`."""
@@ -24,8 +24,29 @@ _LEAST_NOISE = 0.02
 """Unexplained part of the dark field, over its mean."""
 
 
-def fitted(design: torch.Tensor, data: torch.Tensor, noise: float, refine: bool) -> tuple[torch.Tensor, torch.Tensor, float]:
-    """Amplitudes (sites,), their standard errors and their prior mean.
+@dataclass(frozen=True)
+class Fit:
+    """Amplitudes of all columns.
+
+    Attributes
+    ----------
+    amplitudes, errors : (sites,) with standard errors; mean : of the prior.
+    inverse : (sites, sites) of the normal equations; hold : what the prior adds to their diagonal.
+    """
+
+    amplitudes: torch.Tensor
+    errors: torch.Tensor
+    mean: float
+    inverse: torch.Tensor
+    hold: float
+
+    def response(self, pattern: torch.Tensor) -> torch.Tensor:
+        """What is found (sites,) of a pattern (sites,) of amplitudes about the mean: the prior makes it less."""
+        return pattern - self.hold * (self.inverse @ pattern.double()).float()
+
+
+def fitted(design: torch.Tensor, data: torch.Tensor, noise: float, refine: bool) -> Fit:
+    """Amplitudes by regularised least squares.
 
     Parameters
     ----------
@@ -36,12 +57,12 @@ def fitted(design: torch.Tensor, data: torch.Tensor, noise: float, refine: bool)
     mean = max(float(together @ data) / max(float(together @ together), 1e-30), 1e-3)
     normal, right = design.T @ design, design.T @ (data - mean * together)
     for _ in range(2 if refine else 1):
-        hold = torch.eye(len(normal)) * noise / (_WIDTH * mean) ** 2
-        inverse = torch.linalg.inv((normal + hold).double())
+        hold = noise / (_WIDTH * mean) ** 2
+        inverse = torch.linalg.inv((normal + hold * torch.eye(len(normal))).double())
         amplitude = inverse @ right.double()
         left = data.double() - mean * together.double() - design.double() @ amplitude
         noise = max(noise, float((left ** 2).mean()))
-    return (amplitude + mean).float(), (inverse.diagonal() * noise).sqrt().float(), mean
+    return Fit((amplitude + mean).float(), (inverse.diagonal() * noise).sqrt().float(), mean, inverse, hold)
 
 
 _SOURCES = (0.1e-10, 0.3e-10, 0.45e-10, 0.6e-10, 0.75e-10, 0.9e-10)
@@ -92,7 +113,8 @@ def site_features(atoms: AtomSignals, signals: torch.Tensor, electrons: float, s
 
     In order: amplitude in the phase, its error; logarithm of that in the dark field, its error over the mean; both over the
     mean of the own sublattice; means of both over the own and over the other sublattice; logarithms of the common amplitude in
-    either; logarithm of the dose; distance from the scan's edge [Angstrom].
+    either; logarithm of the dose; distance from the scan's edge [Angstrom]; what part of a difference between the sublattices
+    is found, in the phase and in the dark field.
     """
     result = np.zeros((len(sites), FEATURES), np.float32)
     beyond = np.abs(sites).max(axis=1) - scan.span / 2 if len(sites) else np.zeros(0)
@@ -105,8 +127,10 @@ def site_features(atoms: AtomSignals, signals: torch.Tensor, electrons: float, s
     if not scan.probe.source_size:
         atoms = atoms.with_source(likeliest_source(atoms, values, noise, sites[near]))
     design = atoms.at(sites[near])
-    phase, phase_error, phase_mean = fitted(bright_design(atoms, design), bright_values(atoms, signals), 1 / electrons, True)
-    dark, dark_error, dark_mean = fitted(design[BRIGHT], values, noise, True)
+    by_phase = fitted(bright_design(atoms, design), bright_values(atoms, signals), 1 / electrons, True)
+    phase, phase_error, phase_mean = by_phase.amplitudes, by_phase.errors, by_phase.mean
+    by_dark = fitted(design[BRIGHT], values, noise, True)
+    dark, dark_error, dark_mean = by_dark.amplitudes, by_dark.errors, by_dark.mean
     log_dark = torch.log(dark.clamp(min=0.02 * dark_mean))
     weight = 1 / (phase_error / phase_mean) ** 2 / (1 + torch.from_numpy(np.maximum(beyond[near], 0) / 1e-10).float() ** 2)
     side = torch.from_numpy(sublattice[near] == 1)
@@ -119,10 +143,12 @@ def site_features(atoms: AtomSignals, signals: torch.Tensor, electrons: float, s
     other = [torch.where(side, means[1][k], means[0][k]) for k in (0, 1)]
     safe = [torch.clamp(own[0], min=0.1 * phase_mean), torch.clamp(own[1], min=0.1 * dark_mean)]
     flat = torch.ones(len(near))
+    contrast = torch.where(side, 1.0, -1.0)
     columns = [phase, phase_error / phase_mean, log_dark, dark_error / dark_mean, phase / safe[0], dark / safe[1],
                own[0], torch.log(safe[1]), other[0], torch.log(other[1].clamp(min=0.05 * dark_mean)),
                flat * math.log(phase_mean), flat * math.log(dark_mean), flat * (math.log10(electrons) - 4.5),
-               torch.from_numpy(beyond[near] * 1e10).float()]
+               torch.from_numpy(beyond[near] * 1e10).float(),
+               *(contrast * fit.response(contrast) for fit in (by_phase, by_dark))]
     result[near] = torch.stack(columns, dim=1).clamp(-8, 12).numpy()
     return result
 
@@ -146,12 +172,14 @@ class InContext:
     side : (n,) 0 or 1, the sublattice; the first site with features is on 0.
     sheet : (4,) logarithms: of sublattice 0 over 1 in the dark field and in the phase, and their geometric means;
         sheet_errors : (4,) standard errors of medians, from the scatter of the sites.
+    contrast : (2,) what part of a difference between the sublattices is found, in the dark field and in the phase.
     """
 
     sites: np.ndarray
     side: np.ndarray
     sheet: np.ndarray
     sheet_errors: np.ndarray
+    contrast: np.ndarray
 
 
 def in_context(features: np.ndarray) -> InContext:
@@ -168,7 +196,7 @@ def in_context(features: np.ndarray) -> InContext:
     result, side = np.zeros((len(features), CONTEXT), np.float32), np.zeros(len(features), int)
     there = np.flatnonzero((features != 0).any(axis=1))
     if not len(there):
-        return InContext(result, side, np.full(4, np.nan), np.full(4, np.nan))
+        return InContext(result, side, np.full(4, np.nan), np.full(4, np.nan), np.full(2, np.nan))
     features = features[there].astype(np.float32)
     phase, dark, beyond = features[:, 0], np.exp(features[:, 2]), features[:, 13]
     other = ~(np.isclose(features[:, 6], features[0, 6], rtol=2e-3) & np.isclose(features[:, 7], features[0, 7], atol=4e-3))
@@ -195,4 +223,5 @@ def in_context(features: np.ndarray) -> InContext:
     # of a normal distribution's median
     errors = 1.25 * scatter * np.sqrt((1 / np.maximum(counts, 1)).sum())
     return InContext(result, side, np.array([asymmetry[1], asymmetry[0], mean[1], mean[0]]),
-                     np.array([errors[1], errors[0], errors[1] / 2, errors[0] / 2]))
+                     np.array([errors[1], errors[0], errors[1] / 2, errors[0] / 2]),
+                     np.median(features[well] if well.any() else features, axis=0)[[15, 14]].clip(0.02, 1.0))

@@ -14,7 +14,7 @@ from edgetem_nodes.featurizer.micro_scan.hosts import CLASSES, HOSTS, NAMES, Hos
 from edgetem_nodes.featurizer.micro_scan.images import Images
 from edgetem_nodes.featurizer.micro_scan.linear_imaging import REFERENCE
 from edgetem_nodes.featurizer.micro_scan.registry import Lattice
-from edgetem_nodes.featurizer.micro_scan.sheets import Sheets, alike, column_amplitudes, turned
+from edgetem_nodes.featurizer.micro_scan.sheets import Seen, Sheets, alike, column_amplitudes
 from edgetem_nodes.featurizer.micro_scan.species import apart
 from edgetem_nodes.physics.scattering_factors import annular_cross_section, potential_spectrum
 
@@ -34,6 +34,8 @@ _FARTHEST_CONSTANT = 0.065
 """Part by which the lattice constant may be off the sheet's: with more the scan's step is wrong, or it is another sheet."""
 STATED_ODDS = 20.0
 """Prior odds of a sheet that is named over one that is not: it may be the wrong specimen."""
+DENIED = 0.15
+"""Probability of what was named, odds included, below which it is refused as another sheet."""
 APART = 3.0
 """By how many standard errors an element must differ from the sheet's to be told from it at all."""
 _TEMPER = 1.2
@@ -65,6 +67,11 @@ class Columns:
     precision: np.ndarray
     images: Images
     electrons: float
+
+    @property
+    def seen(self) -> Seen:
+        """What the sheet looks like."""
+        return Seen(self.context.sheet, self.context.sheet_errors, self.context.contrast)
 
 
 @dataclass(frozen=True)
@@ -148,11 +155,11 @@ def judge(columns: Columns, scan: MicroScan, calibration: Calibration, hosts: Se
     perfect = host.classes()[columns.context.side ^ int(swapped)]
     posterior = columns.probabilities(perfect)
     distance = apart(columns.context.sites, perfect, column_amplitudes(alike(scan)))
-    seen = turned(columns.context.sheet) if swapped else columns.context.sheet
+    seen = columns.seen.turned() if swapped else columns.seen
     detection = detection_index(columns, host)
     half = footprint(columns, host, scan)
     dark = abs(np.log(max(columns.images.dark[0], 1e-6) / expected_dark(host, scan)))
-    unlike = calibration.sheets.distance(host, seen, columns.context.sheet_errors, scan)
+    unlike = calibration.sheets.distance(host, seen, scan)
     features = np.array([-columns.lattice.score, unlike, dark,
                          np.log(max(columns.lattice.misfit, 1e-3))])
     excess = (features - np.array(calibration.typical)) / np.array(calibration.deviation)
@@ -194,8 +201,8 @@ def _nothing(columns: Columns, reason: str) -> Judgement:
 def identify(columns: Columns, scan: MicroScan, sheets: Sheets, hosts: Sequence[Host] = HOSTS
              ) -> tuple[Host | None, float, bool, float, tuple[Host, float] | None]:
     """Likeliest of `hosts`, its probability among them, whether its sublattices are the lattice's in reverse, and the
-    probability of that; a sheet that was not named and is likelier than all that were, in spite of their prior odds, and its
-    probability.
+    probability of that; the likeliest sheet that was not named, and its probability, where those that were have less than
+    `DENIED` in spite of their prior odds.
 
     The host is None where nothing is known.
     """
@@ -203,8 +210,8 @@ def identify(columns: Columns, scan: MicroScan, sheets: Sheets, hosts: Sequence[
     options = []
     for host in HOSTS:
         for swapped in (False, True):
-            seen = turned(columns.context.sheet) if swapped else columns.context.sheet
-            total = sheets.log_density(host, seen, columns.context.sheet_errors, scan) / _TEMPER
+            seen = columns.seen.turned() if swapped else columns.seen
+            total = sheets.log_density(host, seen, scan) / _TEMPER
             total -= 0.5 * (np.log(constant / host.lattice) / _CONSTANT_SPREAD) ** 2
             total += np.log(STATED_ODDS) * (host in hosts)
             if np.isfinite(total):
@@ -220,7 +227,7 @@ def identify(columns: Columns, scan: MicroScan, sheets: Sheets, hosts: Sequence[
     _, host, swapped = max(named, key=lambda one: one[0])
     chosen = sum(by_host[one.name] for one in hosts)
     other = max((one for one in HOSTS if one not in hosts), key=lambda one: by_host[one.name], default=None)
-    rival = (other, by_host[other.name]) if other is not None and by_host[other.name] > max(_SURE, chosen) else None
+    rival = (other, by_host[other.name]) if other is not None and chosen < DENIED else None
     best = np.exp(max(one[0] for one in named) - totals.max()) / np.exp(totals - totals.max()).sum()
     order = 1.0 if host.sites[0] == host.sites[1] else float(best / max(by_host[host.name], 1e-300))
     return host, float(by_host[host.name] / max(chosen, 1e-300)), swapped, order, rival

@@ -51,10 +51,29 @@ def column_amplitudes(scan: MicroScan) -> np.ndarray:
     return result
 
 
-def theory(name: str, amplitudes: np.ndarray) -> np.ndarray:
-    """What `amplitudes.InContext.sheet` would be of weak columns, (4,), sublattice 0 its first; see `column_amplitudes`."""
+def theory(name: str, amplitudes: np.ndarray, contrast: np.ndarray) -> np.ndarray:
+    """What `amplitudes.InContext.sheet` would be of weak columns, (4,), sublattice 0 its first.
+
+    Parameters
+    ----------
+    amplitudes : of `column_amplitudes`; contrast : of `amplitudes.InContext`, what part of a difference is found.
+    """
     phase, dark = np.log(amplitudes[BY_NAME[name].classes()]).T
-    return np.array([dark[0] - dark[1], phase[0] - phase[1], np.mean(dark), np.mean(phase)])
+    true = np.array([dark[0] - dark[1], phase[0] - phase[1]])
+    return np.array([*(2 * np.arctanh(contrast * np.tanh(true / 2))), np.mean(dark), np.mean(phase)])
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a micro-scan of a sheet looks like: `sheet`, `sheet_errors` and `contrast` of `amplitudes.InContext`."""
+
+    sheet: np.ndarray
+    errors: np.ndarray
+    contrast: np.ndarray
+
+    def turned(self) -> Seen:
+        """With the sublattices in the other order."""
+        return Seen(self.sheet * np.array([-1.0, -1.0, 1.0, 1.0]), self.errors, self.contrast)
 
 
 @dataclass(frozen=True)
@@ -70,21 +89,22 @@ class Sheets:
     covariances: dict[str, list[float]]
 
     @classmethod
-    def of(cls, micro_scans: Sequence[tuple[tuple[int, int], np.ndarray, np.ndarray, np.ndarray]]) -> Sheets:
-        """From micro-scans: classes on sublattices 0 and 1, what they look like (4,) with its errors (4,), and
-        `column_amplitudes` (K, 2)."""
+    def of(cls, micro_scans: Sequence[tuple[tuple[int, int], Seen, np.ndarray]]) -> Sheets:
+        """From micro-scans: classes on sublattices 0 and 1, what they look like, and `column_amplitudes` (K, 2)."""
         means, covariances = {}, {}
         for host in HOSTS:
             first, second = host.classes()
-            seen = [((sheet if pair == (first, second) else turned(sheet)) - theory(host.name, amplitudes), errors)
-                    for pair, sheet, errors, amplitudes in micro_scans if pair in ((first, second), (second, first))]
+            seen = [(one if pair == (first, second) else one.turned(), amplitudes)
+                    for pair, one, amplitudes in micro_scans if pair in ((first, second), (second, first))]
             if first == second:
-                seen = seen + [(turned(one), errors) for one, errors in seen]
+                seen = seen + [(one.turned(), amplitudes) for one, amplitudes in seen]
             if len(seen) < 8:
                 continue
-            # medians, and the better half: a scan of few sites has outliers, and its errors hide what theory lacks
-            values, errors = (np.array(one) for one in zip(*seen, strict=True))
-            better = errors[:, 0] <= np.median(errors[:, 0])
+            values = np.array([one.sheet - theory(host.name, amplitudes, one.contrast) for one, amplitudes in seen])
+            errors = np.array([one.errors for one, _ in seen])
+            # medians, and the half that shows most: a scan of few sites has outliers, and its errors hide what theory lacks
+            contrast = np.array([one.contrast[0] for one, _ in seen])
+            better = contrast >= np.median(contrast)
             mean = np.median(values[better], axis=0)
             off = values[better] - mean
             size = np.sqrt((off ** 2 / (1.48 * np.median(np.abs(off), axis=0) + 1e-3) ** 2).mean(axis=1))
@@ -93,20 +113,20 @@ class Sheets:
             means[host.name], covariances[host.name] = mean.tolist(), _positive(covariance).ravel().tolist()
         return cls(means, covariances)
 
-    def log_density(self, host: Host, sheet: np.ndarray, errors: np.ndarray, scan: MicroScan) -> float:
+    def log_density(self, host: Host, seen: Seen, scan: MicroScan) -> float:
         """Of what was seen, sublattice 0 of the lattice being the sheet's first; -inf where no like sheet was trained on."""
         like = self._like(host)
-        if like is None or not np.isfinite(sheet).all():
+        if like is None or not np.isfinite(seen.sheet).all():
             return -np.inf
-        covariance, distance = self._covariance(like, errors), self.distance(host, sheet, errors, scan)
-        volume = float(np.linalg.slogdet(covariance)[1])
+        distance = self.distance(host, seen, scan)
+        volume = float(np.linalg.slogdet(self._covariance(like, seen.errors))[1])
         return -0.5 * volume - 0.5 * (_FREEDOM + 4) * float(np.log1p(4 * distance ** 2 / _FREEDOM))
 
-    def distance(self, host: Host, sheet: np.ndarray, errors: np.ndarray, scan: MicroScan) -> float:
+    def distance(self, host: Host, seen: Seen, scan: MicroScan) -> float:
         """Mahalanobis distance of what was seen from the sheet's mean, over that of a normal distribution: about 1."""
         like = self._like(host)
-        off = sheet - theory(host.name, column_amplitudes(alike(scan))) - np.array(self.means[like])
-        return float(np.sqrt(off @ np.linalg.solve(self._covariance(like, errors), off) / 4))
+        off = seen.sheet - theory(host.name, column_amplitudes(alike(scan)), seen.contrast) - np.array(self.means[like])
+        return float(np.sqrt(off @ np.linalg.solve(self._covariance(like, seen.errors), off) / 4))
 
     def _covariance(self, like: str, errors: np.ndarray) -> np.ndarray:
         return np.array(self.covariances[like]).reshape(4, 4) + np.diag(errors ** 2)
@@ -130,8 +150,3 @@ def _positive(covariance: np.ndarray) -> np.ndarray:
 def alike(scan: MicroScan) -> MicroScan:
     """With what theory does not depend on left out, so that it is computed once."""
     return replace(scan, electrons=1.0, margin=MARGIN, probe=scan.probe.refocused(0.0))
-
-
-def turned(sheet: np.ndarray) -> np.ndarray:
-    """What a micro-scan looks like with its sublattices in the other order."""
-    return sheet * np.array([-1.0, -1.0, 1.0, 1.0])

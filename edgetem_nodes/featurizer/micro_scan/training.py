@@ -19,7 +19,7 @@ from edgetem_nodes.featurizer.micro_scan.generator import MicroScanGenerator, Ra
 from edgetem_nodes.featurizer.micro_scan.hosts import BY_NAME, HOSTS
 from edgetem_nodes.featurizer.micro_scan.model import SiteNetwork
 from edgetem_nodes.featurizer.micro_scan.network import MicroScanNetwork
-from edgetem_nodes.featurizer.micro_scan.sheets import Sheets
+from edgetem_nodes.featurizer.micro_scan.sheets import Seen, Sheets
 from edgetem_nodes.featurizer.micro_scan.species import SpeciesNetwork
 from edgetem_nodes.featurizer.micro_scan.species_fitting import SiteTable, fit_species
 from edgetem_nodes.featurizer.micro_scan.training_set import LabelledImages, training_set
@@ -158,9 +158,9 @@ def _fitted(settings: MicroScanTraining, fitting: FittingSettings, data: list[La
     return (sites, species), curves
 
 
-def described_sheets(data: list[LabelledImages]) -> list[tuple[tuple[int, int], np.ndarray, np.ndarray, np.ndarray]]:
+def described_sheets(data: list[LabelledImages]) -> list[tuple[tuple[int, int], Seen, np.ndarray]]:
     """Micro-scans of sheets as `Sheets.of` takes them."""
-    return [((int(pair[0]), int(pair[1])), *seen, amplitudes) for one in data
+    return [((int(pair[0]), int(pair[1])), Seen(seen[:4], seen[4:8], seen[8:]), amplitudes) for one in data
             for pair, seen, amplitudes in zip(one.pairs, one.sheets, one.amplitudes, strict=True)
             if pair.min() >= 0 and np.isfinite(seen).all()]
 

@@ -17,7 +17,7 @@ from edgetem_nodes.featurizer.micro_scan.generator import MicroScanBatch, MicroS
 from edgetem_nodes.featurizer.micro_scan.images import Imaging, site_features_of
 from edgetem_nodes.featurizer.micro_scan.sheets import alike, column_amplitudes
 
-VERSION = 9
+VERSION = 10
 """Of what a stored set means; raised when generator or images change."""
 SITES = 220
 """Most sites of one micro-scan."""
@@ -35,8 +35,8 @@ class LabelledImages:
     sites : (rows, SITES, 2) [m] where the column stands, NaN padded; classes, hosts : (rows, SITES) int8, -1 padded.
     points : (rows, SITES, 2) [m] sites of the lattice, as far off as a fitted one is.
     context : (rows, SITES, CONTEXT) float16 of `amplitudes.InContext.sites`; 0: a site of which nothing is known.
-    sheets : (rows, 2, 4) of `amplitudes.InContext.sheet` and its errors; pairs : (rows, 2) int8, classes of the perfect sheet
-        on its sublattices 0 and 1, -1: unknown.
+    sheets : (rows, 10) `sheet`, `sheet_errors` and `contrast` of `amplitudes.InContext`; pairs : (rows, 2) int8, classes of
+        the perfect sheet on its sublattices 0 and 1, -1: unknown.
     amplitudes : (rows, K, 2) float32 of `sheets.column_amplitudes`.
     """
 
@@ -57,7 +57,7 @@ def labelled(batch: MicroScanBatch, rng: np.random.Generator) -> LabelledImages:
     images = Imaging(scan)(batch.signals, np.full(rows, scan.electrons))
     sites, points = np.full((rows, SITES, 2), np.nan, np.float32), np.full((rows, SITES, 2), np.nan, np.float32)
     classes, hosts = np.full((rows, SITES), -1, np.int8), np.full((rows, SITES), -1, np.int8)
-    context, sheets = np.zeros((rows, SITES, CONTEXT), np.float16), np.full((rows, 2, 4), np.nan, np.float32)
+    context, sheets = np.zeros((rows, SITES, CONTEXT), np.float16), np.full((rows, 10), np.nan, np.float32)
     pairs = np.full((rows, 2), -1, np.int8)
     for row, piece in enumerate(batch.pieces):
         shift, strain = rng.normal(size=2) * _SHIFT, rng.normal(size=(2, 2)) * _STRAIN
@@ -68,7 +68,8 @@ def labelled(batch: MicroScanBatch, rng: np.random.Generator) -> LabelledImages:
         classes[row, :count], hosts[row, :count] = piece.classes[inside], piece.hosts[inside]
         seen = in_context(site_features_of(images, row, torch.from_numpy(batch.signals[row]), scan.electrons, scan,
                                            nodes[inside], piece.sublattice[inside]))
-        context[row, :count], sheets[row] = seen.sites, (seen.sheet, seen.sheet_errors)
+        context[row, :count] = seen.sites
+        sheets[row] = np.concatenate([seen.sheet, seen.sheet_errors, seen.contrast])
         there = (seen.sites != 0).any(axis=1)
         own = [np.unique(piece.hosts[inside][there & (seen.side == side)]) for side in (0, 1)]
         if len(own[0]) == 1 and len(own[1]) == 1:
