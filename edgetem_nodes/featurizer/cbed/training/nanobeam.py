@@ -195,6 +195,14 @@ def _begun(run: TrainingRun, prefix: str, seed: int, make: Callable[[], torch.nn
     return module
 
 
+def _left_alone(run: TrainingRun, stage: str, epochs: int) -> bool:
+    """Whether a network stays as it begins."""
+    if epochs == 0 and run.initial is None:
+        raise TrainingError(f"{stage}.epochs 0 leaves a network as it begins, which needs weights to begin with: name them by "
+                            "--from, or train for an epoch or more")
+    return epochs == 0
+
+
 def _drawing(run: TrainingRun, stage: str, total: int) -> Callable[[int], None]:
     done = 0
 
@@ -233,6 +241,8 @@ def _train_disk(settings: NanobeamTraining, generator: NanobeamGenerator, torch_
                 curves: dict, workers: int) -> DiskNetwork:
     stage = settings.disk
     network = _begun(run, "disk", settings.seed, lambda: DiskNetwork(stage.width))
+    if _left_alone(run, "disk", stage.epochs):
+        return network.eval()
     data = disks.draw_disks(generator, stage.patterns, stage.displacements, settings.seed,
                             _drawing(run, "patterns for disks", stage.patterns), workers, run.stopped)
     batch = _batch(stage.batch, len(data))
@@ -246,6 +256,8 @@ def _train_refining(settings: NanobeamTraining, data: Readings, torch_generator:
                     curves: dict) -> RefiningNetwork:
     stage = settings.refining
     network = _begun(run, "refining", settings.seed + 1000, lambda: RefiningNetwork(stage.width))
+    if _left_alone(run, "refining", stage.epochs):
+        return network.eval()
     count = int(data.right.sum())
     batch = _batch(stage.batch, count)
     steps = refining.epochs(network, data.disks, data.right, stage.epochs, batch, stage.rate, torch_generator, run.device)

@@ -18,7 +18,7 @@ class DiskStage:
 
     patterns: int = parameter(100000, "patterns that are drawn", minimum=32, maximum=10_000_000)
     displacements: int = parameter(2, "displaced lattices of each", minimum=1, maximum=16)
-    epochs: int = parameter(20, "passes over them", minimum=1, maximum=1000)
+    epochs: int = parameter(20, "passes over them; 0: left as it begins (--from)", minimum=0, maximum=1000)
     batch: int = parameter(2048, "lattices in a step", minimum=8, maximum=65536)
     rate: float = parameter(4e-3, "largest learning rate", minimum=1e-6, maximum=0.1)
     width: int = parameter(96, "neurons in a layer", minimum=8, maximum=1024)
@@ -28,7 +28,7 @@ class DiskStage:
 class RefiningStage:
     """Training of the refining network, on the patterns of the pattern networks."""
 
-    epochs: int = parameter(50, "passes over them", minimum=1, maximum=1000)
+    epochs: int = parameter(50, "passes over them; 0: left as it begins (--from)", minimum=0, maximum=1000)
     batch: int = parameter(2048, "patterns in a step", minimum=8, maximum=65536)
     rate: float = parameter(3e-3, "largest learning rate", minimum=1e-6, maximum=0.1)
     width: int = parameter(160, "neurons in a layer", minimum=8, maximum=1024)
