@@ -1,7 +1,8 @@
 """A periodic cell with the atoms and defects that a micro-scan, or an image, found on a sheet.
 
-The cell is the largest supercell of the measured lattice of which nearly every site was seen. Every measured atom is put on the site of the cell that it is at, by as many lattice vectors of the supercell as are needed: of two that would be
-at the same site the one nearer to the middle counts. Sites that were not seen have the perfect sheet's atoms, without a
+The cell is the largest supercell of the measured lattice of which nearly every site was seen. Every measured atom is put
+on the site of the cell that it is at, by as many lattice vectors of the supercell as are needed: of two that would be at the
+same site the one nearer to the middle counts. Sites that were not seen have the perfect sheet's atoms, without a
 measured place.
 """
 
@@ -17,12 +18,16 @@ from edgetem_nodes.featurizer.structures import checks
 from edgetem_nodes.featurizer.structures.measured import (ANGSTROM, Defect, MeasuredStructure, NotIdentifiable,
                                                           relative_covariance)
 
-SUPERCELLS = {"graphene": (4, 5, 7, 8)}
-"""Supercells that are used; of other sheets `USUAL`. Multiples of three fold graphene's Dirac points onto Gamma."""
-USUAL = (3, 4, 5)
+SUPERCELLS = {"graphene": ((4, 0), (5, 0), (6, 1), (7, 3), (7, 1), (7, 0), (8, 2), (8, 0))}
+"""Supercells that are used, of other sheets `USUAL`: the coefficients n, m of the first vector n a + m b in unit vectors at 120
+degrees; the second is that turned by 120 degrees, so that there are n^2 - n m + m^2 unit cells. Numbers of cells that are
+multiples of three fold graphene's Dirac points onto Gamma."""
+USUAL = ((3, 0), (4, 0), (5, 0))
 SEEN = 0.9
 """Part of the sites of a cell that must have been seen, unless it is the smallest one: of a square and a rhomb of one area
 90 to 97 % overlap when they are moved by lattice vectors."""
+LARGER = 1.05
+"""Most area of a cell over that of the footprint, unless it is the smallest one."""
 BUILT_IN = 0.5
 """Probability from which a defect is built in."""
 LEAST_VACANCY, LEAST_ELEMENT = 0.02, 0.1
@@ -103,9 +108,11 @@ def defect_cell(sheet: Any, deformation: np.ndarray, covariance: np.ndarray, fou
                               f"root mean square; {FARTHEST * bond:.2g} Å is the limit: pattern and atoms contradict one "
                               "another")
     identified = np.isfinite(found.probabilities[kept]).all(axis=1)
-    size, chosen = _largest_seen(registry, places, identified, len(sheet), SUPERCELLS.get(name, USUAL), settings)
-    checks.small_enough(len(sheet) * size ** 2, settings)
-    return _assembled(strained, registry, places, chosen, size, found, kept, settings,
+    most = min(settings.largest_atoms, LARGER * len(sheet) * found.footprint / _area(strained))
+    supercells = [_supercell(strained, *each) for each in SUPERCELLS.get(name, USUAL)]
+    supercell, chosen = _largest_seen(registry, places, identified, len(sheet), supercells, most)
+    checks.small_enough(len(sheet) * _cells(supercell), settings)
+    return _assembled(strained, registry, places, chosen, supercell, found, kept, settings,
                       dict(bond=bond, error=error, name=name, relative=relative_covariance(deformation, covariance)))
 
 
@@ -115,20 +122,45 @@ def _periodic(sheet: Any) -> Any:
     return result
 
 
-def _largest_seen(registry: _Registry, places: np.ndarray, identified: np.ndarray, atoms: int, sizes: tuple[int, ...],
-                  settings: Structure) -> tuple[int, dict[tuple[int, int, int], int]]:
-    """Unit cells along either vector, and what `_on_cell` says of that supercell.
+def _supercell(strained: Any, first: int, second: int) -> np.ndarray:
+    """Rows (2, 2): the supercell's vectors in those of the unit cell, which meet at about 120 or 60 degrees."""
+    vectors = strained.cell.array[:2, :2]
+    if vectors[0] @ vectors[1] < 0:
+        return np.array([[first, second], [-second, first - second]])
+    return np.array([[first - second, second], [-first, first - second]]) if second else first * np.eye(2, dtype=int)
+
+
+def _area(strained: Any) -> float:
+    """Of the unit cell [m^2]."""
+    return abs(float(np.linalg.det(strained.cell.array[:2, :2]))) * ANGSTROM ** 2
+
+
+def _cells(supercell: np.ndarray) -> int:
+    return abs(round(np.linalg.det(supercell)))
+
+
+def _reduced(nodes: np.ndarray, supercell: np.ndarray) -> np.ndarray:
+    """Nodes (n, 2) moved by vectors of the supercell into its first copy; exact in integers."""
+    (a, b), (c, d) = supercell.tolist()
+    fractions = nodes @ np.array([[d, -b], [-c, a]])
+    return nodes - fractions // (a * d - b * c) @ supercell
+
+
+def _largest_seen(registry: _Registry, places: np.ndarray, identified: np.ndarray, atoms: int, supercells: list[np.ndarray],
+                  most: float) -> tuple[np.ndarray, dict[tuple[int, int, int], int]]:
+    """A supercell, and what `_on_cell` says of it.
 
     Parameters
     ----------
-    identified : (n,) whether it is known what an entry is. atoms : of the unit cell. sizes : to choose from.
+    identified : (n,) whether it is known what an entry is. atoms : of the unit cell. supercells : to choose from.
+    most : sites of any but the smallest.
     """
-    smallest, *others = sorted(sizes)
-    for size in reversed(others):
-        chosen = _on_cell(registry, places, size)
+    smallest, *others = sorted(supercells, key=_cells)
+    for supercell in reversed(others):
+        chosen, sites = _on_cell(registry, places, supercell), atoms * _cells(supercell)
         seen = sum(bool(identified[entry]) for entry in chosen.values())
-        if atoms * size ** 2 <= settings.largest_atoms and seen >= SEEN * atoms * size ** 2:
-            return size, chosen
+        if sites <= most and seen >= SEEN * sites:
+            return supercell, chosen
     return smallest, _on_cell(registry, places, smallest)
 
 
@@ -174,21 +206,27 @@ def _assigned(places: np.ndarray, host: np.ndarray, layer: np.ndarray, sites: np
     return nodes[rows, basis].astype(int), basis, places - away[rows, basis]
 
 
-def _on_cell(registry: _Registry, places: np.ndarray, size: int) -> dict[tuple[int, int, int], int]:
+def _on_cell(registry: _Registry, places: np.ndarray, supercell: np.ndarray) -> dict[tuple[int, int, int], int]:
     """The entry for each site (i, j, basis) of the supercell: of several the one nearest to the middle."""
     chosen: dict[tuple[int, int, int], int] = {}
+    nodes = _reduced(registry.nodes, supercell)
     for entry in np.argsort((places ** 2).sum(axis=1), kind="stable"):
-        node = registry.nodes[entry] % size
-        chosen.setdefault((int(node[0]), int(node[1]), int(registry.basis[entry])), int(entry))
+        chosen.setdefault((int(nodes[entry, 0]), int(nodes[entry, 1]), int(registry.basis[entry])), int(entry))
     return chosen
 
 
-def _assembled(strained: Any, registry: _Registry, places: np.ndarray, chosen: dict, size: int, found: SheetAtoms,
+def _nodes(supercell: np.ndarray) -> np.ndarray:
+    """The nodes (cells, 2) of the supercell's first copy."""
+    reach = np.arange(int(np.abs(supercell).sum()) + 1)
+    return np.unique(_reduced(np.stack(np.meshgrid(reach, reach, indexing="ij"), -1).reshape(-1, 2), supercell), axis=0)
+
+
+def _assembled(strained: Any, registry: _Registry, places: np.ndarray, chosen: dict, supercell: np.ndarray, found: SheetAtoms,
                kept: np.ndarray, settings: Structure, known: dict) -> MeasuredStructure:
     vectors, sign = strained.cell.array[:2, :2], -1.0 if registry.turned else 1.0
     probabilities, covariances = found.probabilities[kept], found.covariances[kept][:, ::-1, ::-1]
     numbers, positions, spread, defects, unseen, uncertain, small = [], [], [], [], 0, 0, 0.0
-    for i, j in np.ndindex(size, size):
+    for i, j in _nodes(supercell).tolist():
         for index, atom in enumerate(strained):
             site = np.array([*(sign * atom.position[:2] + [i, j] @ vectors), atom.position[2]])
             entry = chosen.get((i, j, index))
@@ -207,9 +245,10 @@ def _assembled(strained: Any, registry: _Registry, places: np.ndarray, chosen: d
                 numbers.append(likely)
                 positions.append(place)
                 spread.append(covariance)
-    sites = len(strained) * size ** 2
+    sites = len(strained) * _cells(supercell)
     _certain(uncertain, unseen, sites, settings)
-    cell = strained.cell.array * np.array([[size], [size], [1.0]])
+    cell = strained.cell.array.copy()
+    cell[:2, :2] = supercell @ vectors
     cell[2] = (0.0, 0.0, np.ptp(strained.positions[:, 2]) + 20 * settings.vacuum_nm)
     positions = np.array(positions)
     lift = cell[2, 2] / 2 - (strained.positions[:, 2].min() + strained.positions[:, 2].max()) / 2
@@ -219,7 +258,7 @@ def _assembled(strained: Any, registry: _Registry, places: np.ndarray, chosen: d
     errors = np.zeros_like(positions)
     errors[:, :2] = np.sqrt(np.nan_to_num(np.diagonal(spread, axis1=1, axis2=2)))
     built = [defect for defect in defects if defect.probability >= BUILT_IN]
-    source = (f"{known['name']} {size} x {size} supercell of the lattice from nanobeam diffraction, standard error of the "
+    source = (f"{known['name']} {supercell.tolist()} supercell of the lattice from nanobeam diffraction, standard error of the "
               f"strain up to {known['error']:.2g} %, with atoms and {len(built)} defects from a footprint of "
               f"{found.footprint * 1e18:.3g} nm^2 (less probable ones that are not listed would add up to {small:.2g}); "
               f"{unseen} of {sites} sites were not seen and are perfect; heights are "
