@@ -1,20 +1,16 @@
-"""Lattices of patterns: peaks, the lattice they lie on, then what the disk network says of every disk, in two rounds.
+"""Lattices of patterns: peaks, the lattice they lie on, then what the networks say of every disk, in two rounds.
 
-A pattern's lattice depends on that pattern alone, to the last bit: patterns are worked on in blocks of one size, filled up
-with zeros, so that no product of matrices is of another shape.
+A pattern's lattice depends on that pattern alone, to the last bit (`blocks`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from threading import Lock
 
 import numpy as np
-import torch
 from numba import njit
 
+from edgetem_nodes.featurizer.cbed.blocks import in_groups
 from edgetem_nodes.featurizer.cbed.guided import guided_lattice, joint_significance, ordered_nodes
 from edgetem_nodes.featurizer.cbed.indexing import explained_share, find_lattice, reduce_basis
 from edgetem_nodes.featurizer.cbed.lattice_solution import INDEX_SCALE, moved, solve
@@ -23,8 +19,6 @@ from edgetem_nodes.featurizer.cbed.peaks import PEAKS, binning, find_peaks, scor
 from edgetem_nodes.featurizer.cbed.sampling import DISKS, choose_disks, sample_finely, sample_lattice, summed_area
 from edgetem_nodes.featurizer.cbed.strangers import beside, ring_share, second_lattice
 
-BLOCK = 64
-"""Patterns in a block."""
 FIRST_DISKS = 20
 """Most disks of the first round, where another network refines."""
 PRIOR = 1 / 0.35**2
@@ -215,43 +209,6 @@ def _solve_rows(index, count, offset, lower, radii, prior, lattice, covariance, 
                 covariance[row, i, j] *= scale
 
 
-_guard, _users, _threads_before = Lock(), 0, 1
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """torch on one thread, as products of matrices are summed in another order on several; nested, and of several threads, the
-    last that leaves sets it back."""
-    global _users, _threads_before
-    with _guard:
-        if _users == 0:
-            _threads_before = torch.get_num_threads()
-        _users += 1
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        with _guard:
-            _users -= 1
-            if _users == 0:
-                torch.set_num_threads(_threads_before)
-
-
-def in_blocks(network: torch.nn.Module, *inputs: np.ndarray, block: int = BLOCK) -> list[np.ndarray]:
-    """A network's outputs for rows of inputs, in blocks of one size, on one thread."""
-    rows = len(inputs[0])
-    parts: list[tuple] = []
-    with one_thread(), torch.no_grad():
-        for first in range(0, max(rows, 1), block):
-            given = []
-            for one in inputs:
-                piece = np.zeros((block, *one.shape[1:]), np.float32)
-                piece[:max(min(rows - first, block), 0)] = one[first:first + block]
-                given.append(torch.from_numpy(piece))
-            parts.append(tuple(out[:min(rows - first, block)].numpy() for out in network(*given)))
-    return [np.concatenate(column) for column in zip(*parts, strict=True)]
-
-
 @dataclass(frozen=True)
 class LatticeNetworks:
     """What reads the places of disks: each disk alone, then, if there is one, a network that sees all of them."""
@@ -278,24 +235,20 @@ def find_lattices(networks: LatticeNetworks, frames: np.ndarray, radii: np.ndarr
     result = Lattices.empty(rows)
     radii, nominal = np.ascontiguousarray(radii, float), np.ascontiguousarray(nominal, float)
     usable = np.ones(rows, bool) if usable is None else usable
-    for first in range(0, rows, BLOCK):
-        part = slice(first, min(first + BLOCK, rows))
-        found = Lattices(**{name: value[part] for name, value in vars(result).items()})
-        figures = np.zeros((len(found.peaks), FIGURES))
-        _search(frames[part], usable[part], radii[part], nominal[part], references[part], found.lattice, found.peaks,
-                found.total, figures)
-        found.take(figures)
-        _first_round(networks, frames[part], radii[part], found)
-        if refine:
-            _second_round(networks, frames[part], radii[part], beams[part], found)
+    figures = np.zeros((rows, FIGURES))
+    _search(frames, usable, radii, nominal, references, result.lattice, result.peaks, result.total, figures)
+    result.take(figures)
+    _first_round(networks, frames, radii, result)
+    if refine:
+        _second_round(networks, frames, radii, beams, result)
     return result
 
 
 def _first_round(networks: LatticeNetworks, frames: np.ndarray, radii: np.ndarray, found: Lattices) -> None:
-    """One block's lattices, in place, by what each disk says alone."""
+    """Lattices, in place, by what each disk says alone."""
     rows = np.zeros((len(frames), DISKS if networks.refining is None else FIRST_DISKS, DISK_INPUTS), np.float32)
     sample_rows(frames, found.lattice, radii, found.total, found.index, found.count, rows)
-    _moved_to(in_blocks(networks.disk, rows), radii, found)
+    _moved_to(in_groups(networks.disk, found.count, (rows,), told_by_disk=True), radii, found)
 
 
 def _second_round(networks: LatticeNetworks, frames: np.ndarray, radii: np.ndarray, beams: np.ndarray,
@@ -306,11 +259,12 @@ def _second_round(networks: LatticeNetworks, frames: np.ndarray, radii: np.ndarr
     rows = np.zeros((len(frames), DISKS, FINE_INPUTS), np.float32)
     sample_fine_rows(frames, found.lattice, radii, beams, found.total, found.index, found.count, rows)
     present = (np.arange(DISKS) < found.count[:, None]).astype(np.float32)
-    _moved_to(in_blocks(networks.refining, rows, present), radii, found)
+    said = in_groups(networks.refining, found.count, (rows, present), told_by_disk=True)
+    _moved_to(said, radii, found)
 
 
 def _moved_to(said: list[np.ndarray], radii: np.ndarray, found: Lattices) -> None:
-    """Solve for one block's lattices, in place, from offsets and triangles of their disks."""
+    """Solve for lattices, in place, from offsets and triangles of their disks."""
     _solve_rows(found.index, found.count, said[0].astype(float), said[1].astype(float), radii, PRIOR, found.lattice,
                 found.covariance, found.chi_square, found.freedom, found.worst)
     found.lattice[~np.isfinite(found.lattice).all(axis=1)] = np.nan

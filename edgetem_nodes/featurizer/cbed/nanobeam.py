@@ -11,8 +11,9 @@ import numpy as np
 import torch
 
 from edgetem_nodes.featurizer.cbed.accelerated import DeviceReader
+from edgetem_nodes.featurizer.cbed.blocks import BLOCK, in_groups, one_thread
 from edgetem_nodes.featurizer.cbed.descriptors import UNKNOWN, Descriptors, footprint_radius
-from edgetem_nodes.featurizer.cbed.lattices import BLOCK, LatticeNetworks, in_blocks, one_thread
+from edgetem_nodes.featurizer.cbed.lattices import LatticeNetworks
 from edgetem_nodes.featurizer.cbed.networks import DiskNetwork, EarlierPatternNetwork, PatternNetwork, RefiningNetwork
 from edgetem_nodes.featurizer.cbed.phases import Phases, agreement, distinct, matches, mixed
 from edgetem_nodes.featurizer.cbed.posterior import (DETERMINED, TILT_SCALE, TWO_ANSWERS, TYPICAL_THICKNESS, log_probabilities,
@@ -161,7 +162,8 @@ class NanobeamNetwork:
         counts = np.where(usable[:, None, None], frames, 0).astype(np.float32) / np.float32(noise.counts_per_electron)
         if self._reader is None:
             reading = read_patterns(self.lattice_networks, self.references, counts, exposures, usable)
-            logits, mixtures, hidden = in_blocks(self.members, reading.disks, reading.present, reading.context)
+            logits, mixtures, hidden = in_groups(self.members, reading.present.sum(axis=1).astype(int),
+                                                 (reading.disks, reading.present), reading.context, told_by_disk=False)
         else:
             reading, logits, mixtures, hidden = self._reader(counts, exposures, usable)
         logits, mixtures, hidden = (np.moveaxis(one, 1, 0) for one in (logits, mixtures, hidden))

@@ -17,8 +17,10 @@ SIGNIFICANT = 4.5
 
 @njit(cache=True, nogil=True)
 def _binned(frame, bin_):
+    if bin_ == 1:
+        return frame.astype(np.float32)
     rows, columns = frame.shape[0] // bin_, frame.shape[1] // bin_
-    out = np.zeros((rows, columns))
+    out = np.zeros((rows, columns), np.float32)
     for i in range(rows * bin_):
         for j in range(columns * bin_):
             out[i // bin_, j // bin_] += frame[i, j]
@@ -43,47 +45,64 @@ def disk_and_ring(radius):
 
 @njit(cache=True, nogil=True)
 def significance(image, radius):
-    """By how many standard errors (rows, columns) the disk about each pixel holds more than the ring about it says.
+    """By how many standard errors (rows, columns) float32 the disk about each pixel holds more than the ring about it says.
 
     0 where the disk does not lie on the image whole.
     """
     rows, columns = image.shape
     inner, outer = disk_and_ring(radius)
     a, b = len(inner) // 2, len(outer) // 2
-    # sums along rows, with room for the ring on either side
-    sums = np.zeros((rows, columns + 2 * b + 1))
+    # sums along rows, with room for the ring on either side; single precision holds counts to 2^24, and is twice as fast
+    sums = np.zeros((rows, columns + 2 * b + 1), np.float32)
     for i in range(rows):
-        total = 0.0
+        total = np.float32(0.0)
         for j in range(columns):
             total += image[i, j]
             sums[i, b + j + 1] = total
         sums[i, b + columns + 1:] = total
-    lengths = np.empty((2 * b + 1, columns))
-    for n in range(2 * b + 1):
-        for j in range(columns):
-            lengths[n, j] = min(j + outer[n], columns - 1) - max(j - outer[n], 0) + 1
-    area = 0.0
+    area, one, zero = np.float32(0.0), np.float32(1.0), np.float32(0.0)
     for half in inner:
-        area += 2 * half + 1
-    result = np.zeros((rows, columns))
-    inside, about, whole = np.empty(columns), np.empty(columns), np.empty(columns)
+        area += np.float32(2 * half + 1)
+    result = np.zeros((rows, columns), np.float32)
+    inside, about, ratio = np.empty(columns, np.float32), np.empty(columns, np.float32), np.empty(columns, np.float32)
     for i in range(a, rows - a):
-        inside[:], about[:], whole[:] = 0.0, 0.0, 0.0
+        inside[:], about[:] = zero, zero
+        if i <= b or i >= rows - b:
+            _ring_ratio(outer, i, rows, area, ratio)
         for n in range(max(-b, -i), min(b, rows - 1 - i) + 1):
-            half = outer[n + b]
-            line, length = sums[i + n], lengths[n + b]
-            for j in range(columns):
-                about[j] += line[b + j + half + 1] - line[b + j - half]
-                whole[j] += length[j]
+            _add_runs(sums[i + n], b, outer[n + b], about)
         for n in range(-a, a + 1):
-            half, line = inner[n + a], sums[i + n]
-            for j in range(columns):
-                inside[j] += line[b + j + half + 1] - line[b + j - half]
-        for j in range(a, columns - a):
-            ratio = area / max(whole[j] - area, 1.0)
-            rest = max(about[j] - inside[j], 0.0)
-            result[i, j] = (inside[j] - ratio * rest) / np.sqrt(max(inside[j], 0.0) + ratio**2 * rest + 1.0)
+            _add_runs(sums[i + n], b, inner[n + a], inside)
+        out = result[i]
+        for j in range(columns):
+            # comparisons instead of max(), which minds NaN and so one number at a time
+            rest, own = about[j] - inside[j], inside[j]
+            rest = rest if rest > zero else zero
+            floor = own if own > zero else zero
+            out[j] = (own - ratio[j] * rest) / np.sqrt(floor + ratio[j] * ratio[j] * rest + one)
+        out[:a], out[columns - a:] = zero, zero
     return result
+
+
+@njit(cache=True, nogil=True)
+def _add_runs(line, b, half, total):
+    """Add what runs of half a length `half` about each pixel of a row hold, from its sums."""
+    # from slices on, as indices that may be negative are looked up one by one
+    high, low = line[b + half + 1:], line[b - half:]
+    for j in range(len(total)):
+        total[j] += high[j] - low[j]
+
+
+@njit(cache=True, nogil=True)
+def _ring_ratio(outer, i, rows, area, ratio):
+    """Pixels of the disk over those of the ring, as far as it lies on the image, for the pixels of row i, in place."""
+    columns, b = len(ratio), len(outer) // 2
+    for j in range(columns):
+        whole = np.float32(0.0)
+        for n in range(max(-b, -i), min(b, rows - 1 - i) + 1):
+            whole += np.float32(min(j + outer[n + b], columns - 1) - max(j - outer[n + b], 0) + 1)
+        rest = whole - area
+        ratio[j] = area / (rest if rest > np.float32(1.0) else np.float32(1.0))
 
 
 @njit(cache=True, nogil=True)

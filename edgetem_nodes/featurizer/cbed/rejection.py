@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numba import njit
 from scipy.stats import binom
 
 from edgetem_nodes.featurizer.cbed.descriptors import UNKNOWN
@@ -80,13 +81,35 @@ class Judgement:
     reasons: list[str]
 
 
+@njit(cache=True, nogil=True)
+def _scan(frames, level, total, least, suspect):
+    """Sums and smallest values of rows, in place, and whether something in them is not finite or at `level`; of such a row no
+    sum."""
+    for row in range(len(frames)):
+        whole, lowest, bad = 0.0, 0.0, False
+        for value in frames[row]:
+            one = np.float64(value)
+            whole += one
+            lowest = min(lowest, one)
+            bad |= not one < level
+        if bad or not np.isfinite(whole) or not np.isfinite(lowest):
+            suspect[row] = True
+        else:
+            total[row], least[row] = whole, lowest
+
+
 def unusable(frames: np.ndarray, noise: CountingNoise, limits: Limits) -> list[str]:
     """Why frames (rows, rows, columns) cannot be read at all; empty where they can."""
-    flat = frames.reshape(len(frames), frames.shape[1] * frames.shape[2])
-    failures = noise.failures(flat)
-    usable = np.array([not failure for failure in failures], bool)
-    electrons = np.where(usable[:, None], flat, 0).sum(axis=1, dtype=float) / noise.counts_per_electron
-    negative = np.where(usable[:, None], flat, 0).min(axis=1, initial=0) < -8 * noise.readout_noise - 1e-9
+    flat = np.ascontiguousarray(frames.reshape(len(frames), frames.shape[1] * frames.shape[2]))
+    # numba knows neither half precision nor the other order of bytes
+    flat = flat.astype(np.float32 if flat.dtype == np.float16 else flat.dtype.newbyteorder("="), copy=False)
+    total, least, suspect = np.zeros(len(flat)), np.zeros(len(flat)), np.zeros(len(flat), bool)
+    _scan(flat.view(np.uint8) if flat.dtype == bool else flat, noise.saturation_level(flat.dtype), total, least, suspect)
+    failures = [""] * len(flat)
+    for row, reason in zip(np.flatnonzero(suspect), noise.failures(flat[suspect]), strict=True):
+        failures[row] = reason
+    electrons = total / noise.counts_per_electron
+    negative = least < -8 * noise.readout_noise - 1e-9
     mark(failures, negative, "pixels are below zero by more than readout noise: subtract the right dark signal")
     mark(failures, electrons <= 0, "the pattern is empty")
     mark(failures, electrons > _MOST_ELECTRONS, f"more than {_MOST_ELECTRONS:g} electrons in one pattern are no counts: check "

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from edgetem_nodes.featurizer.cbed.blocks import in_groups
 from edgetem_nodes.featurizer.cbed.generator import NanobeamGenerator
-from edgetem_nodes.featurizer.cbed.lattices import LatticeNetworks, in_blocks
+from edgetem_nodes.featurizer.cbed.lattices import LatticeNetworks
 from edgetem_nodes.featurizer.cbed.materials import Material
 from edgetem_nodes.featurizer.cbed.nanobeam import Members, scan_vectors
 from edgetem_nodes.featurizer.cbed.networks import DiskNetwork, PatternNetwork, RefiningNetwork
@@ -62,7 +63,8 @@ def _shard(generator: NanobeamGenerator, networks: LatticeNetworks, ensemble: Me
     vectors, covariance = scan_vectors(reading, exposures)
     true = np.swapaxes(batch.reciprocal, 1, 2)
     true = true @ np.rint(np.linalg.inv(true) @ np.nan_to_num(vectors))
-    results = in_blocks(ensemble, reading.disks, reading.present, reading.context)
+    results = in_groups(ensemble, reading.present.sum(axis=1).astype(int), (reading.disks, reading.present), reading.context,
+                        told_by_disk=False)
     logits, mixtures, hidden = (one[right] for one in results)
     target = standardised(batch.thickness, to_lattice_axes(batch.tilt, reading.axes))
     return (vectors[right], true[right], covariance[right], reading.lattices.chi_square[right], reading.lattices.freedom[right],
