@@ -22,7 +22,7 @@ from edgetem_nodes.featurizer.cbed.training.workers import shared_array
 _MADE_UP = 0.1
 """Part of a batch that is turned into patterns of no phase."""
 _WRONG_SIZE = (0.07, 0.3)
-_PHASE = 10.0
+_PHASE = 40.0
 """Weight of the phase's loss: with 1 the gradients of thickness and tilt, which grow with what is known, drown it, and MoS2
 is not told from WS2 at all."""
 
