@@ -4,10 +4,11 @@ z(x) = m(x) + w(x): a smooth expectation, and white scatter of single defects ab
 with an error of its own; a value of the map is z averaged over a disc. Their covariances are those of change of support with
 micro-scale variation (Journel and Huijbregts, Mining Geostatistics, 1978, section V.A; Cressie, Statistics for Spatial Data, 1993,
 sections 3.2.1 and 5.2): <K> + t |F n F'| / |F| and so on, t the scatter's variance over a footprint. It grows with what is
-expected there, as that of a compound Poisson sum does, over a floor: t = c0 + c1 max(m, least).
+expected there, as that of a compound Poisson sum does (`scatter.py`): t = c max(m, least). The smooth part's amplitude grows with
+it, as that of a density that varies by factors: with the same amplitude everywhere a flat surrounding flattens a small spot.
 
-Length scales, amplitude, c0 and c1 are integrated over on a grid about what was learned, because tens of readings do not tell them:
-taken for certain they make a map too sure of itself where defects are. Knows no ROS, draws nothing.
+c is the variogram's (`scatter_scale`). Length scales and amplitude are integrated over on a grid, because tens of readings do not
+tell them: taken for certain they make a map too sure of itself. Knows no ROS, draws nothing.
 """
 
 from __future__ import annotations
@@ -26,8 +27,10 @@ STRETCHES = (0.5, 0.7, 1.0, 1.4, 2.0)
 """Factors of the learned length scales."""
 SMOOTH = (0.25, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0)
 """Standard deviations of the smooth part, in units of the scatter's over a footprint."""
-FACTORS = (0.125, 0.18, 0.25, 0.35, 0.5, 0.7, 1.0, 1.4)
-"""c in units of the readings' variance over their mean."""
+PAIRS = 4
+"""Nearest footprints without anything in common that each is compared with."""
+SMALLEST_SCALE = 0.05
+"""Of the scatter, in units of the readings' variance over their mean."""
 LEAST_WEIGHT = 0.1
 """Of the grid's points over that of the likeliest, below which one is left out."""
 LEAST = 0.1
@@ -47,12 +50,36 @@ class Readings:
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """A point of the grid: factor of length scales, smooth part over scatter, scale c [scalar], and its weight."""
+    """A point of the grid: factor of length scales, smooth part over scatter, and its weight."""
 
     stretch: float
     smooth: float
-    scale: float
     weight: float
+
+
+def scatter_scale(readings: Readings, least: float) -> float:
+    """c [scalar]: variance of the mean over a footprint about what is expected there, over that expectation.
+
+    Half the mean square of differences of neighbouring footprints that have nothing in common: the variogram at its shortest
+    distance (Matheron, Econ. Geol. 58, 1246, 1963), the readings' own errors taken off, over their mean. A likelihood would
+    give part of it to a smooth map with features as small as a footprint, which is then taken to go on where nothing was seen.
+
+    Parameters
+    ----------
+    least : expectation that counts at least [scalar].
+    """
+    values, variances, centres = readings.values, np.square(readings.errors), readings.footprints.centres
+    ratio = float(values.var()) / max(float(values.mean()), least)
+    away = np.abs(centres[:, None] - centres[None])
+    edges = 0.5 * np.add.outer(readings.footprints.edges, readings.footprints.edges)
+    apart = (away.max(axis=2) >= edges * (1 - 1e-9)) & ~np.eye(len(values), dtype=bool)
+    order = np.argsort(np.where(apart, np.hypot(*np.moveaxis(away, 2, 0)), np.inf), axis=1, kind="stable")[:, :PAIRS]
+    first, second = np.repeat(np.arange(len(values)), order.shape[1]), order.ravel()
+    first, second = first[apart[first, second]], second[apart[first, second]]
+    squares = 0.5 * (np.square(values[first] - values[second]) - variances[first] - variances[second]).sum()
+    means = np.maximum(0.5 * (values[first] + values[second]), 0.0).sum()
+    least_scale = max(SMALLEST_SCALE * ratio, SMALLEST_VARIANCE * least)
+    return max(float(squares / means), least_scale) if means > 0 else max(ratio, least_scale)
 
 
 class Shaped(Posterior):
@@ -82,7 +109,7 @@ class BlockKriging:
         self._least = max(LEAST * float(np.sqrt(np.mean(np.square(readings.values)))), 1e-12)
         self._unmeasured = {stretch: trained.unmeasured(stretch) for stretch in STRETCHES}
         self.mean = float(self._unmeasured[1.0].mean[0])
-        self._ratio = float(readings.values.var()) / max(float(readings.values.mean()), self._least)
+        self.scale = scatter_scale(readings, self._least)
         self._expect(np.full(len(self.everywhere), float(readings.values.mean())))
         for _ in range(ROUNDS - 1):
             self._expect(self._expectation())
@@ -113,12 +140,10 @@ class BlockKriging:
         for stretch in STRETCHES:
             like = self.priors[stretch].covariance(at, at)
             for smooth in SMOOTH:
-                for factor in FACTORS:
-                    scale = factor * self._ratio
-                    factored = np.linalg.cholesky(scale * (smooth**2 * like + scatter) + own)
-                    explained = solve_triangular(factored, residual, lower=True)
-                    evidence = -0.5 * explained @ explained - np.log(np.diag(factored)).sum()
-                    found.append((float(evidence), stretch, smooth, scale))
+                factored = np.linalg.cholesky(self.scale * (smooth**2 * like + scatter) + own)
+                explained = solve_triangular(factored, residual, lower=True)
+                evidence = -0.5 * explained @ explained - np.log(np.diag(factored)).sum()
+                found.append((float(evidence), stretch, smooth))
         scores = np.array([one[0] for one in found])
         weights = np.exp(scores - scores.max())
         kept = [number for number in np.argsort(-weights, kind="stable") if weights[number] >= LEAST_WEIGHT]
@@ -131,7 +156,7 @@ class BlockKriging:
         at = self.support.nearest(rows.footprints)
         between = {one.stretch: self.priors[one.stretch].covariance(at, self.everywhere) for one in self.hypotheses}
         for one in self.hypotheses:
-            whitened, explained = self._solved(one, rows, one.scale * one.smooth**2 * between[one.stretch])
+            whitened, explained = self._solved(one, rows, self.scale * one.smooth**2 * between[one.stretch])
             result = result + one.weight * (self.mean + explained @ whitened)
         return result
 
@@ -146,8 +171,8 @@ class BlockKriging:
                 known[one.stretch] = ((support.discs @ prior.covariance(self.everywhere, at)).T,
                                       averaged(prior, support.field, support.radius).variance)
             between, own = known[one.stretch]
-            whitened, explained = self._solved(one, rows, one.scale * (one.smooth**2 * between + scatter))
-            prior = one.scale * (one.smooth**2 * own + scattered)
+            whitened, explained = self._solved(one, rows, self.scale * (one.smooth**2 * between + scatter))
+            prior = self.scale * (one.smooth**2 * own + scattered)
             means.append(self.mean + explained @ whitened)
             variances.append(np.maximum(prior - np.square(whitened).sum(axis=0), SMALLEST_VARIANCE * prior))
         weights = np.array([one.weight for one in self.hypotheses])
@@ -158,7 +183,7 @@ class BlockKriging:
         """Cross-covariance (rows, positions) and residuals (rows,), both whitened by the readings' covariance."""
         at = self.support.nearest(rows.footprints)
         matrix = one.smooth**2 * self.priors[one.stretch].covariance(at, at) + self.scatter(rows.footprints, rows.footprints)
-        factored = np.linalg.cholesky(one.scale * matrix + self._own(rows))
+        factored = np.linalg.cholesky(self.scale * matrix + self._own(rows))
         return solve_triangular(factored, cross, lower=True), solve_triangular(factored, rows.values - self.mean, lower=True)
 
     def next_readings(self) -> NextReadings:
@@ -190,18 +215,18 @@ class NextReadings(Posterior):
         def readings(self, left: Footprints, right: Footprints) -> np.ndarray:
             """(left, right)."""
             one, places = self._one, [self.model.support.nearest(footprints) for footprints in (left, right)]
-            return one.scale * (one.smooth**2 * self._smooth.covariance(*places) + self.model.scatter(left, right))
+            return self.model.scale * (one.smooth**2 * self._smooth.covariance(*places) + self.model.scatter(left, right))
 
         def discs(self, footprints: Footprints) -> np.ndarray:
             """(n, positions)."""
             one, support = self._one, self.model.support
             smooth = (support.discs @ self._smooth.covariance(self.model.everywhere, support.nearest(footprints))).T
-            return one.scale * (one.smooth**2 * smooth + self.model.scatter_in_discs(footprints))
+            return self.model.scale * (one.smooth**2 * smooth + self.model.scatter_in_discs(footprints))
 
         @property
         def variance(self) -> np.ndarray:
             """(positions,) of readings of a typical footprint."""
-            return self._one.scale * (self._one.smooth**2 + 1.0) * self.model.shape**2
+            return self.model.scale * (self._one.smooth**2 + 1.0) * self.model.shape**2
 
     def __init__(self, prior: Prior, mean: np.ndarray, readings: np.ndarray, discs: np.ndarray, noise: float) -> None:
         self._prior, self._readings, self._discs = prior, readings, discs
