@@ -31,6 +31,9 @@ class DeviceReader:
         self._disk, self._members = networks.disk.to(device), members.to(device)
         self._refining = None if networks.refining is None else networks.refining.to(device)
         self._references, self._device, self._own = references, device, local()
+        # torch loads its solvers when they are first called, and several threads must not do that at once
+        one = torch.eye(6, dtype=torch.float64, device=device)[None]
+        torch.cholesky_inverse(torch.linalg.cholesky_ex(one).L)
 
     def __call__(self, frames: np.ndarray, exposures: Exposures,
                  usable: np.ndarray) -> tuple[Reading, np.ndarray, np.ndarray, np.ndarray]:

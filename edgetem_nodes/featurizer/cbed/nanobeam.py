@@ -19,7 +19,7 @@ from edgetem_nodes.featurizer.cbed.phases import Phases, agreement, distinct, ma
 from edgetem_nodes.featurizer.cbed.posterior import (DETERMINED, TILT_SCALE, TWO_ANSWERS, TYPICAL_THICKNESS, log_probabilities,
                                                      moments)
 from edgetem_nodes.featurizer.cbed.reading import Exposures, Reading, read_patterns
-from edgetem_nodes.featurizer.cbed.rejection import Judgement, Limits, judge, unusable
+from edgetem_nodes.featurizer.cbed.rejection import Judgement, Limits, electrons, judge, plain, unusable
 from edgetem_nodes.featurizer.cbed.weights import SHIPPED, Weights, fill_module, read_weights
 from edgetem_nodes.featurizer.deformation import strain
 from edgetem_nodes.featurizer.features import CountingNoise
@@ -159,7 +159,7 @@ class NanobeamNetwork:
                orientation: float, defocus: float, noise: CountingNoise) -> Descriptors:
         failures = unusable(frames, noise, limits)
         usable = np.array([not failure for failure in failures], bool)
-        counts = np.where(usable[:, None, None], frames, 0).astype(np.float32) / np.float32(noise.counts_per_electron)
+        counts = electrons(plain(frames), usable, np.float32(noise.counts_per_electron))
         if self._reader is None:
             reading = read_patterns(self.lattice_networks, self.references, counts, exposures, usable)
             logits, mixtures, hidden = in_groups(self.members, reading.present.sum(axis=1).astype(int),

@@ -98,24 +98,43 @@ def _scan(frames, level, total, least, suspect):
             total[row], least[row] = whole, lowest
 
 
+def plain(frames: np.ndarray) -> np.ndarray:
+    """Frames in a type and order that numba knows: neither half precision nor the other order of bytes."""
+    if frames.dtype.kind == "b":
+        return np.ascontiguousarray(frames).view(np.uint8)
+    return np.ascontiguousarray(frames, np.float32 if frames.dtype == np.float16 else frames.dtype.newbyteorder("="))
+
+
+@njit(cache=True, nogil=True)
+def electrons(frames, usable, gain):
+    """Frames (rows, rows, columns) over the gain in single precision; zeros where they are not usable."""
+    result = np.empty(frames.shape, np.float32)
+    for row in range(len(frames)):
+        if not usable[row]:
+            result[row] = np.float32(0.0)
+            continue
+        for i in range(frames.shape[1]):
+            for j in range(frames.shape[2]):
+                result[row, i, j] = np.float32(frames[row, i, j]) / gain
+    return result
+
+
 def unusable(frames: np.ndarray, noise: CountingNoise, limits: Limits) -> list[str]:
     """Why frames (rows, rows, columns) cannot be read at all; empty where they can."""
-    flat = np.ascontiguousarray(frames.reshape(len(frames), frames.shape[1] * frames.shape[2]))
-    # numba knows neither half precision nor the other order of bytes
-    flat = flat.astype(np.float32 if flat.dtype == np.float16 else flat.dtype.newbyteorder("="), copy=False)
+    flat = plain(frames).reshape(len(frames), frames.shape[1] * frames.shape[2])
     total, least, suspect = np.zeros(len(flat)), np.zeros(len(flat)), np.zeros(len(flat), bool)
-    _scan(flat.view(np.uint8) if flat.dtype == bool else flat, noise.saturation_level(flat.dtype), total, least, suspect)
+    _scan(flat, noise.saturation_level(frames.dtype), total, least, suspect)
     failures = [""] * len(flat)
     for row, reason in zip(np.flatnonzero(suspect), noise.failures(flat[suspect]), strict=True):
         failures[row] = reason
-    electrons = total / noise.counts_per_electron
+    whole = total / noise.counts_per_electron
     negative = least < -8 * noise.readout_noise - 1e-9
     mark(failures, negative, "pixels are below zero by more than readout noise: subtract the right dark signal")
-    mark(failures, electrons <= 0, "the pattern is empty")
-    mark(failures, electrons > _MOST_ELECTRONS, f"more than {_MOST_ELECTRONS:g} electrons in one pattern are no counts: check "
+    mark(failures, whole <= 0, "the pattern is empty")
+    mark(failures, whole > _MOST_ELECTRONS, f"more than {_MOST_ELECTRONS:g} electrons in one pattern are no counts: check "
                                                 "the frames, and instrument.counts_per_electron")
-    for row in np.flatnonzero(electrons < limits.electrons):
-        failures[row] = failures[row] or (f"{electrons[row]:.0f} electrons are fewer than the {limits.electrons:.0f} below "
+    for row in np.flatnonzero(whole < limits.electrons):
+        failures[row] = failures[row] or (f"{whole[row]:.0f} electrons are fewer than the {limits.electrons:.0f} below "
                                           "which nothing was trained: dwell longer")
     return failures
 

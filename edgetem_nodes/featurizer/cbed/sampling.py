@@ -40,12 +40,17 @@ def summed_area(frame):
 
 
 @njit(cache=True, nogil=True)
+def _split(place, size):
+    """Index and fraction of a place along an axis of a table of this size, in pixels of which 0 is the middle of the first."""
+    place = min(max(place + 0.5, 0.0), size - 1.0)
+    index = min(int(place), size - 2)
+    return index, place - index
+
+
+@njit(cache=True, nogil=True)
 def _corner(table, y, x):
-    """The table at any place, in pixels of which 0 is the middle of the first one."""
-    y = min(max(y + 0.5, 0.0), table.shape[0] - 1.0)
-    x = min(max(x + 0.5, 0.0), table.shape[1] - 1.0)
-    i, j = min(int(y), table.shape[0] - 2), min(int(x), table.shape[1] - 2)
-    v, u = y - i, x - j
+    """The table at any place."""
+    (i, v), (j, u) = _split(y, table.shape[0]), _split(x, table.shape[1])
     return (1 - v) * ((1 - u) * table[i, j] + u * table[i, j + 1]) + v * ((1 - u) * table[i + 1, j] + u * table[i + 1, j + 1])
 
 
@@ -90,10 +95,15 @@ def sample_disk(table, y, x, radius, total, row, cells=CELLS, reach=REACH):
     """What a disk network sees of the disk about a place, in place in `row` (cells**2 + SCALARS,)."""
     edges = cells + 1
     half = reach * radius
-    corners = np.empty((edges, edges))
+    corners, columns, parts = np.empty((edges, edges)), np.empty(edges, np.int64), np.empty(edges)
+    for j in range(edges):
+        columns[j], parts[j] = _split(x - half + 2 * half * j / cells, table.shape[1])
     for i in range(edges):
+        row_above, v = _split(y - half + 2 * half * i / cells, table.shape[0])
+        above, below = table[row_above], table[row_above + 1]
         for j in range(edges):
-            corners[i, j] = _corner(table, y - half + 2 * half * i / cells, x - half + 2 * half * j / cells)
+            k, u = columns[j], parts[j]
+            corners[i, j] = (1 - v) * ((1 - u) * above[k] + u * above[k + 1]) + v * ((1 - u) * below[k] + u * below[k + 1])
     counts = 0.0
     for i in range(cells):
         for j in range(cells):
