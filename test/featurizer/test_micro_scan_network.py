@@ -10,14 +10,18 @@ from micro_scan_truth import QUICK, altered, axes, frames, perfect, sites_near
 
 from edgetem_nodes.featurizer.cbed.weights import WeightsError
 from edgetem_nodes.featurizer.features import CountingNoise
-from edgetem_nodes.featurizer.micro_scan.conditions import PIXEL
+from edgetem_nodes.featurizer.micro_scan.conditions import PIXEL, MicroScan
 from edgetem_nodes.featurizer.micro_scan.descriptors import ELEMENTS
+from edgetem_nodes.featurizer.micro_scan.evaluation import Conditions, described
 from edgetem_nodes.featurizer.micro_scan.network import WEIGHTS, MicroScanNetwork
 from edgetem_nodes.featurizer.micro_scan.parameters import MicroScanAtoms
 from edgetem_nodes.featurizer.micro_scan.registry import RegistryFinder
-from edgetem_nodes.featurizer.micro_scan.hosts import honeycomb
+from edgetem_nodes.featurizer.micro_scan.hosts import BY_NAME, honeycomb
+from edgetem_nodes.featurizer.micro_scan.reduction import Reduction
 from edgetem_nodes.featurizer.micro_scan.scalarizer import NAMES, MicroScanScalarizer
+from edgetem_nodes.featurizer.patterns.geometry import DetectorGeometry
 from edgetem_nodes.featurizer.patterns.instrument import PatternInstrument
+from edgetem_nodes.physics.optics import Probe
 
 CONDITIONS = replace(QUICK, points=7, defocus=0.5e-9)
 
@@ -161,9 +165,73 @@ def test_saturated_pixels_are_refused(graphene):
     assert "saturated" in rows.failures[0]
 
 
+def reduced(counts, camera):
+    geometry = DetectorGeometry((camera.pixels // 2,) * 2, camera.pixel_angle, CONDITIONS.semi_convergence_angle)
+    reduction = Reduction(geometry, counts.shape[-2:], CONDITIONS.semi_convergence_angle)
+    return reduction(counts), MicroScan(Probe(CONDITIONS.high_tension, CONDITIONS.semi_convergence_angle), CONDITIONS.points,
+                                        CONDITIONS.step, reduction.outer_angle, 1.0)
+
+
+def test_a_scan_cut_short_is_refused_by_the_network_too(graphene):
+    cut = graphene[3].copy()
+    cut[0, -1, 2:] = 0
+    signals, scan = reduced(cut, graphene[4])
+    found = MicroScanNetwork.shipped()(signals.signals, signals.electrons, scan)
+    assert "5 of 49 patterns are empty" in found.failures[0]
+
+
+def test_a_step_that_is_not_as_stated_is_refused(graphene):
+    signals, scan = reduced(graphene[3], graphene[4])
+    found = MicroScanNetwork.shipped()(signals.signals, signals.electrons, replace(scan, step=1.1 * scan.step),
+                                       (BY_NAME["graphene"],))
+    assert found.failures[0] and np.isnan(found.defects[0])
+
+
+def test_another_sheet_than_stated_is_refused_and_named(disulphide):
+    signals, scan = reduced(disulphide[3], disulphide[4])
+    found = MicroScanNetwork.shipped()(signals.signals, signals.electrons, scan, (BY_NAME["WS2"],))
+    assert "rather MoS2" in found.failures[0]
+
+
+def test_arguments_that_cannot_be_are_named(graphene):
+    signals, scan = reduced(graphene[3], graphene[4])
+    with pytest.raises(ValueError, match="no sheet is named"):
+        MicroScanNetwork.shipped()(signals.signals, signals.electrons, scan, ())
+    with pytest.raises(ValueError, match="lengths are in metres"):
+        replace(scan, step=1.1)
+
+
+def test_dopants_that_cannot_be_told_are_not_counted(graphene):
+    *_, counts, camera = graphene
+    rows = scalarizer(camera)(counts)
+    known = rows.details["identifiable"][0]
+    told = rows.details["told_apart"][0, known]
+    assert told[:, ELEMENTS.index(0)].mean() > 0.9 and not told[:, ELEMENTS.index(6)].any()
+    assert not told[:, ELEMENTS.index(7)].all()
+    # the silicon atom, and no part of nitrogen and boron at every site
+    assert rows.values[0, NAMES.index("dopants")] == pytest.approx(1, abs=0.3)
+
+
+def test_spread_and_defocused_probes_see_a_larger_footprint():
+    """The beam of config/energetics.yaml: 8 x 8 probes 220 pm apart, 6 nm out of focus."""
+    conditions = Conditions(80e3, 27e-3, 8, 2.2e-10, 2.5e5, 64, 39 / 27, defocus=6.5e-9, commanded=6e-9, source_size=0.0,
+                            astigmatism=0.0, density=0.0)
+    piece = perfect("graphene", 15)
+    vacant = sites_near(piece, 0, 3, 5e-10)[1:] + sites_near(piece, 1)
+    piece = altered(piece, dict.fromkeys(vacant, "vacancy"))
+    counts, camera = frames(piece, conditions, np.random.default_rng(1))
+    found = described(MicroScanNetwork.shipped(), counts, camera, conditions, (BY_NAME["graphene"],))
+    assert found.failures == [""]
+    assert found.footprint[0] > 3e-18
+    gone = found.atoms[0, found.species[0] == 0]
+    inside = [site for site in vacant if np.abs(piece.sites[site]).max() < found.footprint[0] ** 0.5 / 2 - 0.5e-10]
+    assert len(inside) >= 2 and len(gone) == len(inside)
+    for site in inside:
+        assert np.linalg.norm(gone - piece.sites[site], axis=1).min() < 0.4e-10
+
+
 @pytest.mark.slow
 def test_thick_amorphous_film_is_refused():
-    from edgetem_nodes.featurizer.micro_scan.evaluation import described
     from edgetem_nodes.featurizer.micro_scan.specimens import foreign
 
     network = MicroScanNetwork.shipped()

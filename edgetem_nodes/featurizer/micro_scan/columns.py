@@ -30,7 +30,7 @@ _LEAST_SCORE = 0.25
 _RIVAL = 0.85
 """Over the best lattice's score, from which a rival makes the registry ambiguous."""
 _CONSTANT_SPREAD = 0.035
-_FARTHEST_CONSTANT = 0.065
+_FARTHEST_CONSTANT = 0.055
 """Part by which the lattice constant may be off the sheet's: with more the scan's step is wrong, or it is another sheet."""
 STATED_ODDS = 20.0
 """Prior odds of a sheet that is named over one that is not: it may be the wrong specimen."""

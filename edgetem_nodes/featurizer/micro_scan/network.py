@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from edgetem_nodes.featurizer.cbed.weights import WeightsError, fill_module, module_arrays, read_weights, write_weights
+from edgetem_nodes.featurizer.cbed.weights import Weights, WeightsError, fill_module, module_arrays, read_weights, write_weights
 from edgetem_nodes.featurizer.micro_scan.amplitudes import InContext, in_context, phase_precision
 from edgetem_nodes.featurizer.micro_scan.columns import Calibration, Columns, judge
 from edgetem_nodes.featurizer.micro_scan.conditions import PIXEL, MicroScan
@@ -39,6 +39,8 @@ class MicroScanNetwork:
         self.calibration = calibration
         self.digest = digest
         """SHA-256 (hex) of the weights' file; empty: never saved."""
+        self.held: Weights | None = None
+        """The file's content; None: never saved."""
         self._imagings: dict[MicroScan, Imaging] = {}
         self._finders: dict[tuple[int, float], RegistryFinder] = {}
 
@@ -56,7 +58,9 @@ class MicroScanNetwork:
         WeightsError : there is none, or it does not hold such a network.
         """
         held = read_weights(path, NETWORK)
-        return cls.of(held.arrays, held.settings, held.hash)
+        network = cls.of(held.arrays, held.settings, held.hash)
+        network.held = held
+        return network
 
     @classmethod
     def of(cls, arrays: dict[str, np.ndarray], settings: dict, digest: str = "") -> MicroScanNetwork:

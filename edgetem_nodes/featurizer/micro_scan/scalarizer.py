@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from edgetem_nodes.featurizer.cbed.weights import warn_of
 from edgetem_nodes.featurizer.features import CountingNoise, Features, finished
 from edgetem_nodes.featurizer.micro_scan.conditions import MicroScan
 from edgetem_nodes.featurizer.micro_scan.hosts import BY_NAME, HOSTS
@@ -70,6 +71,8 @@ class MicroScanScalarizer:
                 raise ValueError(f"micro_scan.hosts: {name!r} is not one of {', '.join(BY_NAME)}" + nearest(name, BY_NAME))
         self._hosts = tuple(BY_NAME[name] for name in named) or HOSTS
         self._network = MicroScanNetwork.load(Path(group.weights)) if group.weights else MicroScanNetwork.shipped()
+        if self._network.held is not None:
+            warn_of(self._network.held)
 
     @property
     def digest(self) -> str:

@@ -116,6 +116,7 @@ def _trained(settings: MicroScanTraining, run: TrainingRun) -> Trained:
     generator = MicroScanGenerator(settings.conditions.ranges(), tuple(BY_NAME[name] for name in settings.hosts))
     data = training_set(generator, settings.batches + settings.validation, settings.rows, settings.seed,
                         Path(settings.cache) if settings.cache else None, _stage(run, "micro-scans"), workers, run.stopped)
+    run.needs("drawing of micro-scans", len(data) / (settings.batches + settings.validation))
     if len(data) <= settings.validation:
         raise TrainingError(f"{len(data)} conditions were drawn before the training was ended, and {settings.validation} of "
                             "them are for validation: nothing is left to train on")
@@ -145,6 +146,7 @@ def _fitted(settings: MicroScanTraining, fitting: FittingSettings, data: list[La
         stage = f"{number + 1} of {settings.members}"
         network, curve = fit_species(*tables, fitting, settings.seed + number, _stage(run, f"species network {stage}"),
                                      run.stopped)
+        run.needs(f"species network {stage}", len(curve.training) / fitting.species_epochs)
         species.append(network)
         curves[f"species network {stage}: loss"] = curve.training
         curves[f"species network {stage}: validation"] = curve.validation
@@ -152,10 +154,17 @@ def _fitted(settings: MicroScanTraining, fitting: FittingSettings, data: list[La
     pools = [pooled(one, run.device) for one in (data, kept)]
     for number in range(settings.members):
         stage = f"site network {number + 1} of {settings.members}"
+        if number and run.stopped():
+            break
         network, curve = fit(*pools, fitting, settings.seed + number, _stage(run, stage), run.stopped)
+        done = len(curve.training) / fitting.epochs
+        if not number:
+            run.needs(stage, done)
+        elif done < 1:
+            break
         sites.append(network)
         curves[f"{stage}: loss"], curves[f"{stage}: validation"] = curve.training, curve.validation
-    return (sites, species), curves
+    return (sites, species[:len(sites)]), curves
 
 
 def described_sheets(data: list[LabelledImages]) -> list[tuple[tuple[int, int], Seen, np.ndarray]]:
