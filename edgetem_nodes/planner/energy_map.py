@@ -97,6 +97,31 @@ def check(parameters: Parameters) -> None:
                              "value there, one is enough, so that the microscope can go back to it")
 
 
+def caveats(parameters: Parameters) -> list[str]:
+    """What is to be known of an energy map before its uncertainty is trusted, for people; empty: nothing."""
+    p = parameters
+    if not p.energetics.mapped:
+        return []
+    found = []
+    if p.point_budget <= p.initial_points:
+        found.append(f"point_budget = {p.point_budget} leaves nothing after initial_points = {p.initial_points}: a map of so few "
+                     "sites can look flat and certain where none of them met a defect, and no batch follows that would tell")
+    if p.energetics.averaging_nm and p.acquisition_function != "integrated_posterior_variance":
+        found.append(f"acquisition_function = {p.acquisition_function} does not know of energetics.averaging_nm: "
+                     "integrated_posterior_variance chooses what an averaged map is uncertain of")
+    return found
+
+
+def aim(parameters: Parameters) -> str:
+    """What the map is of and how certain it is to be, for people; empty where no energy is mapped."""
+    p, radius = parameters, parameters.energetics.averaging_nm
+    if not p.energetics.mapped:
+        return ""
+    what = f"mean over discs of radius {radius:g} nm" if radius else "expectation at each position"
+    target = p.target_standard_deviation
+    return f"{what}, until its standard deviation is at most {target:g} {UNIT}" if target else f"{what}, until a budget is spent"
+
+
 def micro_scan_setting(scan: MicroScan) -> Setting:
     """How the micro-scan is measured."""
     optics = {"semi_convergence_angle": scan.semi_convergence_mrad * 1e-3, "defocus": scan.defocus_nm * 1e-9}

@@ -8,7 +8,7 @@ import ase.units
 import numpy as np
 import pytest
 
-from edgetem_nodes.planner.energy_map import EV_PER_NM2, Site, account, check, median_footprint, micro_scan_setting, told
+from edgetem_nodes.planner.energy_map import EV_PER_NM2, Site, account, aim, caveats, check, median_footprint, micro_scan_setting, told
 from edgetem_nodes.planner.ledger import Pending
 from edgetem_nodes.planner.parameters import Actions, Energetics, HighFidelity, MicroScan, Parameters
 
@@ -96,3 +96,21 @@ def test_what_belongs_together_is_accepted():
 def test_what_contradicts_itself_is_refused(change, text):
     with pytest.raises(ValueError, match=text):
         check(Parameters(**change))
+
+
+def test_a_budget_that_ends_with_the_initial_scan_is_warned_of():
+    few = Parameters(energetics=MAP, point_budget=20, initial_points=60)
+    assert "point_budget = 20" in caveats(few)[0]
+    assert caveats(dataclasses.replace(few, point_budget=102)) == []
+    assert caveats(dataclasses.replace(few, energetics=Energetics())) == []
+    averaged = dataclasses.replace(few, point_budget=102, energetics=dataclasses.replace(MAP, averaging_nm=3.0))
+    assert "averaging_nm" in caveats(averaged)[0]
+    assert caveats(dataclasses.replace(averaged, acquisition_function="integrated_posterior_variance")) == []
+
+
+def test_what_a_map_aims_at_is_said_with_its_unit():
+    energies = dataclasses.replace(MAP, averaging_nm=3.0)
+    assert aim(Parameters()) == ""
+    assert aim(Parameters(energetics=energies, target_standard_deviation=0.5)) == (
+        "mean over discs of radius 3 nm, until its standard deviation is at most 0.5 eV/nm^2")
+    assert "budget" in aim(Parameters(energetics=MAP)) and "expectation" in aim(Parameters(energetics=MAP))

@@ -108,7 +108,8 @@ def true_energies(outcome: Outcome) -> EnergyTruth:
     path = outcome.folder / TRUTH
     kept = EnergyTruth.load(path, key, outcome.scan_field)
     if kept is None:
-        kept = energy_truth(TrueSheet.of(simulated.settings, microscope.seed), outcome.scan_field, engine)
+        kept = energy_truth(TrueSheet.of(simulated.settings, microscope.seed), outcome.scan_field, engine,
+                            lambda step: print(f"truth of the energy map: {step}", flush=True))
         kept.save(path, key)
     return kept
 
