@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgetem_nodes.physics.scattering_factors import potential_spectrum
-
 CLASSES: tuple[tuple[str, tuple[int, ...]], ...] = (
     ("vacancy", ()), ("B", (5,)), ("C", (6,)), ("N", (7,)), ("Si", (14,)), ("S", (16,)), ("S2", (16, 16)), ("SSe", (16, 34)),
     ("Se2", (34, 34)), ("V", (23,)), ("Mo", (42,)), ("W", (74,)), ("other", (-1,)))
@@ -63,23 +61,6 @@ BY_NAME = {host.name: host for host in HOSTS}
 DEFECTIVE = 0.05
 """Part of all sites that is expected to hold something else than the perfect sheet's column."""
 _IMPOSSIBLE = -30.0
-DESCRIBED = 3
-"""Numbers that describe the column of a perfect sheet, see `described_classes`."""
-
-
-def described_classes(classes: np.ndarray) -> np.ndarray:
-    """Columns of classes (n,) by what matters: logarithm of phase integral, of dark field, number of atoms; (n, DESCRIBED).
-
-    In units of sulphur's phase integral; the dark field as the 1.6th power of the atomic number, over 100.
-    """
-    result = np.zeros((len(CLASSES), DESCRIBED), np.float32)
-    for index, (_, numbers) in enumerate(CLASSES):
-        real = [number for number in numbers if number > 0]
-        if real:
-            phase = sum(float(potential_spectrum(number, np.zeros(1))[0]) for number in real)
-            phase /= float(potential_spectrum(16, np.zeros(1))[0])
-            result[index] = np.log(phase), np.log(sum(number ** 1.6 for number in real) / 100), len(real)
-    return result[np.asarray(classes, int)]
 
 
 def log_prior(perfect: np.ndarray, defective: float = DEFECTIVE) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The networks: a convolutional one from images to sites and places, and one from a site's amplitudes to what stands there."""
+"""The site network: convolutions from images to lattice sites and places."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from edgetem_nodes.featurizer.micro_scan.amplitudes import CONTEXT
 from edgetem_nodes.featurizer.micro_scan.conditions import PIXEL
-from edgetem_nodes.featurizer.micro_scan.hosts import CLASSES, DESCRIBED
 from edgetem_nodes.featurizer.micro_scan.images import INPUTS, Plane
 
 _DILATIONS = (1, 2, 1, 4, 1, 2, 1)
@@ -73,25 +71,6 @@ class SiteNetwork(nn.Module):
             x = x + mix(nn.functional.silu(block(x) + everywhere(mean)[:, :, None, None]))
         with torch.autocast(x.device.type, enabled=False):
             return self.exit(nn.functional.silu(x).float())
-
-
-class ColumnNetwork(nn.Module):
-    """What stands on a site whose perfect column is known, from how it differs from others of its sublattice.
-
-    Input (..., CONTEXT + DESCRIBED): `amplitudes.InContext.sites` and `hosts.described_classes` of the perfect column. Output
-    (..., K + 1): logits of the classes, and of the perfect column: so a sheet that was not trained on has one too.
-    """
-
-    def __init__(self, width: int = 48) -> None:
-        super().__init__()
-        self.width = width
-        self.register_buffer("middle", torch.zeros(CONTEXT + DESCRIBED))
-        self.register_buffer("scale", torch.ones(CONTEXT + DESCRIBED))
-        self.layers = nn.Sequential(nn.Linear(CONTEXT + DESCRIBED, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(),
-                                    nn.Linear(width, width), nn.SiLU(), nn.Linear(width, len(CLASSES) + 1))
-
-    def forward(self, sites: torch.Tensor) -> torch.Tensor:
-        return self.layers((sites - self.middle) / self.scale)
 
 
 @dataclass(frozen=True)

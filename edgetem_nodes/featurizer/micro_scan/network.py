@@ -14,9 +14,9 @@ from edgetem_nodes.featurizer.micro_scan.amplitudes import InContext, in_context
 from edgetem_nodes.featurizer.micro_scan.columns import Calibration, Columns, judge
 from edgetem_nodes.featurizer.micro_scan.conditions import PIXEL, MicroScan
 from edgetem_nodes.featurizer.micro_scan.descriptors import MicroScanDescriptors
-from edgetem_nodes.featurizer.micro_scan.hosts import CLASSES, HOSTS, Host, described_classes, log_prior
+from edgetem_nodes.featurizer.micro_scan.hosts import CLASSES, HOSTS, Host, log_prior
 from edgetem_nodes.featurizer.micro_scan.images import Images, Imaging, site_features_of
-from edgetem_nodes.featurizer.micro_scan.model import ColumnNetwork, SiteNetwork, read
+from edgetem_nodes.featurizer.micro_scan.model import SiteNetwork, read
 from edgetem_nodes.featurizer.micro_scan.registry import RegistryFinder
 from edgetem_nodes.featurizer.micro_scan.sheets import Sheets, alike, column_amplitudes
 from edgetem_nodes.featurizer.micro_scan.species import SpeciesNetwork, posterior
@@ -33,9 +33,9 @@ MOST_POINTS = 12
 class MicroScanNetwork:
     """An ensemble with its calibration."""
 
-    def __init__(self, sites: Sequence[SiteNetwork], columns: Sequence[ColumnNetwork | SpeciesNetwork],
-                 calibration: Calibration, digest: str = "") -> None:
-        self.site_networks, self.column_networks = [one.eval() for one in sites], [one.eval() for one in columns]
+    def __init__(self, sites: Sequence[SiteNetwork], species: Sequence[SpeciesNetwork], calibration: Calibration,
+                 digest: str = "") -> None:
+        self.site_networks, self.species_networks = [one.eval() for one in sites], [one.eval() for one in species]
         self.calibration = calibration
         self.digest = digest
         """SHA-256 (hex) of the weights' file; empty: never saved."""
@@ -76,25 +76,23 @@ class MicroScanNetwork:
             known = {name: tuple(value) if isinstance(value, list) else value
                      for name, value in settings["calibration"].items()}
             calibration = Calibration(**{**known, "sheets": Sheets(**known["sheets"])})
-            second = "species" if "species_width" in settings else "column"
-            networks = {"site": [], second: []}
-            for kind, make in (("site", SiteNetwork), (second, SpeciesNetwork if second == "species" else ColumnNetwork)):
+            networks = {"site": [], "species": []}
+            for kind, make in (("site", SiteNetwork), ("species", SpeciesNetwork)):
                 for number in range(settings["members"]):
                     own = {name.split("/", 2)[2]: value for name, value in arrays.items()
                            if name.startswith(f"{kind}/{number}/")}
                     networks[kind].append(fill_module(make(settings[f"{kind}_width"]), own, f"{kind} network {number}"))
         except (KeyError, TypeError, ValueError) as error:
             raise WeightsError(f"no weights of this micro-scan network: {error}") from None
-        return cls(networks["site"], networks[second], calibration, digest)
+        return cls(networks["site"], networks["species"], calibration, digest)
 
     def described(self) -> tuple[dict[str, np.ndarray], dict]:
         """Arrays in half precision, and settings, of a file of weights."""
-        second = "species" if isinstance(self.column_networks[0], SpeciesNetwork) else "column"
         arrays = {f"{kind}/{number}/{name}": value
-                  for kind, networks in (("site", self.site_networks), (second, self.column_networks))
+                  for kind, networks in (("site", self.site_networks), ("species", self.species_networks))
                   for number, one in enumerate(networks) for name, value in module_arrays(one).items()}
         return arrays, {"network": NETWORK, "classes": [name for name, _ in CLASSES], "members": len(self.site_networks),
-                        "site_width": self.site_networks[0].width, f"{second}_width": self.column_networks[0].width,
+                        "site_width": self.site_networks[0].width, "species_width": self.species_networks[0].width,
                         "calibration": asdict(self.calibration)}
 
     def save(self, path: Path) -> str:
@@ -183,17 +181,9 @@ class MicroScanNetwork:
 
     def _classes(self, context: InContext, perfect: np.ndarray, scan: MicroScan) -> np.ndarray:
         """Class probabilities (n, K) of the ensemble's mixture, given the classes (n,) of the perfect sheet."""
-        if isinstance(self.column_networks[0], SpeciesNetwork):
-            prior = log_prior(perfect)
-            result = posterior(self.column_networks, context.sites, perfect, column_amplitudes(alike(scan)), prior,
-                               self.calibration.temperature)
-            unseen = (context.sites == 0).all(axis=1)
-            result[unseen] = np.exp(prior[unseen])
-            return result
-        inputs = torch.from_numpy(np.concatenate([context.sites, described_classes(perfect)], axis=1))
-        with torch.no_grad():
-            logits = [one(inputs).double() / self.calibration.temperature for one in self.column_networks]
-        mixture = torch.stack([torch.softmax(one, dim=-1) for one in logits]).mean(dim=0).numpy()
-        result = mixture[:, :-1].copy()
-        result[np.arange(len(perfect)), perfect] += mixture[:, -1]
+        prior = log_prior(perfect)
+        result = posterior(self.species_networks, context.sites, perfect, column_amplitudes(alike(scan)), prior,
+                           self.calibration.temperature)
+        unseen = (context.sites == 0).all(axis=1)
+        result[unseen] = np.exp(prior[unseen])
         return result
