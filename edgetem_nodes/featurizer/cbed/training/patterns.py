@@ -22,9 +22,9 @@ from edgetem_nodes.featurizer.cbed.training.workers import shared_array
 _MADE_UP = 0.1
 """Part of a batch that is turned into patterns of no phase."""
 _WRONG_SIZE = (0.07, 0.3)
-_PHASE = 40.0
-"""Weight of the phase's loss: with 1 the gradients of thickness and tilt, which grow with what is known, drown it, and MoS2
-is not told from WS2 at all."""
+_PHASE, _FIRST = (40.0, 4.0), 0.7
+"""Weights of the phase's loss, in this first part of the epochs and after it. With 1 the gradients of thickness and tilt, which
+grow with what is known, drown it, and MoS2 is not told from WS2 at all; with 40 to the end little is learnt of tilt."""
 
 
 @dataclass
@@ -87,7 +87,8 @@ def epochs(network: PatternNetwork, data: PatternData, found: np.ndarray, phases
     thickness and tilt (2,) of each step, on the device."""
     samples = Samples(vars(data), device, np.flatnonzero(found))
     descent = Descent(network, device, rate, count * samples.steps(batch), 1e-3)
-    for _ in range(count):
+    for epoch in range(count):
+        weight = _PHASE[epoch >= _FIRST * count]
         for one in samples.batches(batch, generator):
             label = make_up(one["disks"], one["present"], one["context"], one["label"], phases, generator)
             logits, mixture, _ = network(one["disks"], one["present"], one["context"])
@@ -95,5 +96,5 @@ def epochs(network: PatternNetwork, data: PatternData, found: np.ndarray, phases
             real = (label < phases).float()
             each = torch.clamp(-mixture_log_likelihood(mixture, one["target"]), max=30.0)
             density = (each * real).sum() / real.sum().clamp(min=1.0)
-            descent.step(_PHASE * phase + density)
+            descent.step(weight * phase + density)
             yield torch.stack([phase.detach(), density.detach()])
