@@ -36,13 +36,15 @@ def train_atoms(configuration: Annotated[Path, typer.Argument(help="configuratio
                                                             "curves.json; default: trained/<configuration's name>")] = None,
                 seed: Annotated[int | None, typer.Option(min=0, help="of everything random; default: the "
                                                                   "configuration's")] = None,
-                device: Annotated[str, typer.Option(help="cpu, cuda, ...; auto: a GPU where there is one")] = "auto") -> None:
-    """Train the network that finds atomic columns in images."""
+                device: Annotated[str, typer.Option(help="cpu, cuda, ...; auto: a GPU where there is one")] = "auto",
+                overwrite: Annotated[bool, typer.Option("--overwrite", help="replace weights in the folder")] = False) -> None:
+    """Train the network that finds atomic columns in images. Ctrl-C ends it, and nothing is written."""
     import torch
     import yaml
     from rich.console import Console
 
-    from edgetem_nodes.featurizer.atoms.training import train
+    from edgetem_nodes.featurizer.atoms.training import WEIGHTS, train
+    from edgetem_nodes.featurizer.cbed.training.run import chosen_device, prepared
     from edgetem_nodes.graph.environment import share_directory
     if not configuration.exists() and configuration.name == str(configuration):
         shipped = share_directory() / "config" / configuration.with_suffix(".yaml")
@@ -52,10 +54,10 @@ def train_atoms(configuration: Annotated[Path, typer.Argument(help="configuratio
         if not isinstance(config, dict) or config.get("network") != "atoms":
             raise ValueError(f"{configuration} has no 'network: atoms': it does not describe this training")
         torch.set_num_threads(1)
-        chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-        with Console(stderr=True).status("") as status:
-            print(train(config, output or Path("trained") / configuration.stem, config.get("seed", 0) if seed is None else seed,
-                        chosen, lambda step, steps, loss: status.update(f"step {step} of {steps}, loss {loss:.4f}")))
+        chosen, folder = chosen_device(device), output or Path("trained") / configuration.stem
+        with prepared(folder, WEIGHTS, overwrite), Console(stderr=True).status("network of atomic columns") as status:
+            print(train(config, folder, config.get("seed", 0) if seed is None else seed, chosen, lambda step, steps, loss:
+                        status.update(f"network of atomic columns: step {step} of {steps}, loss {loss:.4f}")))
     except (ValueError, OSError, RuntimeError, yaml.YAMLError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(2) from None

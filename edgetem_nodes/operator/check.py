@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from edgetem_nodes.detector.sources import make_source
+from edgetem_nodes.featurizer.cbed.completeness import WeightsWarning
 from edgetem_nodes.featurizer.live_images import LiveImages
 from edgetem_nodes.featurizer.patterns.instrument import PatternInstrument
 from edgetem_nodes.featurizer.scalarizers import STRUCTURAL, Bound, build
@@ -92,6 +96,10 @@ class Plan:
     """What is simulated; empty for measured data."""
     micro_scan: str = ""
     """Line on the micro-scan at each site; empty: none."""
+    warnings: tuple[str, ...] = ()
+    """What is to be known before the experiment is trusted."""
+    aim: str = ""
+    """What an energy map is of and how certain it is to be; empty: none is made."""
     settings: str = ""
     """Line on what is free besides the position; empty: nothing."""
 
@@ -123,6 +131,8 @@ class Plan:
             + (" at most" if self.settings else ""),
         ]
         result += [line for line in (self.settings, self.micro_scan) if line]
+        result += [f"map            {self.aim}"] if self.aim else []
+        result += [f"WARNING        {line}" for line in self.warnings]
         if self.candidates > MANY_CANDIDATES:
             result.append(f"decisions      will take long: the model predicts {self.candidates} positions for each, more than "
                           f"{MANY_CANDIDATES}; a field of fewer positions is decided on faster")
@@ -151,14 +161,18 @@ def check(configuration: Configuration) -> Plan:
         dwell = instrument.dwell_ms * 1e-3
         source.check_dwell(dwell)
         featurizer = configuration.parameters("featurizer", SCHEMAS["featurizer"])
-        scalarizer = build(featurizer, tuple(source.axes))
+        caveats: list[str] = []
+        with _heard(caveats):
+            scalarizer = build(featurizer, tuple(source.axes))
         LiveImages(featurizer.live.images, PatternInstrument.of(featurizer))
         field = driver.field
         survey = _survey(instrument, driver)
         _has_columns(planner.outputs, scalarizer)
         settings = possible_settings(planner.actions, instrument, driver, source, scalarizer.definition)
-        scan = possible_micro_scan(planner.micro_scan, instrument, driver, source, scalarizer.definition)
+        with _heard(caveats):
+            scan = possible_micro_scan(planner.micro_scan, instrument, driver, source, scalarizer.definition)
         energy_map.check(planner)
+        caveats += energy_map.caveats(planner)
         period = settings.dwell + instrument.settling_us * 1e-6 + (scan.dwell + instrument.settling_us * 1e-6 if scan else 0.0)
         electrons = settings.electrons + (scan.electrons if scan else 0.0)
         patches(survey.data, planner.model.patch_size)
@@ -166,14 +180,16 @@ def check(configuration: Configuration) -> Plan:
         points = affordable_points(planner, settings.kinds * int(np.prod(field.shape)), survey.dose, electrons, period)
         plan = Plan(source=str(configuration.source), driver=instrument.driver, field=field, axes=tuple(source.axes),
                     frame_bytes=int(np.prod(source.frame_shape)) * source.dtype.itemsize + (scan.frame_bytes if scan else 0),
-                    scalar=(scalarizer.names[0], scalarizer.units[0]), scalarizer=scalarizer.definition.name,
+                    scalar=(energy_map.NAME, energy_map.UNIT) if planner.energetics.mapped else
+                    (scalarizer.names[0], scalarizer.units[0]), scalarizer=scalarizer.definition.name,
                     acquisition_function=planner.acquisition_function, points=points,
                     initial_points=min(planner.initial_points, points), batch_points=planner.batch_points,
                     point_electrons=electrons, survey_electrons=survey.dose,
                     beam_time=survey.duration + points * period,
                     energies=points if planner.energetics.mapped else planner.energetics.points,
                     micro_scan=scan.line() if scan else "",
-                    settings=settings.line(), tracking=_tracking(microscope, planner, driver, points, period),
+                    warnings=tuple(dict.fromkeys(caveats)), aim=energy_map.aim(planner), settings=settings.line(),
+                    tracking=_tracking(microscope, planner, driver, points, period),
                     simulated="" if instrument.driver == "replay" else
                     summary(source.simulation.settings, source.simulation.specimen))
     except CheckError:
@@ -198,6 +214,19 @@ def check(configuration: Configuration) -> Plan:
                          f"electrons, more than instrument.limits.electrons, {limit:.3g}: lower planner.point_budget or the "
                          "dwell time")
     return plan
+
+
+@contextmanager
+def _heard(caveats: list[str]) -> Iterator[None]:
+    """Meanwhile warnings of weights that are not to be trusted are kept for the plan; others go on."""
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always", WeightsWarning)
+        yield
+    for one in heard:
+        if issubclass(one.category, WeightsWarning):
+            caveats.append(str(one.message))
+        else:
+            warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
 
 
 def _survey(instrument: Instrument, driver: MicroscopeDriver) -> Survey:

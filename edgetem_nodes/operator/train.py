@@ -26,13 +26,14 @@ def cbed(configuration: Annotated[Path, typer.Argument(help="configuration of th
                                                      "curves.png and .csv; default: trained/<configuration's name>")] = None,
          seed: Annotated[int | None, typer.Option(min=0, help="of everything random; default: the configuration's")] = None,
          device: Annotated[str, typer.Option(help="cpu, cuda, ...; auto: a GPU where there is one")] = "auto",
+         overwrite: Annotated[bool, typer.Option("--overwrite", help="replace weights in the folder")] = False,
          quick: Annotated[bool, typer.Option("--quick", help="as little as shows that everything works")] = False,
          initial: Annotated[Path | None, typer.Option("--from", help="weights to begin with: fine-tuning")] = None,
          archive: Annotated[Path | None, typer.Option(help="archive.h5 of an experiment: patterns are drawn for its camera "
                                                       "and dose")] = None,
          settings: Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="override a setting, e.g. "
                                                      "--set disk.epochs=4")] = []) -> None:  # noqa: B006
-    """Train a network for diffraction patterns. Ctrl-C ends the stage at hand and writes what there is; twice: nothing."""
+    """Train a network for diffraction patterns. Ctrl-C ends it and writes what there is, if it is of use; twice: nothing."""
     import yaml
     from rich.console import Console
 
@@ -47,45 +48,12 @@ def cbed(configuration: Annotated[Path, typer.Argument(help="configuration of th
         configuration = _found(configuration)
         folder = output or Path("trained") / configuration.stem
         print(train(configuration, folder, Console(stderr=True), seed=seed, device=device, quick=quick, initial=initial,
-                    archive=archive, changed=changed))
+                    archive=archive, changed=changed, overwrite=overwrite))
     except (ValueError, OSError, yaml.YAMLError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(2) from None
-    except KeyboardInterrupt:
-        print("ended: nothing was written", file=sys.stderr)
-        raise typer.Exit(130) from None
-
-
-@app.command()
-def atoms(configuration: Annotated[Path, typer.Argument(help="configuration: a file, or the shipped train_atoms")] = Path(
-              "train_atoms"),
-          output: Annotated[Path, typer.Option("--output", "-o", help="folder for atoms.npz, curves.json and model_card.md")]
-          = Path("trained/atoms"),
-          seed: Annotated[int | None, typer.Option(min=0, help="default: the configuration's")] = None,
-          device: Annotated[str, typer.Option(help="cpu, cuda, ...; auto: a GPU where there is one")] = "auto") -> None:
-    """Train the network that finds atoms in images."""
-    import yaml
-    from rich.console import Console
-    from rich.progress import Progress
-
-    from edgetem_nodes.featurizer.atoms.training import train
-    from edgetem_nodes.featurizer.cbed.training.run import chosen_device
-    try:
-        with open(_found(configuration)) as file:
-            config = yaml.safe_load(file)
-        if not isinstance(config, dict) or config.get("network") != "atoms":
-            raise ValueError(f"{configuration} is no configuration of this training: it has no 'network: atoms'")
-        with Progress(console=Console(stderr=True)) as progress:
-            task = progress.add_task("column network", total=None)
-            path = train(config, output, int(config.get("seed", 0)) if seed is None else seed, chosen_device(device),
-                         lambda step, steps, loss: progress.update(task, completed=step, total=steps,
-                                                                   description=f"column network, loss {loss:.4f}"))
-        print(path)
-    except (ValueError, OSError, yaml.YAMLError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise typer.Exit(2) from None
-    except KeyboardInterrupt:
-        print("ended: nothing was written", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        print(f"ended, nothing was written: {error}".removesuffix(": "), file=sys.stderr)
         raise typer.Exit(130) from None
 
 

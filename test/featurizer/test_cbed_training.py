@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import uuid
 from dataclasses import replace
 from pathlib import Path
@@ -24,9 +26,10 @@ from edgetem_nodes.featurizer.cbed.training import disks
 from edgetem_nodes.featurizer.cbed.training.calibration import error_scale, temperature
 from edgetem_nodes.featurizer.cbed.training.curves import smoothed
 from edgetem_nodes.featurizer.cbed.training.experiment import conditions_of
-from edgetem_nodes.featurizer.cbed.training.registry import TrainingError, TrainingRun, recipe
+from edgetem_nodes.featurizer.cbed.training.registry import EndedTooSoon, TrainingError, TrainingRun, recipe
 from edgetem_nodes.featurizer.cbed.training.run import run_training
 from edgetem_nodes.featurizer.cbed.training.settings import NanobeamTraining, network_of, read_settings
+from edgetem_nodes.featurizer.cbed.weights import read_weights
 from edgetem_nodes.graph.configuration import ConfigurationError
 from edgetem_nodes.physics.scan import Axis
 
@@ -133,6 +136,63 @@ def test_camera_and_dose_of_an_experiment(tmp_path):
 
 def test_running_mean():
     np.testing.assert_allclose(smoothed([1.0, 3.0, 5.0, 7.0], 2), [1.0, 2.0, 4.0, 6.0])
+
+
+def interrupting(stage, most=10**9):
+    """A report that sends the signal of Ctrl-C at the first word of a stage."""
+    done = []
+
+    def report(name, number, *_):
+        if name == stage and number <= most and not done:
+            done.append(name)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    return report
+
+
+ONE = {**TINY, "materials": ["graphene"], "others": ["h-BN"]}
+
+
+@pytest.mark.parametrize("stage", ["rocking curves", "patterns for disks", "disk network"])
+def test_ended_before_anything_is_of_use_nothing_is_written(tmp_path, stage):
+    with pytest.raises(EndedTooSoon, match="(disk|refining) network was ended at"):
+        run_training(SHIPPED, tmp_path / "new" / "out", device="cpu", quick=True, changed=ONE, report=interrupting(stage))
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.slow
+def test_ended_late_the_weights_say_so(tmp_path):
+    _, trained = run_training(SHIPPED, tmp_path / "out", device="cpu", changed=ONE, quick=True, report=interrupting("calibration"))
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"weights.npz", "model_card.md", "model_card.json",
+                                                                    "curves.png", "curves.csv"}
+    weights = read_weights(tmp_path / "out" / "weights.npz", "nanobeam")
+    assert "ended early by hand" in weights.caveats and any("quick" in one for one in weights.caveats)
+    assert "ended early by hand" in (tmp_path / "out" / "model_card.md").read_text()
+
+
+def test_half_of_the_first_stage_is_needed():
+    run = TrainingRun(stopped=lambda: True)
+    with pytest.raises(EndedTooSoon, match="disk network was ended at 49 %"):
+        run.needs("disk network", 0.49)
+    run.needs("disk network", 1.0)
+    assert not run.caveats
+    run.needs("disk network", 0.6)
+    assert run.caveats == ["the disk network was ended by hand at 60 %"]
+    TrainingRun(stopped=lambda: True, initial=({}, {})).needs("disk network", 0.1)
+    TrainingRun().needs("disk network", 0.1)
+
+
+def test_where_nothing_can_be_written_no_training_begins(tmp_path):
+    said = []
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file" / "below", Path("/proc/trained")):
+        with pytest.raises(TrainingError, match="cannot be written to"):
+            run_training(SHIPPED, folder, device="cpu", quick=True, report=lambda *one: said.append(one))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "weights.npz").write_bytes(b"earlier")
+    with pytest.raises(TrainingError, match="weights.npz exists.*--overwrite"):
+        run_training(SHIPPED, tmp_path / "out", device="cpu", quick=True, report=lambda *one: said.append(one))
+    assert not said and (tmp_path / "out" / "weights.npz").read_bytes() == b"earlier"
 
 
 @pytest.mark.slow

@@ -89,3 +89,27 @@ def test_training_by_command(tmp_path):
     (tmp_path / "other.yaml").write_text("network: nanobeam\n")
     wrong = invoke("train", "atoms", tmp_path / "other.yaml", "--output", tmp_path / "other")
     assert wrong.exit_code == 2 and "network: atoms" in wrong.output
+    again = invoke("train", "atoms", tmp_path / "small.yaml", "--output", tmp_path / "out", "--device", "cpu")
+    assert again.exit_code == 2 and "--overwrite" in again.output
+    assert invoke("train", "atoms", tmp_path / "small.yaml", "--output", tmp_path / "out", "--device", "cpu",
+                  "--overwrite").exit_code == 0
+    (tmp_path / "file").write_text("")
+    nowhere = invoke("train", "atoms", tmp_path / "small.yaml", "--output", tmp_path / "file" / "out")
+    assert nowhere.exit_code == 2 and "cannot be written to" in nowhere.output
+
+
+def test_an_ended_training_leaves_nothing(tmp_path, monkeypatch):
+    def ended(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("edgetem_nodes.featurizer.atoms.training.train", ended)
+    (tmp_path / "small.yaml").write_text("network: atoms\n")
+    result = invoke("train", "atoms", tmp_path / "small.yaml", "--output", tmp_path / "new" / "out")
+    assert result.exit_code == 130 and "nothing was written" in result.output and not (tmp_path / "new").exists()
+
+
+def test_training_of_patterns_does_not_overwrite(tmp_path):
+    (tmp_path / "weights.npz").write_bytes(b"earlier")
+    result = invoke("train", "cbed", "train_nanobeam", "--quick", "--output", tmp_path)
+    assert result.exit_code == 2 and "--overwrite" in result.output
+    assert (tmp_path / "weights.npz").read_bytes() == b"earlier"

@@ -116,3 +116,20 @@ def test_measured_data_has_no_settings_but_its_own():
     from command_line import SYNTHETIC
     result = CliRunner().invoke(app, ["check", str(SYNTHETIC), "--set", "planner.actions.camera_length_mm=[100.0]"])
     refused(result, "'camera length 100 mm' is not possible", "was measured as it was")
+
+
+def test_weights_that_are_not_to_be_trusted_are_said(check, tmp_path):
+    """Those of a quick training work, and are of no use; broken ones are refused by name."""
+    from edgetem_nodes.featurizer.cbed.weights import SHIPPED, read_weights, write_weights
+
+    shipped = read_weights(SHIPPED, "nanobeam")
+    write_weights(tmp_path / "w.npz", shipped.arrays, {**shipped.settings, "caveats": ["quick: of no other use"]})
+    beam = {"semi_convergence_mrad": 2.0, "high_tension_kV": 80.0}
+    result = check(featurizer={"scalarizer": "cbed", "cbed": {"weights": str(tmp_path / "w.npz")}}, **beam)
+    assert result.exit_code == 0, result.output
+    (line,) = [line for line in result.output.splitlines() if line.startswith("WARNING")]
+    assert "w.npz are not for measurements: quick: of no other use" in line
+    settings = dict(shipped.settings)
+    settings.pop("phases")
+    write_weights(tmp_path / "w.npz", shipped.arrays, settings)
+    refused(check(featurizer={"scalarizer": "cbed", "cbed": {"weights": str(tmp_path / "w.npz")}}, **beam), "w.npz", "name no phases")

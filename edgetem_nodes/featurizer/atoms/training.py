@@ -15,6 +15,7 @@ from torch.nn import functional
 from edgetem_nodes.featurizer.atoms.drawing import FAINTEST, DrawnImage, ImageRanges, draw, render
 from edgetem_nodes.featurizer.atoms.network import CHANNELS, ColumnNetwork, column_map, normalised, save_weights
 
+WEIGHTS = "atoms.npz"
 LABEL_SIGMA = 1.3
 """Width of a column in the map that is learnt [pixel]."""
 TOLERANCE = 3.0
@@ -99,12 +100,12 @@ def train(config: dict[str, Any], output: Path, seed: int, device: str = "cpu",
         if step % 50 == 49 or step == settings.steps - 1:
             progress(step + 1, settings.steps, float(np.mean(losses[-50:])))
     network = network.cpu().eval()
-    digest = save_weights(network, output / "atoms.npz")
+    digest = save_weights(network, output / WEIGHTS)
     held_out = evaluate(network, settings.held_out, np.random.default_rng([seed, 2]), ranges)
     curve = [float(np.mean(losses[i:i + 50])) for i in range(0, len(losses), 50)]
     (output / "curves.json").write_text(json.dumps({"loss_every_50_steps": curve, "held_out": held_out}, indent=1) + "\n")
     (output / "model_card.md").write_text(_card(network, settings, ranges, seed, digest, held_out))
-    return output / "atoms.npz"
+    return output / WEIGHTS
 
 
 def label(drawn: DrawnImage) -> np.ndarray:

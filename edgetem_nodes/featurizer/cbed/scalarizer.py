@@ -77,12 +77,14 @@ class NanobeamScalarizer:
 
     def __init__(self, settings: CbedSettings, noise: CountingNoise, axes: tuple[Axis, ...]) -> None:
         from edgetem_nodes.featurizer.cbed.nanobeam import NanobeamNetwork
+        from edgetem_nodes.featurizer.cbed.weights import warn_of
 
         group, instrument = settings.group, settings.instrument
         if group.semi_convergence_mrad:
             instrument = replace(instrument, semi_convergence_angle=group.semi_convergence_mrad * 1e-3)
         self._geometry, self._instrument, self._noise, self._group = instrument.geometry(axes), instrument, noise, group
         self._network = NanobeamNetwork.load(group.weights) if group.weights else NanobeamNetwork.shipped()
+        warn_of(self._network.weights)
         self._reference = self._undeformed()
         self._check_disks(tuple(axis.size for axis in axes))
         self._order = [(*STRAINS, *OTHERS).index(group.component)]

@@ -5,12 +5,16 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import warnings
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+
+from edgetem_nodes.featurizer.cbed.completeness import WeightsWarning, missing
 
 SHIPPED = Path(__file__).parent / "weights" / "nanobeam.npz"
 
@@ -35,6 +39,11 @@ class Weights:
     settings: dict
     hash: str
     path: Path
+
+    @property
+    def caveats(self) -> tuple[str, ...]:
+        """Why these weights are not to be trusted, as their training wrote; empty: nothing is known against them."""
+        return tuple(map(str, self.settings.get("caveats", ())))
 
     def part(self, name: str) -> dict[str, np.ndarray]:
         """The arrays whose names begin with `name` and a slash, without it."""
@@ -64,20 +73,47 @@ def read_weights(path: Path, network: str) -> Weights:
     path = Path(path)
     try:
         data = path.read_bytes()
-        with np.load(io.BytesIO(data), allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-        settings = json.loads(str(arrays.pop("settings")))
+        settings, arrays = _unpacked(data)
         kind = settings["network"]
     except OSError as error:
         raise WeightsError(f"weights {path} cannot be read: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+    except ValueError as error:
         raise WeightsError(f"{path} is no file of weights ({error}): make one with 'edgetem train cbed'") from None
     if kind != network:
         raise WeightsError(f"weights {path} are of the network {kind!r}, not of {network!r}")
     broken = [name for name, value in arrays.items() if value.dtype.kind == "f" and not np.isfinite(value).all()]
     if broken:
         raise WeightsError(f"weights {path}: {broken[0]} holds numbers that are not finite: train again")
+    if kind == "nanobeam":
+        lacking = missing(arrays, settings)
+        if lacking:
+            raise WeightsError(f"weights {path} {lacking}: they are damaged, or their training was not finished; train again")
     return Weights(arrays, settings, hashlib.sha256(data).hexdigest(), path)
+
+
+def _unpacked(data: bytes) -> tuple[dict, dict[str, np.ndarray]]:
+    """Settings and arrays of a file's bytes; ValueError, with what is wrong, where it is none of ours."""
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, AttributeError, TypeError) as error:
+        raise ValueError(f"it is damaged or cut short: {error}") from None
+    except ValueError as error:
+        raise ValueError("it holds Python objects, which are never loaded" if "Object arrays" in str(error) else
+                         "it is no .npz file, or damaged") from None
+    if "settings" not in arrays:
+        raise ValueError("it has no settings")
+    settings = json.loads(str(arrays.pop("settings")))
+    if not isinstance(settings, dict) or not isinstance(settings.get("network"), str):
+        raise ValueError("its settings do not say of which network it is")
+    return settings, arrays
+
+
+def warn_of(weights: Weights) -> None:
+    """Warn (`WeightsWarning`) where weights are not to be trusted."""
+    if weights.caveats:
+        warnings.warn(f"weights {weights.path} are not for measurements: {'; '.join(weights.caveats)}", WeightsWarning,
+                      stacklevel=2)
 
 
 def write_weights(path: Path, arrays: dict[str, np.ndarray], settings: dict) -> str:

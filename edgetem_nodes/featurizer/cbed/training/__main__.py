@@ -48,6 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--overwrite", action="store_true")
     parser.add_argument("--from", dest="initial", type=Path)
     parser.add_argument("--set", dest="settings", metavar="KEY=VALUE", action="append", default=[])
     given = parser.parse_args(arguments)
@@ -57,10 +58,14 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         changed = {key: yaml.safe_load(value) for key, _, value in (text.partition("=") for text in given.settings)}
         digest, trained = run_training(given.configuration, given.output, seed=given.seed, device=given.device,
-                                       quick=given.quick, initial=given.initial, changed=changed, report=lines)
+                                       quick=given.quick, initial=given.initial, changed=changed, report=lines,
+                                       overwrite=given.overwrite)
     except (ValueError, OSError, yaml.YAMLError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt as error:
+        print(f"ended, nothing was written {error}".rstrip(), file=sys.stderr)
+        return 130
     lines.end()
     print(f"{given.output / WEIGHTS}  sha256 {digest}", *trained.card.get("figures", []), sep="\n", flush=True)
     return 0

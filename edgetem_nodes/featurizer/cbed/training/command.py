@@ -24,5 +24,7 @@ def train(configuration: Path, output: Path, console: Console, **options: Any) -
             progress.update(tasks[stage], completed=done, total=total, figures=text)
 
         digest, trained = run_training(configuration, output, report=report, **options)
-    lines = [f"{output / WEIGHTS}  sha256 {digest}", *trained.card.get("notes", [])]
+    lines = [f"{output / WEIGHTS}  sha256 {digest}", *(f"not for measurements: {one}"
+                                                        for one in trained.settings.get("caveats", [])),
+             *trained.card.get("notes", [])]
     return "\n".join(lines)

@@ -73,6 +73,7 @@ def _trained(settings: NanobeamTraining, run: TrainingRun) -> Trained:
     first = LatticeNetworks(disk, RefiningNetwork(8))
     data = draw_readings(first, references, sources, wanted, settings.seed, _drawing(run, "patterns for the rest", wanted),
                          workers, run.stopped)
+    run.needs("refining network", 0.0)
     if data.right.sum() < _FEWEST:
         raise TrainingError(f"the lattice was found in {data.right.sum()} of {len(data.right)} patterns only, too few to train "
                             "on: more electrons, or a longer training of the disk network")
@@ -215,8 +216,8 @@ def _drawing(run: TrainingRun, stage: str, total: int) -> Callable[[int], None]:
 
 
 def _descend(run: TrainingRun, stage: str, steps: Iterator[torch.Tensor], total: int, losses: list[list[float]],
-             said: str) -> bool:
-    """Go through a training's steps, with its losses at hand as numbers every few steps only; whether it came to its end."""
+             said: str) -> float:
+    """Go through a training's steps, with its losses at hand as numbers every few steps only; the part that was done."""
     waiting: list[torch.Tensor] = []
     for number, value in enumerate(steps, start=1):
         waiting.append(value)
@@ -227,9 +228,8 @@ def _descend(run: TrainingRun, stage: str, steps: Iterator[torch.Tensor], total:
         waiting.clear()
         run.report(stage, number, total, said.format(*(np.mean(column[-100:]) for column in losses)))
         if run.stopped() and number < total:
-            run.notes.append(f"the {stage} was ended at step {number} of {total}")
-            return False
-    return True
+            return number / total
+    return 1.0
 
 
 def _batch(wanted: int, count: int) -> int:
@@ -245,10 +245,12 @@ def _train_disk(settings: NanobeamTraining, generator: NanobeamGenerator, torch_
         return network.eval()
     data = disks.draw_disks(generator, stage.patterns, stage.displacements, settings.seed,
                             _drawing(run, "patterns for disks", stage.patterns), workers, run.stopped)
+    run.needs("disk network", 0.0)
     batch = _batch(stage.batch, len(data))
     steps = disks.epochs(network, data, stage.epochs, batch, stage.rate, torch_generator, run.device)
-    _descend(run, "disk network", steps, stage.epochs * (len(data) // batch), [curves.setdefault("disk network: loss", [])],
-             "loss {:.3f}")
+    done = _descend(run, "disk network", steps, stage.epochs * (len(data) // batch),
+                    [curves.setdefault("disk network: loss", [])], "loss {:.3f}")
+    run.needs("disk network", done)
     return network.cpu().eval()
 
 
@@ -261,8 +263,9 @@ def _train_refining(settings: NanobeamTraining, data: Readings, torch_generator:
     count = int(data.right.sum())
     batch = _batch(stage.batch, count)
     steps = refining.epochs(network, data.disks, data.right, stage.epochs, batch, stage.rate, torch_generator, run.device)
-    _descend(run, "refining network", steps, stage.epochs * (count // batch),
-             [curves.setdefault("refining network: loss", [])], "loss {:.3f}")
+    done = _descend(run, "refining network", steps, stage.epochs * (count // batch),
+                    [curves.setdefault("refining network: loss", [])], "loss {:.3f}")
+    run.needs("refining network", done)
     return network.cpu().eval()
 
 
@@ -286,5 +289,8 @@ def _train_members(settings: NanobeamTraining, data: Readings, phases: int, torc
                   ("cross entropy of the phase", "-log p(thickness, tilt)")]
         steps = patterns.epochs(network, data.patterns, data.found, phases, stage.epochs, batch, stage.rate, torch_generator,
                                 run.device)
-        if _descend(run, name, steps, stage.epochs * (count // batch), losses, "phase {:.3f}, density {:.3f}") or not member:
+        done = _descend(run, name, steps, stage.epochs * (count // batch), losses, "phase {:.3f}, density {:.3f}")
+        if not member:
+            run.needs(name, done)
+        if done == 1 or not member:
             yield network.cpu().eval()

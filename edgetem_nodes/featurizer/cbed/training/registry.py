@@ -27,6 +27,10 @@ class TrainingError(ValueError):
     """A training that cannot be; the message says why."""
 
 
+class EndedTooSoon(KeyboardInterrupt):
+    """The person ended a training before there was anything of use; the message says what was missing."""
+
+
 @dataclass
 class Trained:
     """What a training leaves.
@@ -57,6 +61,7 @@ class TrainingRun:
     report : `report(stage, done, total, text)`, as often as one likes.
     stopped : whether the person wants to end: then finish quickly with the best so far.
     keep : `keep(arrays, settings)` writes weights at once, whatever comes after: for what would be a pity to lose.
+    notes : for the model card. caveats : why the weights are not to be trusted, for model card and weights.
     """
 
     device: str = "cpu"
@@ -67,6 +72,19 @@ class TrainingRun:
     stopped: Callable[[], bool] = lambda: False
     keep: Callable[[dict[str, np.ndarray], dict[str, Any]], object] = lambda *_: None
     notes: list[str] = field(default_factory=list)
+    caveats: list[str] = field(default_factory=list)
+
+    def needs(self, stage: str, done: float) -> None:
+        """To be called where a stage ends without which weights are of no use, with the part of it that was done.
+
+        Raises
+        ------
+        EndedTooSoon : the person wanted to end before half of it was done, and there were no weights to begin with.
+        """
+        if done < 1 and self.stopped():
+            if done < 0.5 and self.initial is None:
+                raise EndedTooSoon(f"the {stage} was ended at {100 * done:.0f} %, and nothing is of use without it")
+            self.caveats.append(f"the {stage} was ended by hand at {100 * done:.0f} %")
 
 
 def recipe(network: str) -> ModuleType:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import platform
 import signal
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,8 @@ from edgetem_nodes.featurizer.cbed.training.settings import network_of, read_set
 from edgetem_nodes.featurizer.cbed.weights import read_weights, write_weights
 
 WEIGHTS, CARD, CURVES = "weights.npz", "model_card", "curves"
+UNFINISHED = "unfinished.npz"
+"""What a training that has not ended has so far; it is left behind only where one breaks off."""
 
 
 def chosen_device(name: str) -> str:
@@ -41,32 +44,71 @@ def chosen_device(name: str) -> str:
 
 def run_training(configuration: Path, output: Path, *, seed: int | None = None, device: str = "auto", quick: bool = False,
                  initial: Path | None = None, archive: Path | None = None, changed: dict[str, Any] | None = None,
-                 report: Callable[[str, int, int, str], None] = lambda *_: None) -> tuple[str, Trained]:
+                 report: Callable[[str, int, int, str], None] = lambda *_: None,
+                 overwrite: bool = False) -> tuple[str, Trained]:
     """Train the network that a configuration names and write it to a folder; the hash of the weights, and what was written.
 
-    An interrupt (Ctrl-C) ends the stage at hand with what it has; a second one ends all, and nothing is written.
+    An interrupt (Ctrl-C) ends the training with what there is, which weights and model card then say; a second one ends it at
+    once.
+
+    Parameters
+    ----------
+    overwrite : whether weights in the folder are replaced.
 
     Raises
     ------
-    ConfigurationError, TrainingError, WeightsError : with what is wrong.
+    ConfigurationError, TrainingError, WeightsError : with what is wrong; before the training where it can be known.
+    EndedTooSoon, KeyboardInterrupt : it was ended before there was anything of use; nothing is written.
     """
     network = network_of(configuration)
     module = recipe(network)
     settings = read_settings(configuration, module.SETTINGS, {**(changed or {}), **({} if seed is None else {"seed": seed})})
     if initial is not None:
         weights = read_weights(initial, network)
-    with interruptible() as stopped:
-        run = TrainingRun(chosen_device(device), quick, (weights.arrays, weights.settings) if initial is not None else None,
+    where = chosen_device(device)
+    with prepared(output, WEIGHTS, overwrite), interruptible() as stopped:
+        run = TrainingRun(where, quick, (weights.arrays, weights.settings) if initial is not None else None,
                           str(archive or ""), report, stopped,
-                          lambda arrays, described: write_weights(output / WEIGHTS, arrays, described))
+                          lambda arrays, described: write_weights(
+                              output / UNFINISHED, arrays, {**described, "caveats": ["the training was not finished"]}))
         if initial is not None:
             run.notes.append(f"begun with weights {weights.hash}")
         if quick:
-            run.notes.append("quick: shows that training works; of no other use")
+            run.caveats.append("quick: shows that training works; of no other use")
         trained = module.train(settings, run)
         if stopped():
-            run.notes.append("ended early by hand")
-    return write(trained, output, settings, configuration, run), trained
+            run.caveats.append("ended early by hand")
+        digest = write(trained, output, settings, configuration, run)
+        (output / UNFINISHED).unlink(missing_ok=True)
+    return digest, trained
+
+
+@contextmanager
+def prepared(output: Path, weights: str, overwrite: bool) -> Iterator[None]:
+    """A folder that can be written to, before hours are spent; after an interrupt nothing new is left in it.
+
+    Raises
+    ------
+    TrainingError : it holds weights that are not to be overwritten, or cannot be written to.
+    """
+    if (output / weights).exists() and not overwrite:
+        raise TrainingError(f"{output / weights} exists: name another folder with --output, or give --overwrite")
+    made = [one for one in (output, *output.parents) if not one.exists()]
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=output):
+            pass
+    except OSError as error:
+        raise TrainingError(f"--output {output} cannot be written to: {error.strerror}") from None
+    try:
+        yield
+    except KeyboardInterrupt:
+        (output / UNFINISHED).unlink(missing_ok=True)
+        raise
+    finally:
+        for one in made:
+            if one.is_dir() and not any(one.iterdir()):
+                one.rmdir()
 
 
 @contextmanager
@@ -93,11 +135,12 @@ def interruptible() -> Iterator[Callable[[], bool]]:
 
 def write(trained: Trained, output: Path, settings: Any, configuration: Path, run: TrainingRun) -> str:
     """Write weights, model card and curves to a folder; the hash of the weights."""
-    output.mkdir(parents=True, exist_ok=True)
+    if run.caveats:
+        trained.settings["caveats"] = list(run.caveats)
     digest = write_weights(output / WEIGHTS, trained.arrays, trained.settings)
     card = {**trained.card, "weights_sha256": digest, "seed": settings.seed, "device": run.device, "version": __version__,
             "torch": torch.__version__, "numpy": np.__version__, "machine": platform.machine(),
-            "configuration": configuration.name, "notes": run.notes,
+            "configuration": configuration.name, "notes": [*run.caveats, *run.notes],
             "configuration_sha256": hashlib.sha256(configuration.read_bytes()).hexdigest(),
             "settings": trained.settings.get("training", {})}
     (output / f"{CARD}.json").write_text(json.dumps(card, indent=1, sort_keys=True) + "\n")
