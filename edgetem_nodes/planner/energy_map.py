@@ -153,6 +153,18 @@ def account(sites: Sequence[Site]) -> str:
     return f"energies of {good} of {len(sites)} positions" + (f" ({', '.join(failed)})" if failed else "")
 
 
+def read_area(footprint: float, cell: Sequence[float]) -> float:
+    """Area that an energy density is the mean over [m^2]: of a footprint as much as its periodic cell holds; 0: not known.
+
+    Parameters
+    ----------
+    footprint : that was seen [m^2]. cell : (9,) lattice vectors in rows, (x, y, z) [m].
+    """
+    plane = np.asarray(cell, float).reshape(3, 3)[:2, :2]
+    area = abs(float(np.linalg.det(plane)))
+    return min(float(footprint), area) if area > 0 else float(footprint)
+
+
 def median_footprint(sites: Sequence[Site]) -> float:
     """Of the sites that tell one [m^2]; 0 where none does."""
     known = [site.footprint for site in sites if site.footprint > 0 and not site.step]

@@ -8,7 +8,7 @@ import ase.units
 import numpy as np
 import pytest
 
-from edgetem_nodes.planner.energy_map import EV_PER_NM2, Site, account, aim, caveats, check, median_footprint, micro_scan_setting, told
+from edgetem_nodes.planner.energy_map import EV_PER_NM2, Site, account, aim, caveats, check, median_footprint, micro_scan_setting, read_area, told
 from edgetem_nodes.planner.ledger import Pending
 from edgetem_nodes.planner.parameters import Actions, Energetics, HighFidelity, MicroScan, Parameters
 
@@ -64,6 +64,14 @@ def test_the_footprint_of_a_batch_is_the_median_of_those_that_are_known():
     for site, area in zip(sites, (2e-18, 4e-18, 0.0, 0.0), strict=True):
         site.footprint, site.step = area, ""
     assert median_footprint(sites) == pytest.approx(3e-18)
+
+
+def test_a_cell_that_is_smaller_than_the_footprint_is_what_its_energy_is_of():
+    hexagonal = [1.72e-9, 0.0, 0.0, -0.86e-9, 0.86e-9 * math.sqrt(3), 0.0, 0.0, 0.0, 2e-9]
+    assert read_area(3.5e-18, hexagonal) == pytest.approx(math.sqrt(3) / 2 * 1.72e-9**2)
+    assert read_area(1.0e-18, hexagonal) == 1.0e-18
+    assert read_area(0.0, hexagonal) == 0.0
+    assert read_area(2e-18, [0.0] * 9) == 2e-18
 
 
 def test_the_micro_scan_has_the_optics_that_it_names_and_no_others():

@@ -11,7 +11,7 @@ import numpy as np
 from edgetem_nodes.graph.identifiers import micro_scan_id
 from edgetem_nodes.operator.energetics.evaluation import SiteEnergies
 from edgetem_nodes.operator.outcome import Outcome, Reading, Row
-from edgetem_nodes.planner.energy_map import HIGH_NAME, NAME
+from edgetem_nodes.planner.energy_map import HIGH_NAME, NAME, read_area
 
 HIDDEN = ("rejection", "phase_probability")
 """Columns that only say why a row was refused."""
@@ -40,11 +40,10 @@ class SiteRecord:
 
     @property
     def footprint(self) -> float:
-        """Area that its structure was seen on [m^2]; 0: not known."""
+        """Area that its energy density is the mean over [m^2]; 0: not known."""
         if self.structure is None:
             return 0.0
-        cell = np.asarray(self.structure.cell).reshape(3, 3)[:2, :2]
-        return float(self.structure.footprint_area) or abs(float(np.linalg.det(cell)))
+        return read_area(self.structure.footprint_area or math.inf, self.structure.cell)
 
     def cells(self, columns: int) -> tuple[str, ...]:
         """Its line in a table: row and column of the grid, descriptors, defects, energies, what went wrong."""

@@ -14,7 +14,7 @@ from edgetem.action import ComputeEnergetics
 from edgetem.msg import AtomicStructure
 from edgetem.srv import GetStructure
 from edgetem_nodes.graph.messages import from_uuid
-from edgetem_nodes.planner.energy_map import Site
+from edgetem_nodes.planner.energy_map import Site, read_area
 from edgetem_nodes.planner.node.instrument import cancel
 from edgetem_nodes.planner.waiting import Call, Failed, Waiting
 
@@ -143,7 +143,7 @@ class Computation:
         if answer.error_code:
             work.site.fail("structure", answer.error_msg)
             return
-        work.structure, work.site.footprint = answer.structure, float(answer.structure.footprint_area)
+        work.structure, work.site.footprint = answer.structure, read_area(answer.structure.footprint_area, answer.structure.cell)
         self._unsent.append(work)
         work.waits_for = "acceptance"
 

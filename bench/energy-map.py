@@ -1,0 +1,104 @@
+"""Energy maps of sheets drawn at random: how near the planner's map comes to the truth with a tenth of the positions read.
+
+Sheets are those of config/energetics.yaml with other seeds: strain, irradiated spot and vacancies anew. Only the reading is
+simulated: the mean energy over a square footprint, one vacancy in twenty overlooked, one reading in fifty with a doubtful one
+too many, one in twenty refused, and an error. Strain energy is by linear elasticity (2D modulus 340 N/m: Lee et al., Science
+321, 385, 2008; Poisson's ratio 0.165), a vacancy costs 7.84 eV.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.spatial import cKDTree
+
+from edgetem_nodes.graph.instrument import simulation
+from edgetem_nodes.operator.energetics.evaluation import NINETY, RICH, correlation
+from edgetem_nodes.operator.energetics.true_sheet import TrueSheet
+from edgetem_nodes.operator.energetics.truth import EnergyTruth
+from edgetem_nodes.operator.evaluation import at_rest
+from edgetem_nodes.operator.experiment import SCHEMAS, load_experiment
+from edgetem_nodes.planner.experiment import ActiveExperiment
+from edgetem_nodes.planner.parameters import Energetics, Model, Parameters
+from edgetem_nodes.planner.stopping import UNCERTAINTY_TARGET, Spent
+
+CONFIGURATION = Path(__file__).resolve().parents[1] / "config" / "energetics.yaml"
+MODULUS, POISSON = 340.0 / 0.1602176634, 0.165
+"""2D Young's modulus [eV/nm^2], Poisson's ratio."""
+VACANCY, ATOM_AREA = 7.84, 0.02619
+"""[eV], [nm^2]."""
+OVERLOOKED, DOUBTFUL, REFUSED = 0.05, 0.02, 0.05
+"""Probabilities: of a vacancy, of a reading, of a reading."""
+CASES = ((0.95, 3.5), (2.57, 3.5), (2.57, 3.0), (3.35, 2.5))
+"""Footprint [nm^2], radius of the discs [nm]."""
+TARGET, FIRST_SEED = 0.5, 100
+
+
+def _truth(seed: int) -> EnergyTruth:
+    """Of a sheet drawn anew: energies [eV] at its sites."""
+    configuration = load_experiment(CONFIGURATION, {"/**.seed": seed})
+    microscope = configuration.parameters("microscope", SCHEMAS["microscope"])
+    settings = simulation(at_rest(microscope.instrument), seed).settings
+    sheet = TrueSheet.of(settings, seed)
+    stretch = 0.5 * (np.swapaxes(sheet.deformation, 1, 2) @ sheet.deformation - np.eye(2))
+    xx, yy, xy = stretch[:, 0, 0], stretch[:, 1, 1], stretch[:, 0, 1]
+    density = MODULUS / (1 - POISSON**2) * (0.5 * (xx**2 + yy**2) + POISSON * xx * yy + (1 - POISSON) * xy**2)
+    defects = np.where(sheet.occupied == sheet.host, 0.0, VACANCY)
+    return EnergyTruth(sheet.places, density * ATOM_AREA, defects, settings.field, None, (), "")
+
+
+def _read(truth: EnergyTruth, tree: cKDTree, place: np.ndarray, area: float, rng: np.random.Generator) -> tuple:
+    """Reading, its error [eV/nm^2], and whether it was not refused."""
+    inside = tree.query_ball_point(place, np.sqrt(area) * 1e-9 / 2, p=np.inf)
+    strain = truth.strain[inside].sum() / area
+    found = truth.defects[inside]
+    seen = found[found > 0][rng.random(int((found > 0).sum())) > OVERLOOKED].sum() / area
+    error = 0.08 + 0.1 * strain + 0.03 * seen
+    value = strain + seen + error * rng.normal()
+    if rng.random() < DOUBTFUL:
+        value, error = value + 0.5 * VACANCY / area, np.hypot(error, 0.5 * VACANCY / area)
+    return value, error, rng.random() > REFUSED
+
+
+def _mapped(truth: EnergyTruth, seed: int, area: float, radius: float) -> dict[str, float]:
+    """One experiment with the design of the configuration, and its map beside the truth."""
+    planner = load_experiment(CONFIGURATION, {}).parameters("planner", SCHEMAS["planner"])
+    parameters = Parameters(point_budget=planner.point_budget, initial_points=planner.initial_points,
+                            batch_points=planner.batch_points, acquisition_function=planner.acquisition_function,
+                            target_standard_deviation=TARGET, model=Model(use_survey=False),
+                            energetics=Energetics(mapped=True, averaging_nm=radius))
+    field, tree, rng = truth.field, cKDTree(truth.places), np.random.default_rng(seed)
+    experiment = ActiveExperiment(np.ones((1, *field.shape)), field, parameters, seed)
+    experiment.footprint = area * 1e-18
+    while not (reason := experiment.stop_reason(Spent(experiment.points))):
+        at = experiment.ask().candidates
+        values, errors, valid = np.array([_read(truth, tree, place, area, rng) for place in field.positions(at)]).T
+        experiment.tell(at, values, errors, valid.astype(bool))
+    mean, deviation = (each.ravel() for each in experiment.predict())
+    strain, defects = truth.averaged(radius * 1e-9)
+    off, rich = mean - strain - defects, defects > RICH * defects.max()
+    held = np.abs(off) < NINETY * deviation
+    return {"points": experiment.points, "correlation": correlation(mean, strain + defects),
+            "rmse": float(np.sqrt(np.mean(off**2))), "standard_deviation": float(np.sqrt(np.mean(deviation**2))),
+            "bias_rich": float(off[rich].mean()), "coverage90": float(held.mean()), "coverage90_rich": float(held[rich].mean()),
+            "reached": float(reason == UNCERTAINTY_TARGET), "within_target": float(np.mean(np.abs(off) < NINETY * TARGET))}
+
+
+def run(quick: bool) -> dict[str, Any]:
+    """Means over seeds for each footprint and radius [eV/nm^2]; of correlations the median, and the share of 0.95 or more.
+
+    `holds`: share of the experiments that reached the target whose true error is below it.
+    """
+    seeds = range(FIRST_SEED, FIRST_SEED + (2 if quick else 20))
+    truths, cases = [_truth(seed) for seed in seeds], []
+    for area, radius in CASES[1:2] if quick else CASES:
+        found = [_mapped(truth, seed, area, radius) for truth, seed in zip(truths, seeds, strict=True)]
+        mean = {name: float(np.mean([one[name] for one in found])) for name in found[0]}
+        correlations = np.array([one["correlation"] for one in found])
+        reached = [one["rmse"] <= TARGET and one["within_target"] >= 0.9 for one in found if one["reached"]]
+        cases.append({"footprint_nm2": area, "radius_nm": radius, **mean, "correlation": float(np.median(correlations)),
+                      "correlation_least": float(correlations.min()), "share_095": float(np.mean(correlations >= 0.95)),
+                      "holds": float(np.mean(reached)) if reached else None})
+    return {"seeds": len(seeds), "target_eV_per_nm2": TARGET, "cases": cases}
