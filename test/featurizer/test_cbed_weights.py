@@ -47,7 +47,7 @@ def test_flipped_bytes_are_noticed(tmp_path, place):
     (lambda arrays, settings: settings.update(pattern_widths=[96]), "'pattern_widths'"),
     (lambda arrays, settings: arrays.pop("calibration/chi_square_limit"), "lack 'calibration/chi_square_limit'"),
     (lambda arrays, settings: arrays.update({"phases/lattices": arrays["phases/lattices"][:3]}), r"shape \(3, 2, 2\)"),
-    (lambda arrays, settings: arrays.update({"calibration/prior_spread": np.ones((2, 3))}), "'calibration/prior_spread' of shape"),
+    (lambda arrays, settings: arrays.update({"calibration/prior_spread": np.ones((2, 3))}), "prior_spread' of shape"),
     (lambda arrays, settings: arrays.update({"phases/spacings": np.array(["a"] * len(settings["phases"]))}), "no numbers"),
 ])
 def test_what_is_missing_is_named_before_use_and_before_training(shipped, tmp_path, change, message):

@@ -132,4 +132,5 @@ def test_weights_that_are_not_to_be_trusted_are_said(check, tmp_path):
     settings = dict(shipped.settings)
     settings.pop("phases")
     write_weights(tmp_path / "w.npz", shipped.arrays, settings)
-    refused(check(featurizer={"scalarizer": "cbed", "cbed": {"weights": str(tmp_path / "w.npz")}}, **beam), "w.npz", "name no phases")
+    refused(check(featurizer={"scalarizer": "cbed", "cbed": {"weights": str(tmp_path / "w.npz")}}, **beam), "w.npz",
+            "name no phases")
