@@ -23,8 +23,8 @@ CRYSTALS = {"Si": ("diamond", 5.431)}
 atoms."""
 FORMATION = {"MoS2": -276.1e3 / 6.02214076e23}
 """Enthalpies of formation of the crystals a formula unit [J]: how much lower the anion's chemical potentials are, together,
-where the compound is in equilibrium with its metal. As tables quote it, not checked at the source; measured equilibria gave 0.08 eV
-a sulphur atom less (docs/excess_energies.md)."""
+where the compound is in equilibrium with its metal. As tables quote it, not checked at the source; measured equilibria gave
+0.08 eV a sulphur atom less (docs/excess_energies.md)."""
 ISOSTRUCTURAL = {22: ("TiS2", 3.36, 2.85), 23: ("VS2", 3.17, 2.98), 24: ("CrS2", 3.04, 2.94), 41: ("NbS2", 3.33, 3.13),
                  73: ("TaS2", 3.34, 3.13), 74: ("WS2", 3.153, 3.14), 75: ("ReS2", 3.06, 3.15)}
 """Disulphides that dopants on metal sites come from: name, lattice constant and thickness [Angstrom] where the search for the
