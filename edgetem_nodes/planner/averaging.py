@@ -26,6 +26,13 @@ class AveragedMap:
 
     mean: np.ndarray
     variance: np.ndarray
+    noise_variance = learned_noise_variance = jitter = 0.0
+    """Nothing is read over a disc."""
+
+    @property
+    def prior_variance(self) -> np.ndarray:
+        """(candidates,) at most what it is now; for a correction between levels, which scales it with the variance."""
+        return self.variance
 
     @property
     def standard_deviation(self) -> np.ndarray:

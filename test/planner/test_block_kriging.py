@@ -6,7 +6,10 @@ import pytest
 from edgetem_nodes.physics.scan import ScanField
 from edgetem_nodes.planner.acquisition import BatchChooser, Goal
 from edgetem_nodes.planner.block_kriging import BlockKriging, Readings, scatter_scale
+from edgetem_nodes.planner.experiment import ActiveExperiment
+from edgetem_nodes.planner.parameters import Energetics, HighFidelity, Model, Parameters
 from edgetem_nodes.planner.patches import grid_coordinates
+from edgetem_nodes.planner.stopping import Spent
 from edgetem_nodes.planner.support import Footprints, Support
 from edgetem_nodes.planner.surrogates import Inputs, Surrogate, SurrogateSettings
 
@@ -156,3 +159,33 @@ def test_a_footprint_that_was_read_is_not_worth_reading_again():
     gain = (np.square(future.with_discs(np.arange(SIDE**2), np.arange(SIDE**2))).mean(axis=1)
             / (future.variance + future.noise_variance)).reshape(SIDE, SIDE)
     assert gain[3:13, 3:6].max() < 0.3 * gain[3:13, 11:14].min()
+
+
+def test_an_averaged_map_of_two_levels_is_that_of_the_better_one_and_a_restart_goes_on_with_it():
+    generator, support = np.random.default_rng(7), Support(FIELD, RADIUS, AREA)
+    places, defect = poisson_sheet(generator)
+    parameters = Parameters(point_budget=60, initial_points=24, batch_points=8, model=Model(use_survey=False),
+                            acquisition_function="integrated_posterior_variance", target_standard_deviation=0.01,
+                            energetics=Energetics(mapped=True, averaging_nm=RADIUS * 1e9,
+                                                  high_fidelity=HighFidelity(4, "better")))
+    experiment = ActiveExperiment(np.ones((1, SIDE, SIDE)), FIELD, parameters, 0)
+    experiment.footprint = AREA
+
+    def measure(one):
+        at = one.ask().candidates
+        one.tell(at, read(places, defect, support.typical(at)), np.full(len(at), 0.05))
+        return at
+
+    measure(experiment)
+    low = experiment.predict()[0]
+    rows = experiment.deepen()
+    assert len(rows) == 3
+    experiment.tell_high(rows, 1.2 * experiment.observations.values[rows, 0], np.full(len(rows), 0.05))
+    mean, deviation = experiment.predict()
+    assert np.isfinite(mean).all() and (deviation > 0).all()
+    rich = low > 0.5 * low.max()
+    np.testing.assert_allclose((mean / low)[rich].mean(), 1.2, atol=0.1)
+    assert not experiment.stop_reason(Spent(experiment.points))
+    again = ActiveExperiment.load_state(experiment.state_dict())
+    np.testing.assert_array_equal(again.predict()[1], deviation)
+    np.testing.assert_array_equal(measure(again), measure(experiment))
