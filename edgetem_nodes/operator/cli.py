@@ -94,7 +94,7 @@ def launch(context: typer.Context, file: Annotated[str, typer.Argument(help="lau
     """Run a launch file: NAME:=VALUE arguments; with the genuine launcher where it is installed, else with edgetem's."""
     from edgetem_nodes.graph.environment import share_directory
     from edgetem_nodes.graph.launching import LaunchFileError, parse_arguments, run_launch, show_arguments
-    from edgetem_nodes.operator.run import repair_folder
+    from edgetem_nodes.operator.run import after_launch
     path = Path(file)
     if not path.exists():
         path = share_directory() / "launch" / file
@@ -106,10 +106,11 @@ def launch(context: typer.Context, file: Annotated[str, typer.Argument(help="lau
             show_arguments(path)
             return
         arguments = parse_arguments(context.args)
+        earlier = set(Path("runs").glob("*"))
         code = run_launch(path, arguments)
-        if arguments.get("output") and Path(arguments["output"]).is_dir():
-            for line in repair_folder(Path(arguments["output"])):
-                print(line)
+        folders = [Path(arguments["output"])] if arguments.get("output") else sorted(set(Path("runs").glob("*")) - earlier)
+        for folder in folders[:1]:
+            code = after_launch(folder, code) if folder.is_dir() else code
         raise typer.Exit(code)
     except LaunchFileError as error:
         fail(error)
@@ -272,7 +273,8 @@ def report(folder: Annotated[Path, typer.Argument(help="folder of an experiment"
 @app.command()
 def bench(name: Annotated[str, typer.Argument(help="which benchmark")],
           as_json: Annotated[bool, typer.Option("--json", help="last line is one JSON object")] = False,
-          quick: Annotated[bool, typer.Option("--quick", help="end in under 40 s")] = False) -> None:
+          quick: Annotated[bool, typer.Option("--quick", help="a short run, a minute or two where it compiles")] = False
+          ) -> None:
     """Measure, with the limit or the peer in the same run."""
     from edgetem_nodes.operator.benchmark import BenchmarkError, run_benchmark
     try:

@@ -63,11 +63,28 @@ def execute(run: Run) -> int:
             "resume": str(run.resume).lower(), "log_level": run.log_level}, quiet=run.log_level not in ("debug", "info"))
     for line in repair_folder(run.folder):
         print(line)
-    if code == 0 and not (run.folder / RESULT).exists():
-        print("interrupted" + (f"; to go on: edgetem run --resume {run.folder}" if (run.folder / CHECKPOINT).exists() else
-                               " before the first decision"))
-        code = INTERRUPTED
-    return finish(run.folder, code)
+    return finish(run.folder, interrupted(run.folder, code))
+
+
+def interrupted(folder: Path, code: int) -> int:
+    """The exit code of a graph that ended: INTERRUPTED, with what to do said, where the experiment did not come to its end."""
+    if code != 0 or (folder / RESULT).exists():
+        return code
+    print("interrupted" + (f"; to go on: edgetem run --resume {folder}" if (folder / CHECKPOINT).exists() else
+                           " before the first decision"))
+    return INTERRUPTED
+
+
+def after_launch(folder: Path, code: int) -> int:
+    """Repair what a launch file's experiment left in its folder, and report on it where it was interrupted; the exit code.
+
+    A folder without the configuration of an experiment is left alone.
+    """
+    for line in repair_folder(folder):
+        print(line)
+    if not (folder / CONFIGURATION).exists() or interrupted(folder, code) == code:
+        return code
+    return finish(folder, INTERRUPTED)
 
 
 def repair_folder(folder: Path) -> list[str]:
@@ -101,7 +118,7 @@ def finish(folder: Path, code: int, compared: bool | None = None) -> int:
         write_summary(folder, code)
         write_report(folder, code == 0 if compared is None else compared)
     except Exception as error:  # noqa: BLE001  (the data is safe; say what is missing and where)
-        print(f"error: no report of {folder}: {error}", file=sys.stderr)
+        print(f"error: no report of {folder}: {str(error) or type(error).__name__}", file=sys.stderr)
         return code or 1
     print(f"report {folder / 'report.html'} in {time.monotonic() - began:.0f} s")
     return code

@@ -57,6 +57,11 @@ def truth(sheet):
     return energy_truth(sheet, FIELD, Elastic())
 
 
+def test_a_specimen_that_is_no_known_sheet_has_no_truth():
+    with pytest.raises(ValueError, match="'file' is none of the sheets whose energy can be computed: .*graphene"):
+        SheetEngine("file")
+
+
 def test_the_law_of_strain_energy_is_that_of_the_engine():
     engine = Elastic()
     law = StrainEnergyLaw.fitted(engine, 0.03)

@@ -1,10 +1,13 @@
 """Whatever dies or is stopped, the launch ends with a word and a code, files open, and the experiment can go on."""
 
+import json
 import signal
 import time
+from pathlib import Path
 
 import h5py
 import pytest
+import yaml
 from command_line import SLOWLY, SYNTHETIC, gone
 from rosbags.highlevel import AnyReader
 
@@ -65,6 +68,23 @@ def test_a_signal_ends_everything_within_ten_seconds_and_files_are_closed(edgete
     assert read_outcome(folder).stop_reason == "interrupted"
     with h5py.File(folder / "archive.h5") as file:
         assert len(file) > 0
+
+
+def test_an_interrupted_launch_is_reported_as_a_run_is(edgetem, tmp_path):
+    content = yaml.safe_load(Path(SYNTHETIC).read_text())
+    instrument = content["/**"]["ros__parameters"]["instrument"]
+    instrument["dwell_ms"] = 100.0
+    instrument["replay"] |= {"real_time": True} | {key: str(SYNTHETIC.parent / value) for key, value in
+                                                   instrument["replay"].items() if (SYNTHETIC.parent / str(value)).is_file()}
+    (tmp_path / "slow.yaml").write_text(yaml.safe_dump(content))
+    folder = tmp_path / "run"
+    command = edgetem("launch", "experiment.launch.py", f"experiment:={tmp_path / 'slow.yaml'}", f"output:={folder}")
+    command.wait_for("decision   1")
+    command.process.send_signal(signal.SIGINT)
+    assert command.finish() == 130, command.output
+    assert f"edgetem run --resume {folder}" in command.output and "Traceback" not in command.output, command.output
+    assert (folder / "report.html").exists()
+    assert json.loads((folder / "summary.json").read_text())["stop_reason"] == "interrupted"
 
 
 def test_a_finished_experiment_is_not_overwritten(edgetem, finished):

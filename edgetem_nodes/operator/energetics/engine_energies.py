@@ -29,6 +29,7 @@ class SheetEngine:
     """An engine and its settings; references and reservoirs are computed once.
 
     Attributes: `material`, the name of one of `sheets.SHEETS`; `engine`; `calculation`; `vacuum` on either side [m].
+    A ValueError where there is no such sheet: of that specimen nobody knows the energy.
     """
 
     material: str
@@ -37,7 +38,11 @@ class SheetEngine:
     vacuum: float = 1e-9
 
     def __post_init__(self) -> None:
-        self.sheet = next(sheet for sheet in sheets.SHEETS if sheet.name == self.material)
+        known = {sheet.name: sheet for sheet in sheets.SHEETS}
+        if self.material not in known:
+            raise ValueError(f"the specimen {self.material!r} is none of the sheets whose energy can be computed: "
+                             + ", ".join(known))
+        self.sheet = known[self.material]
         self._references: dict[tuple, reference.Reference] = {}
         self._reservoirs: dict[tuple, float] = {}
 
