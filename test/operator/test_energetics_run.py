@@ -24,6 +24,7 @@ def small(tmp_path):
     shared["instrument"]["simulated"] |= {"rows": 12, "columns": 12, "field_nm": 8.0}
     planner |= {"initial_points": 6, "batch_points": 2, "point_budget": POINTS, "target_standard_deviation": 0.0}
     planner["energetics"]["high_fidelity"]["points"] = 1
+    content["featurizer"]["ros__parameters"]["structure"]["largest_atoms"] = 50  # a fifth of the time of 98
     path = tmp_path / "small.yaml"
     path.write_text(yaml.safe_dump(content))
     return path
