@@ -24,11 +24,13 @@ KEYS = {
     "recorder": "mb_per_s messages_per_s disk_mb_per_s lost cpu_us_per_message",
     "twin": "sessions detection_rate false_alarm_rate median_frames_to_detect",
     "drift": "",
+    "energy-map": "seeds target_eV_per_nm2 cases",
 }
 """Of a record, by benchmark; those that are not there yet are not run."""
 CASES = {
     "dkl": "n candidates seconds cpu_seconds r2_unseen",
     "sampling": "dataset method goal discovery_dose_ratio rmse_ratio coverage90 localised",
+    "energy-map": "footprint_nm2 radius_nm points correlation share_095 rmse coverage90 coverage90_rich holds",
     "compression": "data codec ratio bits_per_pixel floor_ratio encode_mb_per_s decode_mb_per_s lossless",
 }
 """Of every case of a record."""
