@@ -1,14 +1,15 @@
 """An averaged map of the specimen as it is: what of each disc was seen counts as read, the rest as expected.
 
-z(x) = m(x) + w(x): a smooth expectation, and white scatter of single defects about it. A reading is z averaged over its footprint,
-with an error of its own; a value of the map is z averaged over a disc. Their covariances are those of change of support with
-micro-scale variation (Journel and Huijbregts, Mining Geostatistics, 1978, section V.A; Cressie, Statistics for Spatial Data, 1993,
-sections 3.2.1 and 5.2): <K> + t |F n F'| / |F| and so on, t the scatter's variance over a footprint. It grows with what is
-expected there, as that of a compound Poisson sum does (`scatter.py`): t = c max(m, least). The smooth part's amplitude grows with
-it, as that of a density that varies by factors: with the same amplitude everywhere a flat surrounding flattens a small spot.
+z(x) = m(x) + w(x): a smooth expectation, and white scatter of single defects about it. A reading is z averaged over its
+footprint, with an error of its own; a value of the map is z averaged over a disc. Their covariances are those of change of
+support with micro-scale variation (Journel and Huijbregts, Mining Geostatistics, 1978, section V.A; Cressie, Statistics for
+Spatial Data, 1993, sections 3.2.1 and 5.2): <K> + t |F n F'| / |F| and so on, t the scatter's variance over a footprint. It
+grows with what is expected there, as that of a compound Poisson sum does (`scatter.py`): t = c max(m, least). The smooth
+part's amplitude grows with it, as that of a density that varies by factors: with the same amplitude everywhere a flat
+surrounding flattens a small spot.
 
-c is the variogram's (`scatter_scale`). Length scales and amplitude are integrated over on a grid, because tens of readings do not
-tell them: taken for certain they make a map too sure of itself. Knows no ROS, draws nothing.
+c is the variogram's (`scatter_scale`). Length scales and amplitude are integrated over on a grid, because tens of readings do
+not tell them: taken for certain they make a map too sure of itself. Knows no ROS, draws nothing.
 """
 
 from __future__ import annotations

@@ -104,8 +104,8 @@ def caveats(parameters: Parameters) -> list[str]:
         return []
     found = []
     if p.point_budget <= p.initial_points:
-        found.append(f"point_budget = {p.point_budget} leaves nothing after initial_points = {p.initial_points}: a map of so few "
-                     "sites can look flat and certain where none of them met a defect, and no batch follows that would tell")
+        found.append(f"point_budget = {p.point_budget} leaves nothing after initial_points = {p.initial_points}: a map of so "
+                     "few sites can look flat and certain where none of them met a defect, and no batch follows that would tell")
     if p.energetics.averaging_nm and p.acquisition_function != "integrated_posterior_variance":
         found.append(f"acquisition_function = {p.acquisition_function} does not know of energetics.averaging_nm: "
                      "integrated_posterior_variance chooses what an averaged map is uncertain of")
@@ -119,7 +119,7 @@ def aim(parameters: Parameters) -> str:
         return ""
     what = f"mean over discs of radius {radius:g} nm" if radius else "expectation at each position"
     target = p.target_standard_deviation
-    return f"{what}, until its standard deviation is at most {target:g} {UNIT}" if target else f"{what}, until a budget is spent"
+    return f"{what}, until " + (f"its standard deviation is at most {target:g} {UNIT}" if target else "a budget is spent")
 
 
 def micro_scan_setting(scan: MicroScan) -> Setting:

@@ -229,7 +229,8 @@ class ActiveExperiment(MeasuredField):
         """What `predict` says, worked out once for every belief."""
         belief = self._belief()
         if setting not in belief.cache:
-            belief.cache[setting] = self._averaged(belief) if self.parameters.energetics.averaging_nm else belief.mapped(setting)
+            averages = self.parameters.energetics.averaging_nm
+            belief.cache[setting] = self._averaged(belief) if averages else belief.mapped(setting)
         return belief.cache[setting]
 
     def _averaged(self, belief: Belief) -> Posterior | AveragedMap:
@@ -242,7 +243,7 @@ class ActiveExperiment(MeasuredField):
         return belief.corrected(kriging.discs())
 
     def _kriging(self) -> BlockKriging | None:
-        """Of an averaged map, the joint model of readings and discs; None where it is not averaged or footprints are not known."""
+        """The joint model of readings and discs; None where the map is not averaged or footprints are not known."""
         from edgetem_nodes.planner.block_kriging import BlockKriging
         from edgetem_nodes.planner.support import Support
 

@@ -79,7 +79,8 @@ def test_images_show_a_lone_atom_where_it_is():
     place = np.array([0.9e-10, -1.3e-10])
     signals = torch.from_numpy(signals_of(lone(42, place), scan).T.reshape(CHANNELS, 6, 6).astype(np.float32))
     spread = point_spread(scan)
-    for image in (LinearImaging(LinearModel(spread), 1e-4).image(whitened(spread, signals)), dark_field(spread, signals, 1e6)[0]):
+    phase = LinearImaging(LinearModel(spread), 1e-4).image(whitened(spread, signals))
+    for image in (phase, dark_field(spread, signals, 1e6)[0]):
         y, x = np.unravel_index(int(image.argmax()), image.shape)
         assert np.hypot(*(np.array([scan.grid()[y], scan.grid()[x]]) - place)) < 0.55e-10
 
@@ -91,7 +92,8 @@ def test_evidence_prefers_the_true_defocus():
     evidence = []
     for defocus in (-3e-9, 0.0, 3e-9):
         spread = point_spread(scan.with_defocus(defocus))
-        evidence.append(LinearImaging(LinearModel(spread), 1e-3).evidence(whitened(spread, torch.from_numpy(counts.astype(np.float32)))))
+        measured = whitened(spread, torch.from_numpy(counts.astype(np.float32)))
+        evidence.append(LinearImaging(LinearModel(spread), 1e-3).evidence(measured))
     assert np.argmax(evidence) == 2
 
 

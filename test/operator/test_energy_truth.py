@@ -10,7 +10,7 @@ import pytest
 from edgetem_nodes.operator.energetics.engine_energies import ELECTRONVOLT, SheetEngine, StrainEnergyLaw
 from edgetem_nodes.operator.energetics.evaluation import Accuracy, SiteEnergies, evaluate
 from edgetem_nodes.operator.energetics.true_sheet import TrueSheet
-from edgetem_nodes.operator.energetics.truth import EnergyTruth, Cluster, energy_truth
+from edgetem_nodes.operator.energetics.truth import EnergyTruth, energy_truth
 from edgetem_nodes.physics.optics import Camera, Probe
 from edgetem_nodes.physics.scan import ScanField
 from edgetem_nodes.physics.settings import Settings

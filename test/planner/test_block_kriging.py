@@ -1,4 +1,4 @@
-"""Averaged maps by support: covariances against counted points, predictions against sheets of single defects that were drawn."""
+"""Averaged maps by support: covariances against counted points, predictions against drawn sheets of single defects."""
 
 import numpy as np
 import pytest

@@ -8,7 +8,8 @@ import ase.units
 import numpy as np
 import pytest
 
-from edgetem_nodes.planner.energy_map import EV_PER_NM2, Site, account, aim, caveats, check, median_footprint, micro_scan_setting, read_area, told
+from edgetem_nodes.planner.energy_map import (EV_PER_NM2, Site, account, aim, caveats, check, median_footprint,
+                                              micro_scan_setting, read_area, told)
 from edgetem_nodes.planner.ledger import Pending
 from edgetem_nodes.planner.parameters import Actions, Energetics, HighFidelity, MicroScan, Parameters
 

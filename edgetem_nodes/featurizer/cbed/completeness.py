@@ -11,7 +11,7 @@ class WeightsWarning(UserWarning):
     """Weights that can be used, and are not to be trusted: of a training that was quick or was ended early."""
 
 
-_NUMBERS = ("disk_width", "members")
+_NUMBERS = ("disk_width", "members", "classes")
 
 
 def missing(arrays: dict[str, np.ndarray], settings: dict[str, Any]) -> str:

@@ -14,7 +14,7 @@ from edgetem_nodes.featurizer.cbed.accelerated import DeviceReader
 from edgetem_nodes.featurizer.cbed.blocks import BLOCK, in_groups, one_thread
 from edgetem_nodes.featurizer.cbed.descriptors import UNKNOWN, Descriptors, footprint_radius
 from edgetem_nodes.featurizer.cbed.lattices import LatticeNetworks
-from edgetem_nodes.featurizer.cbed.networks import DiskNetwork, EarlierPatternNetwork, PatternNetwork, RefiningNetwork
+from edgetem_nodes.featurizer.cbed.networks import DiskNetwork, PatternNetwork, RefiningNetwork
 from edgetem_nodes.featurizer.cbed.phases import Phases, agreement, distinct, matches, mixed
 from edgetem_nodes.featurizer.cbed.posterior import (DETERMINED, TILT_SCALE, TWO_ANSWERS, TYPICAL_THICKNESS, log_probabilities,
                                                      moments)
@@ -65,10 +65,8 @@ class NanobeamNetwork:
             refining = fill_module(RefiningNetwork(settings["refining_width"]), weights.part("refining"),
                                    "the refining network")
         self.lattice_networks = LatticeNetworks(disk, refining)
-        # weights of an earlier version have no class for several crystals, and less context
-        kind = PatternNetwork if "context" in settings else EarlierPatternNetwork
-        sizes = (settings.get("classes", len(self.phases.names) + 1), *settings["pattern_widths"])
-        self.members = Members([fill_module(kind(*sizes), weights.part(f"pattern{n}"), "the pattern network")
+        sizes = (settings["classes"], *settings["pattern_widths"])
+        self.members = Members([fill_module(PatternNetwork(*sizes), weights.part(f"pattern{n}"), "the pattern network")
                                 for n in range(settings["members"])]).eval()
         self.calibration = {name: value.astype(float) for name, value in weights.part("calibration").items()}
         self.limits = Limits.of(self.calibration)

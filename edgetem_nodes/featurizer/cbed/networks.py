@@ -180,26 +180,6 @@ class PatternNetwork(nn.Module):
         return self.phase(hidden), self.mixture(hidden).view(len(disks), COMPONENTS, 7), hidden
 
 
-class EarlierPatternNetwork(nn.Module):
-    """The same with one sum only, of weights of an earlier version."""
-
-    def __init__(self, classes: int, width: int, hidden: int) -> None:
-        super().__init__()
-        self.disk = nn.Sequential(nn.Linear(INSIDE_INPUTS - 3 + 9, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(),
-                                  nn.Linear(width, width), nn.SiLU())
-        self.pattern = nn.Sequential(nn.Linear(2 * width + 9, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU())
-        self.phase = nn.Linear(hidden, classes)
-        self.mixture = nn.Linear(hidden, COMPONENTS * 7)
-
-    def forward(self, disks: torch.Tensor, present: torch.Tensor,
-                context: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """As `PatternNetwork`."""
-        disks, context = disks[..., :INSIDE_INPUTS - 3], context[:, :9]
-        each = self.disk(torch.cat([disks, context[:, None, :].expand(-1, disks.shape[1], -1)], dim=-1))
-        hidden = self.pattern(torch.cat([_pooled(each, present), context], dim=-1))
-        return self.phase(hidden), self.mixture(hidden).view(len(disks), COMPONENTS, 7), hidden
-
-
 def mixture_log_likelihood(mixture: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
     """Log density (n,) of truth (n, 3) under mixtures (n, COMPONENTS, 7), without the constant of normal distributions."""
     weight = torch.log_softmax(mixture[..., 0], dim=-1)

@@ -19,8 +19,8 @@ class Defect:
     """A site that is not the perfect crystal's, with some probability.
 
     Attributes: `name`, "V_C" a vacancy on a carbon site, "N_C" nitrogen there, "vanadium_Mo" vanadium where "V_Mo" is
-    a vacancy; `probability`; `position` (3,), (x, y, z) of the site [m]; `element` that may be there, atomic number, 0: none; `host`, that
-    of the perfect crystal. Defects of a probability of 0.5 and more are built into the cell.
+    a vacancy; `probability`; `position` (3,), (x, y, z) of the site [m]; `element` that may be there, atomic number, 0: none;
+    `host`, that of the perfect crystal. Defects of a probability of 0.5 and more are built into the cell.
     """
 
     name: str

@@ -82,7 +82,8 @@ def told(truth: EnergyTruth) -> str:
     residual = truth.law.residual / 1.602176634e-19 * 1e-18
     return (f"The truth: {truth.method} on the atoms that the specimen has. Strain energy by a polynomial fitted to "
             f"{truth.law.points} strains up to {100 * truth.law.largest:.2g} %, off by {residual:.2g} eV/nm² (root mean "
-            f"square, each left out of the fit). Defects in the field, each kind relaxed alone in the unstrained sheet: {kinds}.")
+            "square, each left out of the fit). Defects in the field, each kind relaxed alone in the unstrained sheet: "
+            f"{kinds}.")
 
 
 def true_energies(outcome: Outcome) -> EnergyTruth:

@@ -143,7 +143,8 @@ class Computation:
         if answer.error_code:
             work.site.fail("structure", answer.error_msg)
             return
-        work.structure, work.site.footprint = answer.structure, read_area(answer.structure.footprint_area, answer.structure.cell)
+        work.structure = answer.structure
+        work.site.footprint = read_area(work.structure.footprint_area, work.structure.cell)
         self._unsent.append(work)
         work.waits_for = "acceptance"
 
