@@ -105,6 +105,23 @@ def test_every_measured_place_and_covariance_comes_into_the_cell():
     assert structure.standard_errors[measured][:, :2] == pytest.approx(np.tile([1e-11, 5e-12], (measured.sum(), 1)))
 
 
+def test_a_stretch_and_turn_of_all_places_against_the_lattice_is_taken_off_and_what_is_local_stays():
+    f = deformation(0.01, 0.0, 0.0, 0.3)
+    found, moved = (seen(GRAPHENE, f, (0.0, 0.2), noise=0.03) for _ in range(2))
+    # a scan whose steps are 2 % too short along y, with some shear, and one atom that really stands elsewhere
+    moved.positions[:] = moved.positions @ (np.eye(2) + [[-0.02, 0.004], [0.001, 0.0]]).T
+    for one in (found, moved):
+        one.positions[3] += [0.0, 0.15e-10]
+    known = unit_cell(MATERIALS["graphene"])
+    cells = [defect_cell(known, f, COVARIANCE, one, Structure(), "graphene") for one in (found, moved)]
+    apart = (cells[1].positions - cells[0].positions)[:, :2] * 1e10
+    apart = (apart - apart.mean(axis=0))[np.isfinite(cells[0].covariances).all(axis=(1, 2))]
+    assert np.abs(apart).max() < 0.003
+    perfect = defect_cell(known, f, COVARIANCE, seen(GRAPHENE, f, (0.0, 0.2)), Structure(), "graphene")
+    farthest = np.linalg.norm((cells[1].positions - perfect.positions)[:, :2] * 1e10, axis=1).max()
+    assert 0.1 < farthest < 0.25 and "2.1 %, is taken off" in cells[1].source
+
+
 @pytest.mark.parametrize("half", [4.9, 6.0, 6.6, 7.1, 7.6, 8.1, 8.5, 9.2])
 @pytest.mark.parametrize("angle", [0.0, 0.9])
 def test_the_supercell_is_as_large_as_what_was_seen(half, angle):

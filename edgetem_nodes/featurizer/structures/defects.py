@@ -4,6 +4,9 @@ The cell is the largest supercell of the measured lattice of which nearly every 
 on the site of the cell that it is at, by as many lattice vectors of the supercell as are needed: of two that would be at the
 same site the one nearer to the middle counts. Sites that were not seen have the perfect sheet's atoms, without a
 measured place.
+
+Of measured places only what is local counts: a stretch or turn of all of them together is the lattice's, which the cell has
+from diffraction, or the scan's, and a periodic cell would be torn by it.
 """
 
 from __future__ import annotations
@@ -37,6 +40,8 @@ UNCERTAIN = (0.2, 0.8)
 """Probabilities of the host between which a site is uncertain."""
 FARTHEST = 0.2
 """Root mean square distance of atoms from their sites, in bonds, above which the lattice is not that of the atoms."""
+FEWEST = 8
+"""Atoms from which a common stretch and turn are told."""
 OTHER, VACANCY, VANADIUM = -1, 0, 23
 
 
@@ -225,6 +230,8 @@ def _assembled(strained: Any, registry: _Registry, places: np.ndarray, chosen: d
                kept: np.ndarray, settings: Structure, known: dict) -> MeasuredStructure:
     vectors, sign = strained.cell.array[:2, :2], -1.0 if registry.turned else 1.0
     probabilities, covariances = found.probabilities[kept], found.covariances[kept][:, ::-1, ::-1]
+    vacant = probabilities[:, found.elements.index(VACANCY)] if VACANCY in found.elements else np.zeros(len(places))
+    moved, shared = _local(registry, places, covariances, vacant, [*chosen.values()])
     numbers, positions, spread, defects, unseen, uncertain, small = [], [], [], [], 0, 0, 0.0
     for i, j in _nodes(supercell).tolist():
         for index, atom in enumerate(strained):
@@ -239,7 +246,7 @@ def _assembled(strained: Any, registry: _Registry, places: np.ndarray, chosen: d
                 uncertain += doubtful
                 small += _unlisted(probabilities[entry], found.elements, int(atom.number))
             if entry is not None:
-                place = np.array([*(site[:2] + places[entry] - registry.ideal[entry]), site[2]])
+                place = np.array([*(site[:2] + moved[entry]), site[2]])
                 covariance = covariances[entry]
             if likely != VACANCY:
                 numbers.append(likely)
@@ -261,11 +268,34 @@ def _assembled(strained: Any, registry: _Registry, places: np.ndarray, chosen: d
     source = (f"{known['name']} {supercell.tolist()} supercell of the lattice from nanobeam diffraction, standard error of the "
               f"strain up to {known['error']:.2g} %, with atoms and {len(built)} defects from a footprint of "
               f"{found.footprint * 1e18:.3g} nm^2 (less probable ones that are not listed would add up to {small:.2g}); "
+              f"their common stretch or turn against the lattice, {100 * shared:.2g} %, is taken off; "
               f"{unseen} of {sites} sites were not seen and are perfect; heights are "
               f"those of the unstrained sheet; {checks.electrons(np.array(numbers))}")
     result = MeasuredStructure(np.array(numbers), positions * ANGSTROM, errors, cell * ANGSTROM, (True, True, False), source,
                                known["name"], spread, known["relative"], found.footprint, tuple(defects))
     return checks.checked(result, settings, known["bond"])
+
+
+def _local(registry: _Registry, places: np.ndarray, covariances: np.ndarray, vacant: np.ndarray,
+           entries: list[int]) -> tuple[np.ndarray, float]:
+    """Displacements (n, 2) of all entries from their sites, less what a stretch and turn of the lattice explains of those on
+    the cell, and the largest stretch or turn of a direction.
+
+    Parameters
+    ----------
+    vacant : (n,) probability that nothing is there: the place then says nothing.
+    """
+    moved = places - registry.ideal
+    weights = (np.nan_to_num(1 - vacant) / np.trace(covariances, axis1=1, axis2=2))[entries]
+    usable = np.isfinite(weights) & (weights > 0)
+    if usable.sum() < FEWEST:
+        return moved, 0.0
+    used = np.array(entries)[usable]
+    centre = np.average(registry.ideal[used], axis=0, weights=weights[usable])
+    root = np.sqrt(weights[usable])[:, None]
+    design = np.column_stack([registry.ideal[used] - centre, np.ones(len(used))])
+    found = np.linalg.lstsq(root * design, root * moved[used], rcond=None)[0]
+    return moved - (registry.ideal - centre) @ found[:2], float(np.linalg.norm(found[:2], 2))
 
 
 def _species(probabilities: np.ndarray, elements: tuple[int, ...], host: int,
