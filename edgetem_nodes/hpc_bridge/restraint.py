@@ -44,7 +44,12 @@ class Restraint:
 
     def chi_square(self, atoms: Any) -> float:
         """Squared deviations from the measured places over their variances, a measured coordinate."""
-        return 2 * self.adjust_potential_energy(atoms) / (BOLTZMANN * self.temperature * self.coordinates)
+        return float(self.squares(atoms).sum()) / self.coordinates
+
+    def squares(self, atoms: Any) -> np.ndarray:
+        """The same of each atom (atoms,), summed over its coordinates; 0 where it was not measured."""
+        away = atoms.positions[:, :2] - self.measured
+        return np.einsum("ai,aij,aj->a", away, self.stiffness, away) / (BOLTZMANN * self.temperature)
 
     def drawn(self, positions: np.ndarray, generator: np.random.Generator) -> Restraint:
         """The restraint that a measurement of `positions` (atoms, 3) with fresh errors would give."""

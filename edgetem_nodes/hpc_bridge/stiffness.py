@@ -1,8 +1,9 @@
 """What errors of positions leave in a restrained structure, from the stiffness of the perfect sheet, to second order.
 
 With energy x K x / 2 about the relaxed atoms, errors n of covariance S and a restraint of stiffness R = kT S^-1 the atoms come
-to rest at x = (K + R)^-1 R n, of covariance P, and keep tr(K P) / 2 on average, with a variance of tr(K P K P) / 2. K is that
-of the perfect sheet without strain: a translation of the lattice takes it to itself, so it takes the forces of a few displaced
+to rest at x = (K + R)^-1 R n, of covariance P, and keep tr(K P) / 2 on average, with a variance of tr(K P K P) / 2. By how much
+they moved to get there, n - x, the errors tell themselves whether they are as large as was stated. K is that of the perfect
+sheet without strain: a translation of the lattice takes it to itself, so it takes the forces of a few displaced
 atoms. Energies in eV, lengths in Angstrom, as ASE has them.
 """
 
@@ -25,6 +26,10 @@ DISPLACEMENT = 0.01
 """[Angstrom] of the finite difference."""
 SOFTEST = 0.5
 """[eV/Angstrom^2] below which atoms without a restraint are taken to go along: ripples of a flat sheet."""
+FEWEST = 8
+"""Atoms by which it is told whether errors are as large as stated."""
+NEIGHBOURS = 2.1
+"""Bonds within which a defect moves atoms."""
 
 
 def compute_stiffness(work: Plan, reference: Reference, step: Step = lambda *_: None,
@@ -90,10 +95,11 @@ def _everywhere(rows: np.ndarray, positions: np.ndarray, cell: np.ndarray, image
 
 def left_by_errors(atoms: Any, restraint: Restraint, stiffness: np.ndarray, work: Plan,
                    reference: Reference) -> tuple[float, float]:
-    """Energy [eV] that errors of the positions leave on average in restrained ASE atoms, and its variance [eV^2].
+    """Energy [eV] that errors of the positions leave on average in restrained ASE atoms at rest, and its variance [eV^2].
 
     Every atom has the stiffness of the site that it is nearest to; sites without an atom, or with one that was not measured,
-    go along with the others, and so do heights.
+    go along with the others, and so do heights. Errors that are seen to be smaller than stated, by how far the atoms moved to
+    their rest, leave so much less; larger ones may as well be a distortion that is real.
     """
     sites = _sites(atoms, work, reference)
     total = len(stiffness)
@@ -110,7 +116,27 @@ def left_by_errors(atoms: Any, restraint: Restraint, stiffness: np.ndarray, work
     # (K + kT S^-1)^-1 kT S^-1 n, by (1 + S K / kT)^-1 n
     passed = np.linalg.inv(np.eye(len(kept)) + spread @ reduced / (BOLTZMANN * restraint.temperature))
     product = reduced @ passed @ spread @ passed.T
-    return float(np.trace(product) / 2), float(np.trace(product @ product) / 2)
+    left, variance = float(np.trace(product) / 2), float(np.trace(product @ product) / 2)
+    undisturbed = _undisturbed(atoms, sites, work, reference)[measured]
+    if undisturbed.sum() < FEWEST:
+        return left, variance
+    moved = np.eye(len(kept)) - passed
+    expected = np.einsum("ij,ij->i", moved, np.linalg.solve(spread, moved @ spread)).reshape(-1, 2).sum(axis=1)
+    scale = min(1.0, float(restraint.squares(atoms)[measured][undisturbed].sum() / expected[undisturbed].sum()))
+    # a sum of so many squares says how large the errors are to within sqrt(2 / coordinates)
+    return scale * left, scale ** 2 * (variance + left ** 2 / undisturbed.sum())
+
+
+def _undisturbed(atoms: Any, sites: np.ndarray, work: Plan, reference: Reference) -> np.ndarray:
+    """Whether each atom (atoms,) has none but the perfect sheet's neighbours: others move for another reason than errors."""
+    perfect = _perfect(work, reference)
+    foreign = np.ones(len(perfect), bool)
+    foreign[sites] = perfect.numbers[sites] != atoms.numbers
+    if not foreign.any():
+        return np.ones(len(atoms), bool)
+    away = perfect.get_all_distances(mic=True)[:, foreign].min(axis=1)
+    bond = np.sort(perfect.get_all_distances(mic=True), axis=1)[:, 1].min()
+    return away[sites] > NEIGHBOURS * bond
 
 
 def _sites(atoms: Any, work: Plan, reference: Reference) -> np.ndarray:
