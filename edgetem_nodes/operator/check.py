@@ -13,6 +13,7 @@ import numpy as np
 from edgetem_nodes.detector.sources import make_source
 from edgetem_nodes.featurizer.cbed.completeness import WeightsWarning
 from edgetem_nodes.featurizer.live_images import LiveImages
+from edgetem_nodes.featurizer.micro_scan.conditions import BeatingWarning
 from edgetem_nodes.featurizer.patterns.instrument import PatternInstrument
 from edgetem_nodes.featurizer.scalarizers import STRUCTURAL, Bound, build
 from edgetem_nodes.graph.configuration import Configuration, nearest
@@ -33,6 +34,8 @@ ANGSTROM2 = 1e-20
 """[m²]."""
 MANY_CANDIDATES = 65536
 """Positions beyond which a decision takes long: the model's covariance with every one of them is worked out."""
+CAVEATS = (WeightsWarning, BeatingWarning)
+"""Warnings that belong to the plan."""
 ELECTRONVOLT = 1.602176634e-19
 """[J], exact (SI)."""
 
@@ -218,12 +221,13 @@ def check(configuration: Configuration) -> Plan:
 
 @contextmanager
 def _heard(caveats: list[str]) -> Iterator[None]:
-    """Meanwhile warnings of weights that are not to be trusted are kept for the plan; others go on."""
+    """Meanwhile warnings of weights and micro-scans that are not to be trusted are kept for the plan; others go on."""
     with warnings.catch_warnings(record=True) as heard:
-        warnings.simplefilter("always", WeightsWarning)
+        for kept in CAVEATS:
+            warnings.simplefilter("always", kept)
         yield
     for one in heard:
-        if issubclass(one.category, WeightsWarning):
+        if issubclass(one.category, CAVEATS):
             caveats.append(str(one.message))
         else:
             warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)

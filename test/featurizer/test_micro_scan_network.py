@@ -1,6 +1,8 @@
 """Atoms, vacancies and dopants that the shipped network finds on micro-scans of the virtual microscope, and what it refuses."""
 
+import warnings
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from micro_scan_truth import QUICK, altered, axes, frames, perfect, sites_near
 
 from edgetem_nodes.featurizer.cbed.weights import WeightsError
 from edgetem_nodes.featurizer.features import CountingNoise
-from edgetem_nodes.featurizer.micro_scan.conditions import PIXEL, MicroScan
+from edgetem_nodes.featurizer.micro_scan.conditions import PIXEL, BeatingWarning, MicroScan
 from edgetem_nodes.featurizer.micro_scan.descriptors import ELEMENTS
 from edgetem_nodes.featurizer.micro_scan.evaluation import Conditions, described
 from edgetem_nodes.featurizer.micro_scan.network import WEIGHTS, MicroScanNetwork
@@ -19,11 +21,15 @@ from edgetem_nodes.featurizer.micro_scan.registry import RegistryFinder
 from edgetem_nodes.featurizer.micro_scan.hosts import BY_NAME, honeycomb
 from edgetem_nodes.featurizer.micro_scan.reduction import Reduction
 from edgetem_nodes.featurizer.micro_scan.scalarizer import NAMES, MicroScanScalarizer
+from edgetem_nodes.featurizer.micro_scan.specimens import Defects, sheet
 from edgetem_nodes.featurizer.patterns.geometry import DetectorGeometry
 from edgetem_nodes.featurizer.patterns.instrument import PatternInstrument
-from edgetem_nodes.physics.optics import Probe
+from edgetem_nodes.physics.optics import Camera, Probe
 
 CONDITIONS = replace(QUICK, points=7, defocus=0.5e-9)
+WIDE = Conditions(80e3, 27e-3, 8, 2.5e-10, 2.5e5, 64, 39 / 27, defocus=7e-9, commanded=7e-9, source_size=0.0, astigmatism=0.0,
+                  density=0.0)
+"""The beam of config/energetics.yaml."""
 
 
 class Settings:
@@ -213,9 +219,8 @@ def test_dopants_that_cannot_be_told_are_not_counted(graphene):
 
 
 def test_spread_and_defocused_probes_see_a_larger_footprint():
-    """The beam of config/energetics.yaml: 8 x 8 probes 220 pm apart, 6 nm out of focus."""
-    conditions = Conditions(80e3, 27e-3, 8, 2.2e-10, 2.5e5, 64, 39 / 27, defocus=6.5e-9, commanded=6e-9, source_size=0.0,
-                            astigmatism=0.0, density=0.0)
+    """The beam of config/energetics.yaml: 8 x 8 probes 250 pm apart, 7 nm out of focus."""
+    conditions = replace(WIDE, defocus=7.5e-9)
     piece = perfect("graphene", 15)
     vacant = sites_near(piece, 0, 3, 5e-10)[1:] + sites_near(piece, 1)
     piece = altered(piece, dict.fromkeys(vacant, "vacancy"))
@@ -228,6 +233,36 @@ def test_spread_and_defocused_probes_see_a_larger_footprint():
     assert len(inside) >= 2 and len(gone) == len(inside)
     for site in inside:
         assert np.linalg.norm(gone - piece.sites[site], axis=1).min() < 0.4e-10
+
+
+@pytest.mark.parametrize(("step", "beats"), [(2.1e-10, True), (2.5e-10, False)])
+def test_places_are_off_where_rows_of_atoms_along_the_scan_are_as_far_apart_as_its_probes(step, beats):
+    """Rows of graphene are 213 pm apart. The part of the distance from the site by which atoms come out too far or too near."""
+    conditions, host, stretch = replace(WIDE, step=step), BY_NAME["graphene"], []
+    assert MicroScan(Probe(80e3, 27e-3), 8, step, 39e-3, 1e5).beats_with(host.row_spacing) == beats
+    for number in range(3):
+        rng = np.random.default_rng(number)
+        piece = sheet(host, np.eye(2), rng.uniform(-1e-10, 1e-10, 2), 2.2e-9, Defects((0.0, 0.0)), 0.06e-10, rng)
+        found = described(MicroScanNetwork.shipped(), *frames(piece, conditions, rng), conditions, (host,))
+        assert found.failures == [""]
+        atoms = found.atoms[0, np.isfinite(found.atoms[0, :, 0])]
+        true = piece.sites[np.linalg.norm(piece.sites[:, None] - atoms[None], axis=2).argmin(axis=0)]
+        design = np.column_stack([true, np.ones(len(true))])
+        stretch.append(np.linalg.lstsq(design, atoms - true, rcond=None)[0][:2])
+    across, along = np.mean(stretch, axis=0).diagonal()
+    assert abs(along) < 0.004
+    assert abs(across) > 0.008 if beats else abs(across) < 0.004
+
+
+def test_a_step_that_beats_with_rows_of_the_sheet_is_told():
+    camera = Camera(64, 1.25e-3)
+    settings = SimpleNamespace(group=MicroScanAtoms(semi_convergence_mrad=27.0, hosts=["graphene"], defocus_nm=7.0),
+                               instrument=PatternInstrument(80e3, 2e-3))
+    with pytest.warns(BeatingWarning, match="220 pm is nearly the distance of graphene's rows.* less than 187 or more than 239"):
+        MicroScanScalarizer(settings, CountingNoise(), axes(8, 2.2e-10, camera.pixels, camera.pixel_angle))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        MicroScanScalarizer(settings, CountingNoise(), axes(8, 2.5e-10, camera.pixels, camera.pixel_angle))
 
 
 @pytest.mark.slow

@@ -17,8 +17,14 @@ FARTHEST = 1e-9
 """Distance of neighbouring probes [m] from which they are no micro-scan."""
 _WIDENING = 0.5
 """Of a probe's radius out of focus, by which the grid reaches farther."""
+BEATING = 0.12
+"""Part of the spacing of a lattice's rows within which a scan's step is too like it, measured: see docs/micro_scan.md."""
 SOURCE_SIZE = 0.5e-10
 """Full width at half maximum [m] of the source's image that is assumed, where none is stated."""
+
+
+class BeatingWarning(UserWarning):
+    """Steps of a micro-scan that are nearly the distance of a sheet's rows of atoms: probes then see the same of every row."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,10 @@ class MicroScan:
     def span(self) -> float:
         """From the first probe to the last along an axis [m]."""
         return (self.points - 1) * self.step
+
+    def beats_with(self, spacing: float) -> bool:
+        """Whether probes in a line see nearly the same of rows of atoms that are `spacing` [m] apart across it."""
+        return abs(self.step / spacing - 1) < BEATING
 
     def line(self) -> np.ndarray:
         """Coordinate (points,) of the probes along an axis [m]; 0 is the site."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,6 +35,11 @@ class Host:
     defects: tuple[dict[str, float], dict[str, float]]
     displacement: tuple[float, float]
     trained: bool = True
+
+    @property
+    def row_spacing(self) -> float:
+        """Distance of its densest rows of atoms [m]."""
+        return math.sqrt(3) / 2 * self.lattice
 
     def classes(self) -> np.ndarray:
         """Class (2,) int of the sublattices."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 
 from edgetem_nodes.featurizer.cbed.weights import warn_of
 from edgetem_nodes.featurizer.features import CountingNoise, Features, finished
-from edgetem_nodes.featurizer.micro_scan.conditions import MicroScan
+from edgetem_nodes.featurizer.micro_scan.conditions import BEATING, BeatingWarning, MicroScan
 from edgetem_nodes.featurizer.micro_scan.hosts import BY_NAME, HOSTS
 from edgetem_nodes.featurizer.micro_scan.network import MicroScanNetwork
 from edgetem_nodes.featurizer.micro_scan.reduction import Reduction
@@ -70,6 +71,8 @@ class MicroScanScalarizer:
             if name not in BY_NAME:
                 raise ValueError(f"micro_scan.hosts: {name!r} is not one of {', '.join(BY_NAME)}" + nearest(name, BY_NAME))
         self._hosts = tuple(BY_NAME[name] for name in named) or HOSTS
+        for name in named:
+            _warn_of_beating(self._scan, name)
         self._network = MicroScanNetwork.load(Path(group.weights)) if group.weights else MicroScanNetwork.shipped()
         if self._network.held is not None:
             warn_of(self._network.held)
@@ -116,6 +119,17 @@ class MicroScanScalarizer:
                                  f"{self._scan.probe.semi_convergence_angle * 1e3:g} mrad, {100 * _LEAST_DISK:g} % is the "
                                  "least for a sheet: a thicker specimen, or another convergence or camera length")
         return reduced.signals, reduced.electrons
+
+
+def _warn_of_beating(scan: MicroScan, name: str) -> None:
+    """Where rows of the sheet of this name may run along the scan and be as far apart as its probes."""
+    spacing = BY_NAME[name].row_spacing
+    if scan.beats_with(spacing):
+        warnings.warn(f"the micro-scan's step of {scan.step * 1e12:.4g} pm is nearly the distance of {name}'s rows of atoms, "
+                      f"{spacing * 1e12:.4g} pm: where these run along the scan, atoms come out up to 2 % of their distance "
+                      "from the site off, and a vacancy in a sheet that has none now and then; "
+                      f"take less than {(1 - BEATING) * spacing * 1e12:.3g} or more than {(1 + BEATING) * spacing * 1e12:.3g} "
+                      "pm, or turn the scan by 10 degrees or more", BeatingWarning, stacklevel=3)
 
 
 def _blank(value: np.ndarray, rows: int) -> np.ndarray:
