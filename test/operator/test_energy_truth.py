@@ -130,6 +130,20 @@ def test_an_evenly_strained_sheet_has_its_energy_density_everywhere():
     assert not defects.any()
 
 
+def test_cells_that_tile_the_sheet_hold_every_site_once(truth):
+    cell = np.array([[1.5e-9, 0.2e-9], [-0.6e-9, 1.4e-9]])
+    area, steps = abs(np.linalg.det(cell)) * 1e18, np.arange(-20, 21)
+    tiles = np.stack(np.meshgrid(steps, steps), axis=-1).reshape(-1, 2) @ cell + [5e-9, 5e-9]
+    whole = (truth.strain + truth.defects).sum()
+    assert sum(truth.in_cell(place, cell) for place in tiles) * area == pytest.approx(whole, rel=1e-9)
+    # one that is smaller than a bond, about a defect
+    defect = truth.places[np.argmax(truth.defects)]
+    small = 0.1e-9 * np.eye(2)
+    assert truth.in_cell(defect, small) * 0.01 == pytest.approx((truth.strain + truth.defects)[np.argmax(truth.defects)])
+    sites = SiteEnergies(defect[None], np.zeros(1), np.ones(1), np.array([1e-20]), small[None])
+    assert sites.true(truth)[0] == pytest.approx(truth.in_cell(defect, small))
+
+
 def test_truth_is_kept_under_its_key(tmp_path, truth):
     path = tmp_path / "truth.npz"
     truth.save(path, "this")
@@ -163,7 +177,7 @@ def test_a_map_that_is_off_by_its_stated_error_is_judged_so(truth):
     mean = strain + defects + generator.normal(0.0, 0.3, (20, 20))
     places = FIELD.positions(np.array([45, 210, 333]))
     sites = SiteEnergies(places, np.array([sum(p[0] for p in truth.averaged(0.64e-9, place[None])) for place in places]),
-                         np.full(3, 0.1), np.full(3, math.pi * 0.64e-9 ** 2))
+                         np.full(3, 0.1), np.full(3, math.pi * 0.64e-9 ** 2), np.full((3, 2, 2), np.nan))
     maps = [(5, np.zeros((20, 20)), np.full((20, 20), 2.0)), (30, mean, deviation)]
     judged = evaluate(truth, maps, sites, 1e-9, 0.3, 30)
     # of 400 Gaussian errors 90 % +- 1.5 % lie within the interval; the root mean square scatters by 3.5 %
@@ -184,7 +198,7 @@ def test_a_map_that_is_off_by_its_stated_error_is_judged_so(truth):
 def test_figures_are_written_without_numbers_that_are_none(truth, tmp_path):
     import json
 
-    sites = SiteEnergies(np.zeros((0, 2)), np.zeros(0), np.zeros(0), np.zeros(0))
+    sites = SiteEnergies(np.zeros((0, 2)), np.zeros(0), np.zeros(0), np.zeros(0), np.zeros((0, 2, 2)))
     judged = evaluate(truth, [(1, np.zeros((20, 20)), np.ones((20, 20)))], sites, 1e-9, 0.0, 1)
     judged.save(tmp_path / "figures.json")
     told = json.loads((tmp_path / "figures.json").read_text())

@@ -16,6 +16,8 @@ NINETY = 1.6448536269514722
 """Standard deviations to either side that hold 90 % of a Gaussian."""
 RICH = 0.2
 """Share of the field's largest averaged energy of defects, or of strain, from which a position counts as rich in them."""
+USUAL_FOOTPRINT = 1.3e-18
+"""[m^2] where no structure tells one."""
 REGIONS = ("defects", "strain", "rest")
 
 
@@ -63,7 +65,7 @@ class EnergyEvaluation:
     true, true_defects : (rows, columns) [eV/nm^2], averaged as the map is. regions : (rows, columns) index of `REGIONS`.
     radius : of the averaging [m]. footprint : area of a structure [nm^2].
     whole : of the last map. apart : the same by region. sites : of the energies as they were computed, against the truth in
-        each footprint. course : every map. correlation : of the last.
+        each cell. course : every map. correlation : of the last.
     target : [eV/nm^2], 0: none. within_target : share of positions whose true error is at most 1.645 times it; of Gaussian
         errors of that size 90 % are. method, law_residual : of the truth. clusters : kind, number in the field and energy [eV].
     """
@@ -106,7 +108,7 @@ class EnergyEvaluation:
                                                   "positions measured"),
                 ("whole field", line(self.whole)), *((f"rich in {name}" if name != "rest" else "elsewhere", line(one))
                                                      for name, one in self.apart.items()),
-                ("computed sites", f"correlation {self.site_correlation:.3f} with the truth in their footprints, "
+                ("computed sites", f"correlation {self.site_correlation:.3f} with the truth in their cells, "
                                    + line(self.sites).replace("positions", "sites")),
                 ("uncertainty target", self.verdict)]
 
@@ -131,12 +133,27 @@ class EnergyEvaluation:
 
 @dataclass(frozen=True)
 class SiteEnergies:
-    """Energies of sites: `positions` (n, 2), (y, x) [m]; `densities` and `errors` (n,) [eV/nm^2]; `footprints` (n,) [m^2]."""
+    """Energies of sites: `positions` (n, 2), (y, x) [m]; `densities` and `errors` (n,) [eV/nm^2]; `footprints` (n,) [m^2]; `cells`
+    (n, 2, 2), rows (y, x) [m], of those that hold no more than their footprint, NaN for others."""
 
     positions: np.ndarray
     densities: np.ndarray
     errors: np.ndarray
     footprints: np.ndarray
+    cells: np.ndarray
+
+    def true(self, truth: EnergyTruth) -> np.ndarray:
+        """The truth (n,) [eV/nm^2] in each cell, or in a disc as large as the footprint where the cell is larger."""
+        usual = self.footprint
+        return np.array([truth.in_cell(place, cell) if np.isfinite(cell).all() else
+                         sum(part[0] for part in truth.averaged(math.sqrt((area or usual) / math.pi), place[None]))
+                         for place, area, cell in zip(self.positions, self.footprints, self.cells, strict=True)])
+
+    @property
+    def footprint(self) -> float:
+        """Median of those known [m^2]."""
+        known = self.footprints[self.footprints > 0]
+        return float(np.median(known)) if len(known) else USUAL_FOOTPRINT
 
 
 def correlation(one: np.ndarray, other: np.ndarray) -> float:
@@ -157,8 +174,7 @@ def evaluate(truth: EnergyTruth, maps: list[tuple[int, np.ndarray, np.ndarray]],
     radius : of the disc that the maps are averaged over [m]; 0: the footprint's.
     target : largest standard deviation that was asked for [eV/nm^2]; 0: none. measured : positions that were visited.
     """
-    known = sites.footprints[sites.footprints > 0]
-    footprint = float(np.median(known)) if len(known) else 1.3e-18
+    footprint = sites.footprint
     radius = radius or math.sqrt(footprint / math.pi)
     shape = truth.field.shape
     strain, defects = (part.reshape(shape) for part in truth.averaged(radius))
@@ -169,8 +185,7 @@ def evaluate(truth: EnergyTruth, maps: list[tuple[int, np.ndarray, np.ndarray]],
     if defects.max() > 0:
         regions[defects > RICH * defects.max()] = 0
     area = footprint / NM2
-    there = np.array([sum(part[0] for part in truth.averaged(math.sqrt((one or footprint) / math.pi), place[None]))
-                      for place, one in zip(sites.positions, sites.footprints, strict=True)])
+    there = sites.true(truth)
     within = float((np.abs(mean - true) <= NINETY * target).mean()) if target else math.nan
     return EnergyEvaluation(
         true, defects, regions, radius, area, correlation(mean, true), Accuracy.of(mean, deviation, true, area),

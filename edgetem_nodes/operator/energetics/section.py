@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -131,12 +130,9 @@ def _pictures(outcome: Outcome, folder: Path, records: list[SiteRecord], maps: l
                       pictures.structures(drawn, scan.shape[1], folder / "structures.png")))
     sites = computed_sites(records, outcome)
     if evaluation is not None:
-        footprints = [math.sqrt((one or evaluation.footprint * 1e-18) / math.pi) for one in sites.footprints]
-        true = np.array([sum(part[0] for part in truth.averaged(radius, place[None]))
-                         for radius, place in zip(footprints, sites.positions, strict=True)])
         regions = evaluation.regions.ravel()[scan.candidates(sites.positions)]
-        shown.append(("Computed energies against the truth in each footprint.",
-                      pictures.sites_against_truth(evaluation, sites, true, regions, folder / "energy_sites.png")))
+        shown.append(("Computed energies against the truth in each cell.",
+                      pictures.sites_against_truth(evaluation, sites, sites.true(truth), regions, folder / "energy_sites.png")))
     if any(record.low and record.high for record in records):
         shown.append(("What the better level changes.", pictures.two_levels(records, folder / "two_levels.png")))
     return shown

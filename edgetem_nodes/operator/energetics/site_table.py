@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from edgetem_nodes.featurizer.structures.defects import LARGER
 from edgetem_nodes.graph.identifiers import micro_scan_id
 from edgetem_nodes.operator.energetics.evaluation import SiteEnergies
 from edgetem_nodes.operator.outcome import Outcome, Reading, Row
@@ -45,6 +46,15 @@ class SiteRecord:
             return 0.0
         return read_area(self.structure.footprint_area or math.inf, self.structure.cell)
 
+    @property
+    def cell(self) -> np.ndarray:
+        """(2, 2), rows (y, x) [m], of a cell that holds no more than was seen; NaN of another, or none."""
+        if self.structure is None:
+            return np.full((2, 2), np.nan)
+        cell = np.asarray(self.structure.cell, float).reshape(3, 3)[:2, 1::-1]
+        area = abs(float(np.linalg.det(cell)))
+        return cell if area <= LARGER * (self.structure.footprint_area or math.inf) else np.full((2, 2), np.nan)
+
     def cells(self, columns: int) -> tuple[str, ...]:
         """Its line in a table: row and column of the grid, descriptors, defects, energies, what went wrong."""
         line, column = divmod(self.candidate, columns)
@@ -79,7 +89,8 @@ def computed_sites(records: list[SiteRecord], outcome: Outcome) -> SiteEnergies:
     known = [record for record in records if record.low is not None]
     positions = outcome.scan_field.positions(np.array([record.candidate for record in known], int))
     values = np.array([record.low for record in known], float).reshape(-1, 2)
-    return SiteEnergies(positions, values[:, 0], values[:, 1], np.array([record.footprint for record in known]))
+    return SiteEnergies(positions, values[:, 0], values[:, 1], np.array([record.footprint for record in known]),
+                        np.array([record.cell for record in known]).reshape(-1, 2, 2))
 
 
 def rejected(records: list[SiteRecord]) -> list[tuple[str, int]]:

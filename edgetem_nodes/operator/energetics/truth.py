@@ -67,6 +67,14 @@ class EnergyTruth:
         near = tree.query_ball_point(positions, radius)
         return tuple(np.array([values[inside][index].sum() for index in near]) / area for values in (self.strain, self.defects))
 
+    def in_cell(self, place: np.ndarray, cell: np.ndarray) -> float:
+        """Energy density [eV/nm^2] of the sites nearer to a place (2,) [m] than to its images by a cell (2, 2), rows (y, x) [m]:
+        those that a periodic cell of the atoms about the place holds, within the field or not."""
+        images = np.array([cell[0], cell[1], cell[0] + cell[1], cell[0] - cell[1]])
+        away = (self.places - place) @ images.T
+        inside = (np.abs(away) <= np.square(images).sum(axis=1) / 2).all(axis=1)
+        return float((self.strain + self.defects)[inside].sum()) / abs(float(np.linalg.det(cell))) * NM2
+
     def save(self, path: Path, key: str) -> None:
         """Write it as arrays; `key` says what it was computed of."""
         facts = {"key": key, "method": self.method, "clusters": [[c.kind, c.count, c.energy] for c in self.clusters],
