@@ -1,8 +1,8 @@
 """Energy maps of sheets drawn at random: how near the planner's map comes to the truth with a tenth of the positions read.
 
 Sheets are those of config/energetics.yaml with other seeds: strain, irradiated spot and vacancies anew. Only the reading is
-simulated: the mean energy over a square footprint, one vacancy in twenty overlooked, one reading in fifty with a doubtful one
-too many, one in twenty refused, and an error. Strain energy is by linear elasticity (2D modulus 340 N/m: Lee et al., Science
+simulated: the mean energy over the hexagon that a cell of 7 x 7 is, and where its vacancies lie; one vacancy in thirty has a
+probability of a third, one reading in fifty a doubtful one too many, one in twenty is refused, and all have errors. Strain energy is by linear elasticity (2D modulus 340 N/m: Lee et al., Science
 321, 385, 2008; Poisson's ratio 0.165), a vacancy costs 7.84 eV.
 """
 
@@ -22,6 +22,7 @@ from edgetem_nodes.operator.evaluation import at_rest
 from edgetem_nodes.operator.experiment import SCHEMAS, load_experiment
 from edgetem_nodes.planner.experiment import ActiveExperiment
 from edgetem_nodes.planner.parameters import Energetics, Model, Parameters
+from edgetem_nodes.planner.sights import Sight
 from edgetem_nodes.planner.stopping import UNCERTAINTY_TARGET, Spent
 
 CONFIGURATION = Path(__file__).resolve().parents[1] / "config" / "energetics.yaml"
@@ -29,11 +30,13 @@ MODULUS, POISSON = 340.0 / 0.1602176634, 0.165
 """2D Young's modulus [eV/nm^2], Poisson's ratio."""
 VACANCY, ATOM_AREA = 7.84, 0.02619
 """[eV], [nm^2]."""
-OVERLOOKED, DOUBTFUL, REFUSED = 0.05, 0.02, 0.05
+OVERLOOKED, DOUBTFUL, REFUSED = 0.03, 0.02, 0.05
 """Probabilities: of a vacancy, of a reading, of a reading."""
+PLACE_ERROR = 0.02
+"""Of a vacancy along an axis [nm]."""
 CASES = ((2.57, 3.5),)
 """Footprint [nm^2], radius of the discs [nm]."""
-TARGET, FIRST_SEED = 0.35, 100
+TARGET, FIRST_SEED = 0.45, 100
 """[eV/nm^2], and the first of the seeds, none of which is the configuration's."""
 
 
@@ -50,17 +53,21 @@ def _truth(seed: int) -> EnergyTruth:
     return EnergyTruth(sheet.places, density * ATOM_AREA, defects, settings.field, None, (), "")
 
 
-def _read(truth: EnergyTruth, tree: cKDTree, place: np.ndarray, area: float, rng: np.random.Generator) -> tuple:
-    """Reading, its error [eV/nm^2], and whether it was not refused."""
-    inside = tree.query_ball_point(place, np.sqrt(area) * 1e-9 / 2, p=np.inf)
-    strain = truth.strain[inside].sum() / area
-    found = truth.defects[inside]
-    seen = found[found > 0][rng.random(int((found > 0).sum())) > OVERLOOKED].sum() / area
-    error = 0.08 + 0.1 * strain + 0.03 * seen
-    value = strain + seen + error * rng.normal()
+def _read(truth: EnergyTruth, tree: cKDTree, place: np.ndarray, area: float, rng: np.random.Generator) -> tuple[Sight, bool]:
+    """What a site saw [eV/nm^2], and whether it was not refused."""
+    edge = np.sqrt(area * 2 / np.sqrt(3)) * 1e-9
+    cell = edge * np.array([[0.0, 1.0], [np.sqrt(3) / 2, 0.5]])
+    near = np.array(tree.query_ball_point(place, edge))
+    inside = near[Sight(cell, 0.0, 0.0).sees(truth.places[near] - place)]
+    strain, vacant = truth.strain[inside].sum() / area, inside[truth.defects[inside] > 0]
+    likely = np.where(rng.random(len(vacant)) < OVERLOOKED, 1 / 3, 1.0)
+    places = truth.places[vacant] - place + PLACE_ERROR * 1e-9 * rng.normal(size=(len(vacant), 2))
     if rng.random() < DOUBTFUL:
-        value, error = value + 0.5 * VACANCY / area, np.hypot(error, 0.5 * VACANCY / area)
-    return value, error, rng.random() > REFUSED
+        likely, places = np.append(likely, 0.5), np.concatenate([places, (truth.places[rng.choice(inside)] - place)[None]])
+    error = 0.04 + 0.1 * strain
+    contents = likely * VACANCY * (1 + 0.03 * rng.normal(size=len(likely)))
+    sight = Sight(cell, strain + error * rng.normal(), error, places, contents * 1e-18, likely * (1 - likely) * VACANCY**2 * 1e-36)
+    return sight, rng.random() > REFUSED
 
 
 def _mapped(truth: EnergyTruth, seed: int, area: float, radius: float) -> dict[str, float]:
@@ -72,11 +79,12 @@ def _mapped(truth: EnergyTruth, seed: int, area: float, radius: float) -> dict[s
                             energetics=Energetics(mapped=True, averaging_nm=radius))
     field, tree, rng = truth.field, cKDTree(truth.places), np.random.default_rng(seed)
     experiment = ActiveExperiment(np.ones((1, *field.shape)), field, parameters, seed)
-    experiment.footprint = area * 1e-18
     while not (reason := experiment.stop_reason(Spent(experiment.points))):
         at = experiment.ask().candidates
-        values, errors, valid = np.array([_read(truth, tree, place, area, rng) for place in field.positions(at)]).T
-        experiment.tell(at, values, errors, valid.astype(bool))
+        sights, valid = zip(*[_read(truth, tree, place, area, rng) for place in field.positions(at)], strict=True)
+        values = [one.smooth + one.contents.sum() / one.area for one in sights]
+        errors = [np.sqrt(one.error**2 + one.variances.sum() / one.area**2) for one in sights]
+        experiment.tell(at, np.array(values), np.array(errors), np.array(valid), sights=sights)
     mean, deviation = (each.ravel() for each in experiment.predict())
     strain, defects = truth.averaged(radius * 1e-9)
     off, rich = mean - strain - defects, defects > RICH * defects.max()

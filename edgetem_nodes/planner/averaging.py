@@ -49,12 +49,23 @@ def disc_weights(field: ScanField, radius: float) -> csr_array:
     ----------
     radius : of the discs [m].
     """
+    weights = _cells_of_discs(field, radius)
+    weights.data /= np.repeat(weights.sum(axis=1), np.diff(weights.indptr))
+    return weights
+
+
+def disc_areas(field: ScanField, radius: float) -> np.ndarray:
+    """(positions,) of the part of each disc that lies in the field [m^2]."""
+    return _cells_of_discs(field, radius).sum(axis=1) * float(np.prod(np.abs(field.step)))
+
+
+def _cells_of_discs(field: ScanField, radius: float) -> csr_array:
+    """(positions, positions) the part of each cell that lies in the disc about each position."""
     shape, (offsets, covered) = tuple(field.shape), _covered(field, radius)
     rows, columns = np.divmod(np.arange(shape[0] * shape[1]), shape[1])
     down, right = rows[:, None] + offsets[:, 0], columns[:, None] + offsets[:, 1]
     inside = (down >= 0) & (down < shape[0]) & (right >= 0) & (right < shape[1])
     weights = np.where(inside, covered, 0.0)
-    weights /= weights.sum(axis=1, keepdims=True)
     return csr_array((weights[inside], (down * shape[1] + right)[inside], np.concatenate([[0], np.cumsum(inside.sum(axis=1))])),
                      shape=(len(rows), len(rows)))
 

@@ -16,7 +16,7 @@ from edgetem_nodes.planner.regions import Region
 if TYPE_CHECKING:
     from edgetem_nodes.planner.experiment import ActiveExperiment
 
-STATE_VERSION = 3
+STATE_VERSION = 4
 BUDGET_KEYS = ("output", "point_budget", "dose_budget", "time_budget_s", "target_standard_deviation", "predictability_target",
                "convergence_target", "convergence_batches", "stop_when", "measurement_timeout_s")
 """Parameters that may differ between a checkpoint and the experiment that goes on from it."""

@@ -18,7 +18,7 @@ from edgetem_nodes.planner.parameters import Parameters
 from edgetem_nodes.planner.surrogates.posterior import Posterior
 
 if TYPE_CHECKING:
-    from edgetem_nodes.planner.block_kriging import NextReadings
+    from edgetem_nodes.planner.seen_map import NextReadings
 
 SEEKERS = ("expected_improvement", "probability_of_improvement", "top_set", "upper_confidence_bound", "thompson_sampling")
 """Functions that look for large values; the others map."""

@@ -11,12 +11,14 @@ import math
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from edgetem_nodes.planner.actions import Setting
 from edgetem_nodes.planner.ledger import Pending, Told
 from edgetem_nodes.planner.parameters import MicroScan, Parameters
+from edgetem_nodes.planner.sights import Sight, seen_in_cell
 
 NAME, UNIT = "excess_energy_density", "eV/nm^2"
 HIGH_NAME = "excess_energy_density_high"
@@ -38,7 +40,7 @@ class Site:
     row : number within its batch. acquisition_id, index : of its pattern. micro_scan_id, micro_scan_index : of its
         micro-scan; all zero: none.
     value, standard_error : excess energy density [eV/nm^2]; NaN before it is known.
-    footprint : area that was seen [m^2]; 0: not known.
+    sight : what of the specimen the energy is of, and where in it defects lie; None: not known.
     step, failure : where it failed and why; empty: it did not.
     """
 
@@ -49,7 +51,7 @@ class Site:
     micro_scan_index: int = 0
     value: float = math.nan
     standard_error: float = math.nan
-    footprint: float = 0.0
+    sight: Sight | None = None
     step: str = ""
     failure: str = ""
 
@@ -68,6 +70,14 @@ class Site:
             self.fail("energy", "the excess energy is not known: the engine has no reference for this structure")
             return
         self.value, self.standard_error = density / EV_PER_NM2, standard_error / EV_PER_NM2
+
+    def see(self, structure: Any, energetics: Any) -> None:
+        """Learn from an AtomicStructure and the Energetics of it what the energy is of; after `take`."""
+        cell = np.asarray(structure.cell, float).reshape(3, 3)[:2, :2]
+        defects = np.asarray(structure.defect_positions, float).reshape(-1, 3)[:, :2]
+        density = energetics.expected_defect_energy / energetics.cell_area / EV_PER_NM2 if energetics.cell_area else math.nan
+        self.sight = seen_in_cell(cell, structure.place, (defects, structure.defect_probabilities), self.value,
+                                  self.standard_error, density, structure.footprint_area)
 
 
 def check(parameters: Parameters) -> None:
@@ -163,9 +173,3 @@ def read_area(footprint: float, cell: Sequence[float]) -> float:
     plane = np.asarray(cell, float).reshape(3, 3)[:2, :2]
     area = abs(float(np.linalg.det(plane)))
     return min(float(footprint), area) if area > 0 else float(footprint)
-
-
-def median_footprint(sites: Sequence[Site]) -> float:
-    """Of the sites that tell one [m^2]; 0 where none does."""
-    known = [site.footprint for site in sites if site.footprint > 0 and not site.step]
-    return float(np.median(known)) if known else 0.0

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgetem_nodes.planner import checkpoint, stopping
+from edgetem_nodes.planner import checkpoint, sights, stopping
 from edgetem_nodes.planner.actions import short_tour
 from edgetem_nodes.planner.discovery import verdict
 from edgetem_nodes.planner.initial_design import best_candidate_design
@@ -27,7 +27,7 @@ from edgetem_nodes.planner.regions import allowed_by
 if TYPE_CHECKING:
     from edgetem_nodes.planner.averaging import AveragedMap
     from edgetem_nodes.planner.belief import Belief
-    from edgetem_nodes.planner.block_kriging import BlockKriging, NextReadings, Readings
+    from edgetem_nodes.planner.seen_map import NextReadings, SeenMap
     from edgetem_nodes.planner.surrogates import Surrogate
     from edgetem_nodes.planner.surrogates.posterior import Posterior
 
@@ -237,40 +237,36 @@ class ActiveExperiment(MeasuredField):
         """The map averaged over discs of the specimen as it is."""
         from edgetem_nodes.planner.averaging import averaged
 
-        kriging = self._kriging()
-        if kriging is None:
+        seen = self._seen_map()
+        if seen is None:
             return averaged(belief.mapped(), self.field, self.parameters.energetics.averaging_nm * 1e-9)
-        return belief.corrected(kriging.discs())
+        return belief.corrected(seen.discs_averaged())
 
-    def _kriging(self) -> BlockKriging | None:
-        """The joint model of readings and discs; None where the map is not averaged or footprints are not known."""
-        from edgetem_nodes.planner.block_kriging import BlockKriging
-        from edgetem_nodes.planner.support import Support
-
-        belief, radius = self._belief(), self.parameters.energetics.averaging_nm * 1e-9
-        if not radius or not self.footprint:
+    def _seen_map(self) -> SeenMap | None:
+        """What was seen of an averaged map and what is expected of the rest; None where the map is not averaged, or a reading
+        does not tell what it is of."""
+        belief, radius, valid = self._belief(), self.parameters.energetics.averaging_nm * 1e-9, self.observations.valid
+        known = [sight for sight, good in zip(self.sights, valid, strict=True) if good]
+        if not radius or any(sight is None for sight in known):
             return None
-        if "kriging" not in belief.cache:
-            support = Support(self.field, radius, self.footprint)
-            belief.cache["kriging"] = BlockKriging(belief.trained, support, self._readings())
-        return belief.cache["kriging"]
+        if "seen" not in belief.cache:
+            from edgetem_nodes.planner.seen_map import SeenMap
 
-    def _readings(self) -> Readings:
-        """What the map is learned from, as it was told."""
-        from edgetem_nodes.planner.block_kriging import Readings
-        from edgetem_nodes.planner.support import Footprints
-
-        rows = self.observations.only_valid()
-        errors = rows.standard_errors[:, 0]
-        return Readings(rows.values[:, 0], np.where(np.isfinite(errors) & (errors > 0), errors, 0.0),
-                        Footprints(self.field.positions(rows.candidates), np.full(len(rows), self.footprint)))
+            rows = self.observations.only_valid()
+            smooth, errors = np.array([[(sight.smooth, sight.error)] for sight in known]).transpose(2, 0, 1)
+            trained = self._make_surrogate().learn(rows.candidates, smooth, errors, self._model_seed(), rows.settings,
+                                                   not belief.trained.deep)
+            belief.cache["seen"] = SeenMap(self.field, radius, self.field.positions(rows.candidates), known, trained.predict())
+        return belief.cache["seen"]
 
     def _next_readings(self) -> NextReadings | None:
         """What the next readings tell of an averaged map, where batches are chosen by that."""
         if self.parameters.acquisition_function != "integrated_posterior_variance":
             return None
-        kriging = self._kriging()
-        return None if kriging is None else kriging.next_readings()
+        seen, known = self._seen_map(), [sight for sight in self.sights if sight is not None]
+        if seen is None:
+            return None
+        return seen.next_readings(float(np.median([one.area for one in known])), float(np.median([one.error for one in known])) ** 2)
 
     @property
     def unexplained_variance(self) -> float:
@@ -357,7 +353,7 @@ class ActiveExperiment(MeasuredField):
         """What a checkpoint keeps as JSON, besides what others can see."""
         return {"visits": list(self._visits), "batch": self._batch, "setting": self._setting, "mapped": self._mapped,
                 "retold": self._retold, "visiting": self._visiting, "deepened": list(self._deepened),
-                "footprint": self.footprint}
+                "sights": sights.to_json(self.sights)}
 
     def arrays(self) -> dict[str, np.ndarray]:
         """What a checkpoint keeps as arrays, besides survey and observations."""
@@ -371,7 +367,7 @@ class ActiveExperiment(MeasuredField):
         self._visits, self._batch, self._setting = tuple(progress["visits"]), progress["batch"], progress["setting"]
         self._mapped, self._retold, self._visiting = progress["mapped"], bool(progress["retold"]), progress["visiting"]
         self._deepened = tuple(int(row) for row in progress["deepened"])
-        self.footprint = float(progress["footprint"])
+        self.sights = sights.of_json(progress["sights"])
         self._pending, self._barred = (np.asarray(arrays[name], np.int64) for name in ("pending", "barred"))
         self._expected, self._last_map = (np.array(arrays[name], np.float64) for name in ("expected", "last_map"))
         self._changes = tuple(float(change) for change in arrays["changes"])

@@ -17,7 +17,10 @@ from edgetem_nodes.planner.patches import grid_coordinates, patch_components
 from edgetem_nodes.planner.regions import ADD, Region, allowed_by
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from edgetem_nodes.planner.belief import Belief
+    from edgetem_nodes.planner.sights import Sight
     from edgetem_nodes.planner.surrogates import Surrogate
 
 
@@ -59,9 +62,8 @@ class MeasuredField:
         self._barred = np.zeros(0, np.int64)
         self._batch, self._setting, self._retold = 0, 0, False
         self._deepened: tuple[int, ...] = ()
-        self.footprint = 0.0
-        """[m^2] that a reading is the mean over; 0: not known. Of an averaged map: readings scatter by chance, the less the
-        larger it is."""
+        self.sights: tuple[Sight | None, ...] = ()
+        """What each row saw; None: not known. Of an averaged map: what was seen need not be expected."""
         self._pending = np.zeros(0, np.int64)
         self._expected = np.full((field.shape[0] * field.shape[1], 2), np.nan)
         self._forget_maps()
@@ -125,7 +127,7 @@ class MeasuredField:
         return json.dumps(self._generator.bit_generator.state)
 
     def tell(self, positions: np.ndarray, values: np.ndarray, standard_errors: np.ndarray, valid: np.ndarray | None = None,
-             setting: int = 0, doses: np.ndarray | float = 0.0) -> None:
+             setting: int = 0, doses: np.ndarray | float = 0.0, sights: Sequence[Sight | None] = ()) -> None:
         """Add measurements, in the order that decisions are to see them: sorted by (acquisition, index).
 
         Parameters
@@ -137,6 +139,7 @@ class MeasuredField:
             is one, too.
         setting : index of the setting they were measured with, as in `Proposal.setting_index`.
         doses : [electrons] that each cost.
+        sights : what each saw, where readings are of places with single defects; none: not known.
 
         Raises
         ------
@@ -154,6 +157,9 @@ class MeasuredField:
         if doses.shape not in ((), candidates.shape) or not (doses >= 0).all():
             raise ExperimentError(f"doses of shape {doses.shape} for {len(candidates)} measurements must be one, or one each, "
                                   "in electrons and not negative")
+        sights = tuple(sights) or (None,) * len(candidates)
+        if len(sights) != len(candidates):
+            raise ExperimentError(f"{len(sights)} sights for {len(candidates)} measurements: one each is needed, or none")
         valid = valid & np.isfinite(values[:, 0])
         values, errors = values / self.actions.counts(setting), errors / self.actions.counts(setting)
         whole = np.ones(len(candidates), np.int64)
@@ -162,6 +168,7 @@ class MeasuredField:
             values=np.where(valid[:, None], values, np.nan), standard_errors=np.where(valid[:, None], errors, np.nan),
             valid=valid, doses=np.broadcast_to(doses, candidates.shape),
             predicted=self._expected[candidates, 0], predicted_deviations=self._expected[candidates, 1])
+        self.sights += sights
         self._pending = self._pending[~np.isin(self._pending, candidates)]
         self._batch, self._setting, self._visiting = self._batch + 1, setting, ""
         self._expected[:] = np.nan

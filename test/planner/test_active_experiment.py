@@ -231,7 +231,7 @@ def test_top_positions_take_ties_leave_out_unknowns_and_smooth():
     (lambda s: s.update(rows_colour=np.zeros(3)), "incomplete or damaged: TypeError .*colour"),
     (lambda s: s.update(experiment=np.array("{")), "incomplete or damaged: JSONDecodeError"),
     (lambda s: s.update(experiment=np.array(str(s["experiment"]).replace('"visits"', '"visit"'))), "KeyError 'visits'"),
-    (lambda s: s.update(experiment=np.array(str(s["experiment"]).replace('"version": 3', '"version": 9'))), "version 9"),
+    (lambda s: s.update(experiment=np.array(str(s["experiment"]).replace('"version": 4', '"version": 9'))), "version 9"),
 ])
 def test_a_damaged_checkpoint_is_refused(change, message):
     experiment = ActiveExperiment(SURVEY, FIELD, PARAMETERS, seed=0)

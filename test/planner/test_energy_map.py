@@ -8,7 +8,7 @@ import ase.units
 import numpy as np
 import pytest
 
-from edgetem_nodes.planner.energy_map import (EV_PER_NM2, Site, account, aim, caveats, check, median_footprint,
+from edgetem_nodes.planner.energy_map import (EV_PER_NM2, Site, account, aim, caveats, check,
                                               micro_scan_setting, read_area, told)
 from edgetem_nodes.planner.ledger import Pending
 from edgetem_nodes.planner.parameters import Actions, Energetics, HighFidelity, MicroScan, Parameters
@@ -57,14 +57,6 @@ def test_the_account_counts_what_failed_where():
                               "1 without a structure)")
     assert account(sites[:1]) == "energies of 1 of 1 positions"
     assert sites[1].failure == "whose micro-scan failed" and sites[3].failure == "foreign"
-
-
-def test_the_footprint_of_a_batch_is_the_median_of_those_that_are_known():
-    sites, _ = batch()
-    assert median_footprint(sites) == 0.0
-    for site, area in zip(sites, (2e-18, 4e-18, 0.0, 0.0), strict=True):
-        site.footprint, site.step = area, ""
-    assert median_footprint(sites) == pytest.approx(3e-18)
 
 
 def test_a_cell_that_is_smaller_than_the_footprint_is_what_its_energy_is_of():

@@ -272,8 +272,15 @@ def _assembled(strained: Any, registry: _Registry, places: np.ndarray, chosen: d
               f"{unseen} of {sites} sites were not seen and are perfect; heights are "
               f"those of the unstrained sheet; {checks.electrons(np.array(numbers))}")
     result = MeasuredStructure(np.array(numbers), positions * ANGSTROM, errors, cell * ANGSTROM, (True, True, False), source,
-                               known["name"], spread, known["relative"], found.footprint, tuple(defects))
+                               known["name"], spread, known["relative"], _place(strained, registry, sign) * ANGSTROM,
+                               found.footprint, tuple(defects))
     return checks.checked(result, settings, known["bond"])
+
+
+def _place(strained: Any, registry: _Registry, sign: float) -> np.ndarray:
+    """(2,), (x, y), where in the cell the measured place lies, but for vectors of the supercell [Angstrom]."""
+    site = sign * strained.positions[registry.basis[0], :2] + registry.nodes[0] @ strained.cell.array[:2, :2]
+    return site - registry.ideal[0]
 
 
 def _local(registry: _Registry, places: np.ndarray, covariances: np.ndarray, vacant: np.ndarray,

@@ -46,6 +46,7 @@ class MeasuredStructure:
     covariances : (atoms, 2, 2) of x and y [m^2] of atoms that were measured one by one, NaN for one that was not; (0, 2, 2):
         none was.
     deformation_covariance : (4, 4) of (xx, xy, yx, yy) of L, where the true cell is 1 + L times this one; (0, 0): not known.
+    place : (2,), (x, y) in the cell of the place that was measured [m]; (0,): not known.
     footprint_area : [m^2] of the specimen that was seen; 0: not known.
     defects : built in and possible ones.
     charge : [e] of the cell.
@@ -60,6 +61,7 @@ class MeasuredStructure:
     material: str = ""
     covariances: np.ndarray = field(default_factory=lambda: np.empty((0, 2, 2)))
     deformation_covariance: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
+    place: np.ndarray = field(default_factory=lambda: np.empty(0))
     footprint_area: float = 0.0
     defects: tuple[Defect, ...] = ()
     charge: int = 0

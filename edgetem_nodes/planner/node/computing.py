@@ -14,7 +14,7 @@ from edgetem.action import ComputeEnergetics
 from edgetem.msg import AtomicStructure
 from edgetem.srv import GetStructure
 from edgetem_nodes.graph.messages import from_uuid
-from edgetem_nodes.planner.energy_map import Site, read_area
+from edgetem_nodes.planner.energy_map import Site
 from edgetem_nodes.planner.node.instrument import cancel
 from edgetem_nodes.planner.waiting import Call, Failed, Waiting
 
@@ -144,7 +144,6 @@ class Computation:
             work.site.fail("structure", answer.error_msg)
             return
         work.structure = answer.structure
-        work.site.footprint = read_area(work.structure.footprint_area, work.structure.cell)
         self._unsent.append(work)
         work.waits_for = "acceptance"
 
@@ -176,6 +175,7 @@ class Computation:
             work.site.fail("energy", result.error_msg)
         else:
             work.site.take(result.energetics.excess_energy_density, result.energetics.excess_energy_density_standard_error)
+            work.site.see(work.structure, result.energetics)
 
     def _at_the_bridge(self, but: _Work | None = None) -> int:
         return sum(work.sent is not None and work is not but for work in self._works)

@@ -266,7 +266,8 @@ class Conductor:
         progress.beam_time += measured.beam_time
         if np.isfinite(pending.first_latency):
             result.first_block_latencies.append(pending.first_latency)
-        progress.experiment.tell(proposal.candidates, *measured.told, setting=proposal.setting_index, doses=measured.doses)
+        progress.experiment.tell(proposal.candidates, *measured.told, setting=proposal.setting_index, doses=measured.doses,
+                                 sights=[site.sight for site in measured.sites])
         progress.rows += [(pending.acquisition_id, index) for index in range(pending.count)]
         self._mapper.learn(progress, measured, pending.scalar, pending.units, proposal.positions, self.announcer)
         result.energies += sum(not site.step for site in measured.sites)

@@ -153,8 +153,6 @@ class EnergyMapper:
         progress.micro_scans += [(site.micro_scan_id, site.micro_scan_index) for site in measured.sites]
         progress.scalar = Scalar(energy_map.NAME, energy_map.UNIT, scalar.version)
         progress.units = units[1:]
-        # The first batch says what a reading is the mean over: a map whose meaning wanders could not be stopped by its error.
-        progress.experiment.footprint = progress.experiment.footprint or energy_map.median_footprint(measured.sites)
         announcer.energies(measured.sites, positions, energy_map.NAME, self._parameters.energetics.engine, scalar.version)
 
     # ---- the better level -------------------------------------------------------------------------------------

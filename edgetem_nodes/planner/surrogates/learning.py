@@ -15,7 +15,7 @@ from edgetem_nodes.planner.surrogates.deep_kernel import Architecture, DeepKerne
 from edgetem_nodes.planner.surrogates.inputs import Inputs
 from edgetem_nodes.planner.surrogates.marginal_likelihood import HOPELESS, Objective, Rows, maximise
 from edgetem_nodes.planner.surrogates.posterior import (EnsemblePosterior, ExactPosterior, InducingPosterior, Posterior,
-                                                        Scale, UnmeasuredPosterior, robust_cholesky, signal_covariance)
+                                                        Scale, robust_cholesky, signal_covariance)
 from edgetem_nodes.planner.surrogates.settings import SurrogateSettings, one_deterministic_thread
 
 LARGEST_ERROR = 1e3
@@ -72,11 +72,6 @@ class TrainedSurrogate:
         if len(rows.values) <= self._settings.exact_points:
             return ExactPosterior(kernel, rows, inputs, output, scale)
         return InducingPosterior(kernel, rows, inputs, output, scale, self._settings.inducing_points)
-
-    def unmeasured(self, stretch: float = 1.0, setting: int = 0) -> Posterior:
-        """Prior of the first output with what was learned, length scales times `stretch`. Of an ensemble the first member's."""
-        inputs = self._inputs.everywhere(setting).to(self._settings.device)
-        return UnmeasuredPosterior(self._members[0].kernel, inputs, 0, self._scales[0], stretch)
 
     @property
     def deep(self) -> bool:

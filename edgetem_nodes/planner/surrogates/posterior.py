@@ -108,21 +108,6 @@ class _Gaussian(Posterior):
         return self._scale.spread**2 * result.cpu().numpy()
 
 
-class UnmeasuredPosterior(_Gaussian):
-    """What a trained kernel says before any measurement: the prior with the hyperparameters that were learned.
-
-    Parameters
-    ----------
-    stretch : factor of all length scales; otherwise as `ExactPosterior`.
-    """
-
-    def __init__(self, kernel: DeepKernel, inputs: torch.Tensor, output: int, scale: Scale, stretch: float = 1.0) -> None:
-        super().__init__(kernel, inputs, output, scale)
-        self._place = self._place / stretch
-        self.noise_variance = self.learned_noise_variance
-        self._finish(torch.zeros(len(inputs), dtype=inputs.dtype, device=inputs.device), output)
-
-
 def cross_covariance(kernel: DeepKernel, rows: Rows, inputs: torch.Tensor, output: int) -> torch.Tensor:
     """Prior covariance (rows, candidates) of measured rows with one output at all inputs; standardised."""
     result = kernel.correlation(kernel.place(rows.inputs), kernel.place(inputs))

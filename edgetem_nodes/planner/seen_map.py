@@ -1,0 +1,176 @@
+"""An averaged map of the specimen as it is: what of each disc was seen counts as it was seen, the rest as expected.
+
+The scalar is that of a smooth part, which a Gaussian process maps from its readings, and of single defects, at places. Those in
+what was seen count where they are, once, however many sites saw them; where nobody looked they are expected with the density
+of a log-Gaussian Cox process (`intensity.py`) fitted to those that were seen, and scatter by chance besides: a compound Poisson
+sum (Daley and Vere-Jones, An Introduction to the Theory of Point Processes, 2003, section 6.4). Knows no ROS, draws nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.sparse import csr_array
+
+from edgetem_nodes.physics.scan import ScanField
+from edgetem_nodes.planner import intensity
+from edgetem_nodes.planner.averaging import AveragedMap, averaged, disc_areas, disc_weights
+from edgetem_nodes.planner.sights import Sight
+from edgetem_nodes.planner.surrogates.posterior import SMALLEST_VARIANCE, Posterior
+
+FINE = 4
+"""Points along each axis of a cell of the grid by which the part of it that was seen is counted."""
+BLOCKS = 300
+"""Most blocks of cells in which the density of defects is fitted."""
+
+
+class SeenMap:
+    """Disc means of the specimen, and what a further site would tell of them.
+
+    Parameters
+    ----------
+    field : positions. radius : of the discs [m].
+    sites : (rows, 2), (y, x) [m]. sights : what each saw.
+    smooth : posterior of the smooth part over all positions [scalar].
+    """
+
+    def __init__(self, field: ScanField, radius: float, sites: np.ndarray, sights: Sequence[Sight], smooth: Posterior) -> None:
+        self.field, self.radius, self.smooth = field, radius, smooth
+        self.discs = disc_weights(field, radius)
+        self.cell = float(np.prod(np.abs(field.step)))
+        self.blocks = _blocks(tuple(field.shape))
+        self._coverage = csr_array(self.blocks.T)
+        self.seen = _seen_part(field, sites, sights)
+        self.places, self.contents, self.variances = _found(field, sites, sights)
+        self._cells = field.nearest(self.places)
+        squares, total = sum(float(np.square(one.contents).sum()) for one in sights), self.contents.sum()
+        each = sum(float(one.contents.sum()) for one in sights)
+        self.typical = squares / each if each > 0 else 0.0
+        """Content of a defect [scalar m^2], the mean weighted by itself: a sum of them scatters by its expectation times it."""
+        blocks = self.blocks.shape[1]
+        self.mean, self.covariance = np.zeros(blocks), np.zeros((blocks, blocks))
+        if self.typical > 0 and total > 0:
+            # areas in units of what a site sees, so that the numbers are of order one
+            unit = float(np.median([one.area for one in sights]))
+            counts = np.maximum(self._coverage @ self._on_grid(), 0.0) / self.typical
+            middle = (self._coverage @ field.positions()) / self._coverage.sum(axis=1)[:, None]
+            longer = float(np.max(np.abs(field.step) * field.shape))
+            found = intensity.fitted(counts, self._coverage @ self.seen * self.cell / unit, middle / longer)
+            self.mean, self.covariance = found.mean * self.typical / unit, found.covariance * (self.typical / unit) ** 2
+
+    @property
+    def expected(self) -> np.ndarray:
+        """(positions,) density of what single defects are expected to add where nobody looked [scalar]."""
+        return self.blocks @ self.mean
+
+    def unseen(self, weights: csr_array) -> tuple[np.ndarray, np.ndarray]:
+        """Of means with weights (n, positions): the parts (n, blocks) that nobody saw, and their scatter (n, positions), of which
+        the covariance of two of them is the inner product."""
+        part = weights.multiply((1.0 - self.seen)[None]).tocsr()
+        # where of a cell nothing was seen is not the same for two means that both cover part of it: taken for the same
+        spread = np.sqrt(np.divide(self.expected * self.typical, self.cell * (1.0 - self.seen),
+                                   out=np.zeros(len(self.seen)), where=self.seen < 1.0))
+        return part @ self.blocks, part.multiply(spread[None]).tocsr()
+
+    def _on_grid(self) -> np.ndarray:
+        """(positions,) contents in the cells of the grid [scalar m^2]."""
+        return np.bincount(self._cells, self.contents, len(self.seen))
+
+    def _within_discs(self) -> np.ndarray:
+        """(positions, defects) bool: which defects lie in which disc."""
+        away = self.field.positions()[:, None] - self.places[None]
+        return np.hypot(away[..., 0], away[..., 1]) <= self.radius
+
+    def discs_averaged(self) -> AveragedMap:
+        """Mean and variance of every disc's mean."""
+        smooth = averaged(self.smooth, self.field, self.radius)
+        blocks, scatter = self.unseen(self.discs)
+        areas, within = disc_areas(self.field, self.radius), self._within_discs()
+        mean = smooth.mean + within @ self.contents / areas + blocks @ self.mean
+        variance = (smooth.variance + np.einsum("ij,jk,ik->i", blocks, self.covariance, blocks)
+                    + scatter.multiply(scatter).sum(axis=1) + within @ self.variances / areas**2)
+        return AveragedMap(mean, variance)
+
+    def next_readings(self, area: float, noise: float) -> NextReadings:
+        """What readings still to come will be, and tell of discs.
+
+        Parameters
+        ----------
+        area : that a site sees [m^2], taken for a disc. noise : variance of a reading's own error [scalar squared].
+        """
+        return NextReadings(self, disc_weights(self.field, float(np.sqrt(area / np.pi))), noise)
+
+
+class NextReadings(Posterior):
+    """Posterior of the scalar in what a site at each position would see, as the specimen is.
+
+    Parameters
+    ----------
+    known : the map so far. sights : (positions, positions) weights of what a site at each position would see.
+    noise : variance of a reading's own error [scalar squared].
+    """
+
+    def __init__(self, known: SeenMap, sights: csr_array, noise: float) -> None:
+        self._known = known
+        self._blocks, self._scatter = known.unseen(sights)
+        self._disc_blocks, self._disc_scatter = known.unseen(known.discs)
+        self.mean = known.smooth.mean + sights @ (known._on_grid() / known.cell) + self._blocks @ known.mean
+        own = np.einsum("ij,jk,ik->i", self._blocks, known.covariance, self._blocks)
+        self.variance = known.smooth.variance + own + self._scatter.multiply(self._scatter).sum(axis=1)
+        self.prior_variance = np.maximum(known.smooth.prior_variance, self.variance)
+        self.variance = np.maximum(self.variance, SMALLEST_VARIANCE * self.prior_variance)
+        self.noise_variance = noise + SMALLEST_VARIANCE * float(self.prior_variance.max())
+
+    def covariance(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        known = self._known
+        defects = self._blocks[rows] @ known.covariance @ self._blocks[columns].T
+        return known.smooth.covariance(rows, columns) + defects + (self._scatter[rows] @ self._scatter[columns].T).toarray()
+
+    def with_discs(self, rows: np.ndarray, discs: np.ndarray) -> np.ndarray:
+        """(rows, discs) covariance of readings at positions and of disc means about positions [scalar squared]."""
+        known = self._known
+        weights = known.discs[discs]
+        near = np.unique(weights.indices)
+        smooth = known.smooth.covariance(rows, near) @ weights[:, near].T
+        defects = self._blocks[rows] @ known.covariance @ self._disc_blocks[discs].T
+        return smooth + defects + (self._scatter[rows] @ self._disc_scatter[discs].T).toarray()
+
+
+def _blocks(shape: tuple[int, int]) -> np.ndarray:
+    """(positions, blocks) one where a cell of the grid belongs to a block of neighbouring cells."""
+    edge = 1
+    while -(-shape[0] // edge) * -(-shape[1] // edge) > BLOCKS:
+        edge += 1
+    across = -(-shape[1] // edge)
+    rows, columns = np.divmod(np.arange(shape[0] * shape[1]), shape[1])
+    number = rows // edge * across + columns // edge
+    return (number[:, None] == np.arange(number.max() + 1)).astype(float)
+
+
+def _seen_part(field: ScanField, sites: np.ndarray, sights: Sequence[Sight]) -> np.ndarray:
+    """(positions,) part of each cell of the grid that some site saw."""
+    inner = (np.arange(FINE) + 0.5) / FINE - 0.5
+    within = np.stack(np.meshgrid(*(inner * step for step in field.step), indexing="ij"), axis=-1).reshape(-1, 2)
+    points = (field.positions()[:, None] + within).reshape(-1, 2)
+    seen = np.zeros(len(points), bool)
+    for site, sight in zip(sites, sights, strict=True):
+        seen |= sight.sees(points - site)
+    return seen.reshape(-1, FINE**2).mean(axis=1)
+
+
+def _found(field: ScanField, sites: np.ndarray, sights: Sequence[Sight]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Defects in the field as they are seen: places (n, 2) [m], contents (n,) [scalar m^2] and variances.
+
+    One that several sites should have seen is there once for each that did, with its part of them all.
+    """
+    found = [(np.zeros((0, 2)), np.zeros(0), np.zeros(0))]
+    for site, sight in zip(sites, sights, strict=True):
+        places = site + sight.places
+        inside = field.contains(places)
+        if inside.any():
+            # a defect that is found at the very rim of the cell may come out beyond it
+            saw = np.maximum(sum(other.sees(places - there) for there, other in zip(sites, sights, strict=True)), 1)
+            found.append((places[inside], (sight.contents / saw)[inside], (sight.variances / saw**2)[inside]))
+    places, contents, variances = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    return places, contents, variances
