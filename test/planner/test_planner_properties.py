@@ -54,7 +54,7 @@ class Model_:
 
     def __init__(self, allowed, reserved, actions, retries):
         self.mask, self.actions, self.retries = allowed, actions, retries
-        self.boxes, self.to_visit = {}, []
+        self.boxes, self.to_visit, self.visiting = {}, [], ""
         self.closed = {int(c) for c in reserved}
         self.pending, self.done, self.failures = set(), {}, {}
 
@@ -91,7 +91,9 @@ def check(proposal, model, count):
         assert set(chosen) <= inside
         assert len(chosen) == min(count, len(open_ & inside))
         model.to_visit.remove(regions[0])
+        model.visiting = regions[0]
     else:
+        model.visiting = ""
         assert len(chosen) == min(count, len(open_))
     assert np.isfinite(proposal.values).all()
     assert proposal.reason
@@ -180,6 +182,8 @@ def act(deed, experiment, proposal, model, reading, generator):
             model.closed |= dropped
         else:
             experiment.withdraw()
+        if model.visiting:  # a region that was not measured is still to be looked at
+            model.to_visit.insert(0, model.visiting)
         return experiment
     told = chosen[:max(1, len(chosen) // 2)] if deed == "tell part" else chosen
     values = readings_of(reading, told, generator)
