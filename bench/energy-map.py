@@ -2,8 +2,9 @@
 
 Sheets are those of config/energetics.yaml with other seeds: strain, irradiated spot and vacancies anew. Only the reading is
 simulated: the mean energy over the hexagon that a cell of 7 x 7 is, and where its vacancies lie; one vacancy in thirty has a
-probability of a third, one reading in fifty a doubtful one too many, one in twenty is refused, and all have errors. Strain energy is by linear elasticity (2D modulus 340 N/m: Lee et al., Science
-321, 385, 2008; Poisson's ratio 0.165), a vacancy costs 7.84 eV.
+probability of a third, one reading in fifty a doubtful one too many, one in twenty is refused, and all have errors. Strain
+energy is by linear elasticity (2D modulus 340 N/m: Lee et al., Science 321, 385, 2008; Poisson's ratio 0.165), a vacancy costs
+7.84 eV.
 """
 
 from __future__ import annotations
@@ -66,7 +67,8 @@ def _read(truth: EnergyTruth, tree: cKDTree, place: np.ndarray, area: float, rng
         likely, places = np.append(likely, 0.5), np.concatenate([places, (truth.places[rng.choice(inside)] - place)[None]])
     error = 0.04 + 0.1 * strain
     contents = likely * VACANCY * (1 + 0.03 * rng.normal(size=len(likely)))
-    sight = Sight(cell, strain + error * rng.normal(), error, places, contents * 1e-18, likely * (1 - likely) * VACANCY**2 * 1e-36)
+    sight = Sight(cell, strain + error * rng.normal(), error, places, likely, contents * 1e-18,
+                  likely * (1 - likely) * VACANCY**2 * 1e-36)
     return sight, rng.random() > REFUSED
 
 

@@ -1,7 +1,7 @@
-"""A map averaged over a disc: mean and uncertainty from the joint posterior, and what the real specimen scatters in the disc.
+"""A map averaged over a disc: mean and uncertainty from the joint posterior of what is expected at each position.
 
-The latent map is of what is expected at each position. What a specimen really holds in a disc, of few defects, differs from
-what is expected there by chance, the less the larger the disc. Knows no ROS, draws nothing.
+What a specimen really holds in a disc, of few defects, differs from that by chance: see `seen_map`. Knows no ROS, draws
+nothing.
 """
 
 from __future__ import annotations

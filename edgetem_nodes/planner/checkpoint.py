@@ -61,6 +61,9 @@ def experiment_of(kind: type[ActiveExperiment], state: dict[str, np.ndarray],
         experiment.observations = Observations(**{name[len(_ROWS):]: np.asarray(array) for name, array in state.items()
                                                   if name.startswith(_ROWS)})
         experiment.restore(record, state)
+        if len(experiment.sights) != len(experiment.observations):
+            raise ExperimentError(f"the checkpoint is damaged: {len(experiment.sights)} sights for "
+                                  f"{len(experiment.observations)} rows")
     except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
         raise ExperimentError(f"the checkpoint is incomplete or damaged: {type(error).__name__} {error}") from None
     return experiment

@@ -263,10 +263,12 @@ class ActiveExperiment(MeasuredField):
         """What the next readings tell of an averaged map, where batches are chosen by that."""
         if self.parameters.acquisition_function != "integrated_posterior_variance":
             return None
-        seen, known = self._seen_map(), [sight for sight in self.sights if sight is not None]
+        seen = self._seen_map()
         if seen is None:
             return None
-        return seen.next_readings(float(np.median([one.area for one in known])), float(np.median([one.error for one in known])) ** 2)
+        known = [sight for sight, good in zip(self.sights, self.observations.valid, strict=True) if good]
+        own = float(np.median([sight.error for sight in known])) ** 2
+        return seen.next_readings(float(np.median([sight.area for sight in known])), own + seen.smooth.learned_noise_variance)
 
     @property
     def unexplained_variance(self) -> float:
@@ -367,7 +369,10 @@ class ActiveExperiment(MeasuredField):
         self._visits, self._batch, self._setting = tuple(progress["visits"]), progress["batch"], progress["setting"]
         self._mapped, self._retold, self._visiting = progress["mapped"], bool(progress["retold"]), progress["visiting"]
         self._deepened = tuple(int(row) for row in progress["deepened"])
-        self.sights = sights.of_json(progress["sights"])
+        try:
+            self.sights = sights.of_json(progress["sights"])
+        except ValueError as error:
+            raise ExperimentError(f"the checkpoint is damaged: what sites saw cannot be read ({error})") from None
         self._pending, self._barred = (np.asarray(arrays[name], np.int64) for name in ("pending", "barred"))
         self._expected, self._last_map = (np.array(arrays[name], np.float64) for name in ("expected", "last_map"))
         self._changes = tuple(float(change) for change in arrays["changes"])

@@ -15,12 +15,12 @@ from edgetem_nodes.planner.observations import LARGEST_VALUE, ExperimentError, O
 from edgetem_nodes.planner.parameters import Parameters
 from edgetem_nodes.planner.patches import grid_coordinates, patch_components
 from edgetem_nodes.planner.regions import ADD, Region, allowed_by
+from edgetem_nodes.planner.sights import Sight, to_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from edgetem_nodes.planner.belief import Belief
-    from edgetem_nodes.planner.sights import Sight
     from edgetem_nodes.planner.surrogates import Surrogate
 
 
@@ -116,10 +116,13 @@ class MeasuredField:
         return len(self.observations)
 
     def input_hash(self) -> bytes:
-        """SHA-256 (32 byte) of survey, positions, values and standard errors, rows in the order told; NaN for failures."""
+        """SHA-256 (32 byte) of survey, positions, values and standard errors, rows in the order told, NaN for failures, and of
+        what sites saw."""
         digest = hashlib.sha256(np.array(self.survey.shape, "<u8").tobytes())
         digest.update(np.ascontiguousarray(self.survey + 0.0, "<f8").tobytes())
         self.observations.update_hash(digest, self.field.positions(self.observations.candidates))
+        if any(sight is not None for sight in self.sights):
+            digest.update(to_json(self.sights).encode())
         return digest.digest()
 
     def generator_state(self) -> str:

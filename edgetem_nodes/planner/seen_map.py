@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from scipy.sparse import csr_array
+from scipy.spatial import cKDTree
 
 from edgetem_nodes.physics.scan import ScanField
 from edgetem_nodes.planner import intensity
@@ -19,8 +20,9 @@ from edgetem_nodes.planner.averaging import AveragedMap, averaged, disc_areas, d
 from edgetem_nodes.planner.sights import Sight
 from edgetem_nodes.planner.surrogates.posterior import SMALLEST_VARIANCE, Posterior
 
-FINE = 4
-"""Points along each axis of a cell of the grid by which the part of it that was seen is counted."""
+FINE, ACROSS = 4, 8
+"""Points along each axis by which the part of a cell of the grid that was seen is counted: at least so many, and so many across
+what a site sees."""
 BLOCKS = 300
 """Most blocks of cells in which the density of defects is fitted."""
 
@@ -33,6 +35,13 @@ class SeenMap:
     field : positions. radius : of the discs [m].
     sites : (rows, 2), (y, x) [m]. sights : what each saw.
     smooth : posterior of the smooth part over all positions [scalar].
+
+    Attributes
+    ----------
+    seen : (positions,) part of each cell of the grid that some site saw.
+    places, numbers, contents, variances : of the defects that were seen, see `_found`.
+    mean, covariance : (blocks,) density of what single defects are expected to add where nobody looked [scalar].
+    chance : (positions,) variance of their sum in an area, over that area [scalar^2 m^2].
     """
 
     def __init__(self, field: ScanField, radius: float, sites: np.ndarray, sights: Sequence[Sight], smooth: Posterior) -> None:
@@ -42,45 +51,49 @@ class SeenMap:
         self.blocks = _blocks(tuple(field.shape))
         self._coverage = csr_array(self.blocks.T)
         self.seen = _seen_part(field, sites, sights)
-        self.places, self.contents, self.variances = _found(field, sites, sights)
+        self.places, self.numbers, self.contents, self.variances = _found(field, sites, sights)
         self._cells = field.nearest(self.places)
-        squares, total = sum(float(np.square(one.contents).sum()) for one in sights), self.contents.sum()
-        each = sum(float(one.contents.sum()) for one in sights)
-        self.typical = squares / each if each > 0 else 0.0
-        """Content of a defect [scalar m^2], the mean weighted by itself: a sum of them scatters by its expectation times it."""
-        blocks = self.blocks.shape[1]
-        self.mean, self.covariance = np.zeros(blocks), np.zeros((blocks, blocks))
-        if self.typical > 0 and total > 0:
-            # areas in units of what a site sees, so that the numbers are of order one
-            unit = float(np.median([one.area for one in sights]))
-            counts = np.maximum(self._coverage @ self._on_grid(), 0.0) / self.typical
-            middle = (self._coverage @ field.positions()) / self._coverage.sum(axis=1)[:, None]
-            longer = float(np.max(np.abs(field.step) * field.shape))
-            found = intensity.fitted(counts, self._coverage @ self.seen * self.cell / unit, middle / longer)
-            self.mean, self.covariance = found.mean * self.typical / unit, found.covariance * (self.typical / unit) ** 2
+        self.mean, self.covariance, self.chance = self._expected(sights)
 
-    @property
-    def expected(self) -> np.ndarray:
-        """(positions,) density of what single defects are expected to add where nobody looked [scalar]."""
-        return self.blocks @ self.mean
+    def _expected(self, sights: Sequence[Sight]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """`mean`, `covariance` and `chance`, from the defects that were seen and where was looked; all 0 where there are none."""
+        blocks = self.blocks.shape[1]
+        number = sum(float(one.probabilities.sum()) for one in sights)
+        if not number > 0:
+            return np.zeros(blocks), np.zeros((blocks, blocks)), np.zeros(len(self.seen))
+        content = sum(float(one.contents.sum()) for one in sights) / number
+        square = sum(float((np.square(one.contents) + one.variances).sum()) for one in sights) / number
+        # areas in units of what a site sees, so that the numbers are of order one
+        unit = float(np.median([one.area for one in sights]))
+        areas = self._coverage @ self.seen * self.cell / unit
+        # a defect that comes out beyond what was seen, by an error of its place, tells nothing of where nobody looked
+        counts = np.where(areas > 0, self._coverage @ self._on_grid(self.numbers), 0.0)
+        middles = (self._coverage @ self.field.positions()) / self._coverage.sum(axis=1)[:, None]
+        found = intensity.fitted(counts, areas, middles / float(np.max(np.abs(self.field.step) * self.field.shape)))
+        return (found.mean * content / unit, found.covariance * (content / unit) ** 2,
+                self.blocks @ found.mean * square / unit)
 
     def unseen(self, weights: csr_array) -> tuple[np.ndarray, np.ndarray]:
-        """Of means with weights (n, positions): the parts (n, blocks) that nobody saw, and their scatter (n, positions), of which
-        the covariance of two of them is the inner product."""
+        """Of means with weights (n, positions): the parts (n, blocks) that nobody saw, and their scatter (n, positions), whose inner
+        product is the covariance of two of them by chance."""
         part = weights.multiply((1.0 - self.seen)[None]).tocsr()
-        # where of a cell nothing was seen is not the same for two means that both cover part of it: taken for the same
-        spread = np.sqrt(np.divide(self.expected * self.typical, self.cell * (1.0 - self.seen),
-                                   out=np.zeros(len(self.seen)), where=self.seen < 1.0))
+        # which part of a cell is unseen is not the same for two means that both cover some of it: taken for the same
+        left = self.cell * (1.0 - self.seen)
+        spread = np.sqrt(np.divide(self.chance, left, out=np.zeros(len(left)), where=left > 0))
         return part @ self.blocks, part.multiply(spread[None]).tocsr()
 
-    def _on_grid(self) -> np.ndarray:
-        """(positions,) contents in the cells of the grid [scalar m^2]."""
-        return np.bincount(self._cells, self.contents, len(self.seen))
+    def _on_grid(self, values: np.ndarray) -> np.ndarray:
+        """(positions,) sums over the defects in each cell of the grid of values (defects,)."""
+        return np.bincount(self._cells, values, len(self.seen))
 
-    def _within_discs(self) -> np.ndarray:
-        """(positions, defects) bool: which defects lie in which disc."""
-        away = self.field.positions()[:, None] - self.places[None]
-        return np.hypot(away[..., 0], away[..., 1]) <= self.radius
+    def _within_discs(self) -> csr_array:
+        """(positions, defects) one where a defect lies in the disc about a position."""
+        shape = (len(self.seen), len(self.places))
+        if not len(self.places):
+            return csr_array(shape)
+        near = cKDTree(self.places).query_ball_point(self.field.positions(), self.radius)
+        ends = np.concatenate([[0], np.cumsum([len(one) for one in near])])
+        return csr_array((np.ones(ends[-1]), np.concatenate(near).astype(np.int64), ends), shape=shape)
 
     def discs_averaged(self) -> AveragedMap:
         """Mean and variance of every disc's mean."""
@@ -88,7 +101,7 @@ class SeenMap:
         blocks, scatter = self.unseen(self.discs)
         areas, within = disc_areas(self.field, self.radius), self._within_discs()
         mean = smooth.mean + within @ self.contents / areas + blocks @ self.mean
-        variance = (smooth.variance + np.einsum("ij,jk,ik->i", blocks, self.covariance, blocks)
+        variance = (smooth.variance + ((blocks @ self.covariance) * blocks).sum(axis=1)
                     + scatter.multiply(scatter).sum(axis=1) + within @ self.variances / areas**2)
         return AveragedMap(mean, variance)
 
@@ -115,8 +128,8 @@ class NextReadings(Posterior):
         self._known = known
         self._blocks, self._scatter = known.unseen(sights)
         self._disc_blocks, self._disc_scatter = known.unseen(known.discs)
-        self.mean = known.smooth.mean + sights @ (known._on_grid() / known.cell) + self._blocks @ known.mean
-        own = np.einsum("ij,jk,ik->i", self._blocks, known.covariance, self._blocks)
+        self.mean = known.smooth.mean + sights @ (known._on_grid(known.contents) / known.cell) + self._blocks @ known.mean
+        own = ((self._blocks @ known.covariance) * self._blocks).sum(axis=1)
         self.variance = known.smooth.variance + own + self._scatter.multiply(self._scatter).sum(axis=1)
         self.prior_variance = np.maximum(known.smooth.prior_variance, self.variance)
         self.variance = np.maximum(self.variance, SMALLEST_VARIANCE * self.prior_variance)
@@ -150,27 +163,34 @@ def _blocks(shape: tuple[int, int]) -> np.ndarray:
 
 def _seen_part(field: ScanField, sites: np.ndarray, sights: Sequence[Sight]) -> np.ndarray:
     """(positions,) part of each cell of the grid that some site saw."""
-    inner = (np.arange(FINE) + 0.5) / FINE - 0.5
-    within = np.stack(np.meshgrid(*(inner * step for step in field.step), indexing="ij"), axis=-1).reshape(-1, 2)
-    points = (field.positions()[:, None] + within).reshape(-1, 2)
-    seen = np.zeros(len(points), bool)
+    least = min(np.sqrt(one.area) for one in sights)
+    inner = [(np.arange(count) + 0.5) / count - 0.5 for count in
+             (max(FINE, int(np.ceil(ACROSS * abs(step) / least))) for step in field.step)]
+    within = np.stack(np.meshgrid(*(one * step for one, step in zip(inner, field.step, strict=True)), indexing="ij"),
+                      axis=-1).reshape(-1, 2)
+    middles, half = field.positions(), float(np.hypot(*field.step)) / 2
+    seen = np.zeros((len(middles), len(within)), bool)
     for site, sight in zip(sites, sights, strict=True):
-        seen |= sight.sees(points - site)
-    return seen.reshape(-1, FINE**2).mean(axis=1)
+        reach = half + np.linalg.norm(sight.cell, axis=1).sum() / 2
+        near = np.flatnonzero(np.square(middles - site).sum(axis=1) <= reach**2)
+        points = (middles[near][:, None] + within - site).reshape(-1, 2)
+        seen[near] |= sight.sees(points).reshape(len(near), -1)
+    return seen.mean(axis=1)
 
 
-def _found(field: ScanField, sites: np.ndarray, sights: Sequence[Sight]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Defects in the field as they are seen: places (n, 2) [m], contents (n,) [scalar m^2] and variances.
+def _found(field: ScanField, sites: np.ndarray, sights: Sequence[Sight]) -> tuple[np.ndarray, ...]:
+    """Defects in the field as they are seen: places (n, 2) [m], numbers (n,), contents [scalar m^2] and variances.
 
-    One that several sites should have seen is there once for each that did, with its part of them all.
+    One that several sites should have seen is there once for each that did, with its part of them all. Whether a doubtful one
+    is there is one question, however many sites ask it: variances are not less for that.
     """
-    found = [(np.zeros((0, 2)), np.zeros(0), np.zeros(0))]
+    found = [(np.zeros((0, 2)), np.zeros(0), np.zeros(0), np.zeros(0))]
     for site, sight in zip(sites, sights, strict=True):
         places = site + sight.places
         inside = field.contains(places)
         if inside.any():
             # a defect that is found at the very rim of the cell may come out beyond it
             saw = np.maximum(sum(other.sees(places - there) for there, other in zip(sites, sights, strict=True)), 1)
-            found.append((places[inside], (sight.contents / saw)[inside], (sight.variances / saw**2)[inside]))
-    places, contents, variances = (np.concatenate(parts) for parts in zip(*found, strict=True))
-    return places, contents, variances
+            found.append((places[inside], *((part / saw)[inside] for part in (sight.probabilities, sight.contents,
+                                                                              sight.variances))))
+    return tuple(np.concatenate(parts) for parts in zip(*found, strict=True))

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 _SHIFTS = np.array([[i, j] for i in (-1, 0, 1) for j in (-1, 0, 1)])
+SAME_PLACE = 0.5e-10
+"""[m] within which two defects are at one place."""
 LEAST_SMOOTH = 0.1
 """Of a reading's standard error, that the smooth part has at least."""
 
@@ -28,7 +30,8 @@ class Sight:
     Attributes
     ----------
     cell : (2, 2), rows (y, x) [m]: the site saw what is nearer to it than to its images by these vectors.
-    places : (defects, 2), (y, x) from the site [m]. contents, variances : (defects,) of each [scalar m^2], and its variance.
+    places : (defects, 2), (y, x) from the site [m]. probabilities : (defects,) that each is there.
+    contents, variances : (defects,) what each is expected to hold [scalar m^2], and its variance.
     smooth, error : the scalar without the defects, and its standard error [scalar].
     """
 
@@ -36,6 +39,7 @@ class Sight:
     smooth: float
     error: float
     places: np.ndarray = field(default_factory=lambda: _none(2))
+    probabilities: np.ndarray = field(default_factory=_none)
     contents: np.ndarray = field(default_factory=_none)
     variances: np.ndarray = field(default_factory=_none)
 
@@ -52,14 +56,14 @@ class Sight:
     def record(self) -> list:
         """For a checkpoint."""
         return [one.tolist() if isinstance(one, np.ndarray) else one for one in
-                (self.cell, self.smooth, self.error, self.places, self.contents, self.variances)]
+                (self.cell, self.smooth, self.error, self.places, self.probabilities, self.contents, self.variances)]
 
     @classmethod
     def of_record(cls, record: Sequence) -> Sight:
         """What `record` wrote."""
-        cell, smooth, error, places, contents, variances = record
+        cell, smooth, error, places, *defects = record
         return cls(np.array(cell, float).reshape(2, 2), float(smooth), float(error), np.array(places, float).reshape(-1, 2),
-                   np.array(contents, float), np.array(variances, float))
+                   *(np.array(one, float) for one in defects))
 
 
 def seen_in_cell(cell: np.ndarray, place: np.ndarray, defects: tuple[np.ndarray, np.ndarray], density: float, error: float,
@@ -87,10 +91,12 @@ def seen_in_cell(cell: np.ndarray, place: np.ndarray, defects: tuple[np.ndarray,
     images = away[:, None] + _SHIFTS @ cell
     nearest = np.square(images).sum(axis=2).argmin(axis=1)
     each = defect_density * area / listed.sum()
-    variances = listed * (1 - listed) * each**2
+    # of what may be at one place only one thing is
+    same = np.linalg.norm(away[:, None] - away[None], axis=2) < SAME_PLACE
+    variances = listed * np.maximum(1 - same @ listed, 0.0) * each**2
     smooth = max(error**2 - variances.sum() / area**2, (LEAST_SMOOTH * error) ** 2)
     return Sight(looked, density - defect_density, float(np.sqrt(smooth)), images[np.arange(len(images)), nearest][:, ::-1],
-                 listed * each, variances)
+                 listed, listed * each, variances)
 
 
 def to_json(sights: Sequence[Sight | None]) -> str:

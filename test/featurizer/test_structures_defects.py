@@ -120,6 +120,9 @@ def test_a_stretch_and_turn_of_all_places_against_the_lattice_is_taken_off_and_w
     perfect = defect_cell(known, f, COVARIANCE, seen(GRAPHENE, f, (0.0, 0.2)), Structure(), "graphene")
     farthest = np.linalg.norm((cells[1].positions - perfect.positions)[:, :2] * 1e10, axis=1).max()
     assert 0.1 < farthest < 0.25 and "2.1 %, is taken off" in cells[1].source
+    moved.positions[:] = moved.positions @ np.diag([0.95, 1.0])
+    with pytest.raises(NotIdentifiable, match="stretched or turned by 6.* %.* 5 % is the limit"):
+        defect_cell(known, f, COVARIANCE, moved, Structure(), "graphene")
 
 
 @pytest.mark.parametrize("half", [4.9, 6.0, 6.6, 7.1, 7.6, 8.1, 8.5, 9.2])

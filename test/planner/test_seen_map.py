@@ -9,7 +9,7 @@ from edgetem_nodes.planner.experiment import ActiveExperiment
 from edgetem_nodes.planner.observations import ExperimentError
 from edgetem_nodes.planner.parameters import Energetics, HighFidelity, Model, Parameters
 from edgetem_nodes.planner.patches import grid_coordinates
-from edgetem_nodes.planner.seen_map import SeenMap
+from edgetem_nodes.planner.seen_map import SeenMap, _seen_part
 from edgetem_nodes.planner.sights import Sight
 from edgetem_nodes.planner.stopping import Spent
 from edgetem_nodes.planner.surrogates import Inputs, Surrogate, SurrogateSettings
@@ -36,7 +36,8 @@ def look(places, at):
     sights = []
     for site in FIELD.positions(at):
         inside = places[Sight(CELL, 0.0, 0.0).sees(places - site)] - site
-        sights.append(Sight(CELL, SMOOTH, 0.02, inside, np.full(len(inside), DEFECT), np.zeros(len(inside))))
+        sights.append(Sight(CELL, SMOOTH, 0.02, inside, np.ones(len(inside)), np.full(len(inside), DEFECT),
+                            np.zeros(len(inside))))
     return sights
 
 
@@ -77,9 +78,9 @@ def test_what_was_seen_whole_is_known_however_often_it_was_seen():
 def test_a_defect_that_one_of_two_overlooks_counts_by_half():
     site = FIELD.positions(np.array([100]))
     place = np.array([[0.1e-9, 0.1e-9]])
-    one = Sight(CELL, SMOOTH, 0.02, place, np.array([DEFECT]), np.array([0.25 * DEFECT**2]))
+    one = Sight(CELL, SMOOTH, 0.02, place, np.ones(1), np.array([DEFECT]), np.array([0.25 * DEFECT**2]))
     found = mapped(np.array([100, 100]), [one, Sight(CELL, SMOOTH, 0.02)])
-    assert found.contents.sum() == pytest.approx(DEFECT / 2) and found.variances.sum() == pytest.approx(DEFECT**2 / 16)
+    assert found.contents.sum() == pytest.approx(DEFECT / 2) and found.variances.sum() == pytest.approx(0.125 * DEFECT**2)
     np.testing.assert_allclose(found.places, site + place)
 
 
@@ -113,12 +114,39 @@ def test_without_any_defect_the_map_is_the_smooth_part(most):
     assert (discs.variance >= 0).all() and np.isfinite(discs.variance).all() and most < 1
 
 
-def test_contents_below_zero_are_taken_as_they_are_and_none_are_expected():
-    """As of a dopant that lowers the energy."""
-    at, places = TILE, poisson_sheet(np.random.default_rng(4))
-    sights = [Sight(CELL, SMOOTH, 0.02, one.places, -one.contents, one.variances) for one in look(places, at)]
-    found = mapped(at, sights)
-    assert found.contents.sum() < 0 and not found.expected.any() and np.isfinite(found.discs_averaged().mean).all()
+def test_contents_below_zero_are_expected_as_surely_as_those_above():
+    """As of a dopant that lowers the energy: the same map with the other sign."""
+    at, places = TILE[::2], poisson_sheet(np.random.default_rng(4))
+    sights = [Sight(CELL, 0.0, 0.02, one.places, one.probabilities, one.contents, one.variances) for one in look(places, at)]
+    turned = [Sight(CELL, 0.0, 0.02, one.places, one.probabilities, -one.contents, one.variances) for one in sights]
+    one, other = (mapped(at, these).discs_averaged() for these in (sights, turned))
+    np.testing.assert_allclose(other.mean, -one.mean, atol=1e-6)
+    np.testing.assert_allclose(other.variance, one.variance, rtol=1e-6)
+
+
+def test_doubtful_defects_leave_as_much_to_chance_as_certain_ones_that_are_as_many():
+    """Of each of ten places one certain defect, or four with a probability of a quarter."""
+    at, generator = TILE, np.random.default_rng(8)
+    where = generator.choice(len(at), 10, replace=False)
+
+    def seen(likely):
+        count = round(1 / likely)
+        places = generator.uniform(-0.3e-9, 0.3e-9, (len(at), count, 2))
+        return [Sight(CELL, 0.0, 0.02, places[number], np.full(count, likely), np.full(count, likely * DEFECT),
+                      np.full(count, likely * (1 - likely) * DEFECT**2)) if number in where else Sight(CELL, 0.0, 0.02)
+                for number in range(len(at))]
+
+    certain, doubtful = mapped(at, seen(1.0)), mapped(at, seen(0.25))
+    np.testing.assert_allclose(doubtful.chance.mean(), certain.chance.mean(), rtol=0.1)
+    assert doubtful.discs_averaged().variance.mean() > certain.discs_averaged().variance.mean()
+
+
+@pytest.mark.parametrize("step", [0.5e-9, 2e-9, 7e-9])
+def test_what_a_site_sees_is_as_large_as_it_is_whatever_the_step(step):
+    field = ScanField((0.0, 0.0), (step, step), (SIDE, SIDE))
+    at = np.array([5 * SIDE + 5])
+    seen = _seen_part(field, field.positions(at), [Sight(CELL, SMOOTH, 0.02)]) * step**2
+    assert seen.sum() == pytest.approx(AREA, rel=0.1)
 
 
 def test_a_batch_lowers_the_mean_variance_of_discs_as_conditioning_on_it_does():

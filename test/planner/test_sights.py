@@ -23,6 +23,14 @@ def test_a_doubtful_defect_has_the_variance_of_whether_it_is_there_and_the_smoot
     assert (certain.smooth, certain.error, len(certain.places)) == (1.0, 0.3, 0)
 
 
+def test_of_what_may_be_at_one_place_only_one_thing_is():
+    """p e^2 - (p e)^2 of a vacancy with 0.5 or nitrogen with 0.4 at the place is 0.09 e^2, as the bridge has it."""
+    place = np.array([[0.2e-9, 0.1e-9], [0.2e-9, 0.1e-9], [-0.3e-9, 0.0]])
+    sight = seen_in_cell(HEXAGON, np.zeros(2), (place, np.array([0.5, 0.4, 1.0])), 5.0, 2.0, 1.9)
+    each = sight.contents[2]
+    assert sight.variances[:2].sum() == pytest.approx(0.09 * each**2) and sight.variances[2] == 0
+
+
 def test_a_site_sees_what_is_nearer_to_it_than_to_its_images():
     sight, generator = Sight(HEXAGON[:, ::-1], 0.0, 0.1), np.random.default_rng(1)
     away = generator.uniform(-2e-9, 2e-9, (4000, 2))
@@ -49,5 +57,5 @@ def test_sights_come_back_from_a_checkpoint_bit_for_bit():
     one = seen_in_cell(HEXAGON, np.zeros(2), (np.array([[0.2e-9, 0.1e-9]]), np.array([0.3])), 1.0, 2.0, 0.7)
     again = of_json(to_json([one, None]))
     assert again[1] is None
-    for name in ("cell", "smooth", "error", "places", "contents", "variances"):
+    for name in ("cell", "smooth", "error", "places", "probabilities", "contents", "variances"):
         np.testing.assert_array_equal(getattr(again[0], name), getattr(one, name))

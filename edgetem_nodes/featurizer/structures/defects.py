@@ -42,6 +42,10 @@ FARTHEST = 0.2
 """Root mean square distance of atoms from their sites, in bonds, above which the lattice is not that of the atoms."""
 FEWEST = 8
 """Atoms from which a common stretch and turn are told."""
+LARGEST_STRETCH = 0.05
+"""Of all atoms together against the lattice from diffraction."""
+LEAST_ERROR = 0.001
+"""[Angstrom] of a place, whatever is said of it."""
 OTHER, VACANCY, VANADIUM = -1, 0, 23
 
 
@@ -268,7 +272,7 @@ def _assembled(strained: Any, registry: _Registry, places: np.ndarray, chosen: d
     source = (f"{known['name']} {supercell.tolist()} supercell of the lattice from nanobeam diffraction, standard error of the "
               f"strain up to {known['error']:.2g} %, with atoms and {len(built)} defects from a footprint of "
               f"{found.footprint * 1e18:.3g} nm^2 (less probable ones that are not listed would add up to {small:.2g}); "
-              f"their common stretch or turn against the lattice, {100 * shared:.2g} %, is taken off; "
+              + (f"their common stretch or turn against the lattice, {100 * shared:.2g} %, is taken off; " if shared else "") +
               f"{unseen} of {sites} sites were not seen and are perfect; heights are "
               f"those of the unstrained sheet; {checks.electrons(np.array(numbers))}")
     result = MeasuredStructure(np.array(numbers), positions * ANGSTROM, errors, cell * ANGSTROM, (True, True, False), source,
@@ -293,7 +297,7 @@ def _local(registry: _Registry, places: np.ndarray, covariances: np.ndarray, vac
     vacant : (n,) probability that nothing is there: the place then says nothing.
     """
     moved = places - registry.ideal
-    weights = (np.nan_to_num(1 - vacant) / np.trace(covariances, axis1=1, axis2=2))[entries]
+    weights = (np.nan_to_num(1 - vacant) / (np.trace(covariances, axis1=1, axis2=2) + LEAST_ERROR**2))[entries]
     usable = np.isfinite(weights) & (weights > 0)
     if usable.sum() < FEWEST:
         return moved, 0.0
@@ -302,7 +306,12 @@ def _local(registry: _Registry, places: np.ndarray, covariances: np.ndarray, vac
     root = np.sqrt(weights[usable])[:, None]
     design = np.column_stack([registry.ideal[used] - centre, np.ones(len(used))])
     found = np.linalg.lstsq(root * design, root * moved[used], rcond=None)[0]
-    return moved - (registry.ideal - centre) @ found[:2], float(np.linalg.norm(found[:2], 2))
+    largest = float(np.linalg.norm(found[:2], 2))
+    if largest > LARGEST_STRETCH:
+        raise NotIdentifiable(f"the atoms are stretched or turned by {100 * largest:.2g} % against the measured lattice, "
+                              f"{100 * LARGEST_STRETCH:g} % is the limit: a scan whose step or direction is not as stated, or "
+                              "pattern and atoms contradict one another")
+    return moved - (registry.ideal - centre) @ found[:2], largest
 
 
 def _species(probabilities: np.ndarray, elements: tuple[int, ...], host: int,

@@ -133,8 +133,8 @@ class EnergyEvaluation:
 
 @dataclass(frozen=True)
 class SiteEnergies:
-    """Energies of sites: `positions` (n, 2), (y, x) [m]; `densities` and `errors` (n,) [eV/nm^2]; `footprints` (n,) [m^2]; `cells`
-    (n, 2, 2), rows (y, x) [m], of those that hold no more than their footprint, NaN for others."""
+    """Energies of sites: `positions` (n, 2), (y, x) [m]; `densities`, `errors` (n,) [eV/nm^2]; `footprints` (n,) [m^2]; `cells`
+    (n, 2, 2), rows (y, x) [m], where what a cell holds was seen (`site_table`), NaN for others."""
 
     positions: np.ndarray
     densities: np.ndarray

@@ -68,7 +68,7 @@ class EnergyTruth:
         return tuple(np.array([values[inside][index].sum() for index in near]) / area for values in (self.strain, self.defects))
 
     def in_cell(self, place: np.ndarray, cell: np.ndarray) -> float:
-        """Energy density [eV/nm^2] of the sites nearer to a place (2,) [m] than to its images by a cell (2, 2), rows (y, x) [m]:
+        """Energy density [eV/nm^2] of sites nearer to a place (2,) [m] than to its images by a cell (2, 2), rows (y, x) [m]:
         those that a periodic cell of the atoms about the place holds, within the field or not."""
         images = np.array([cell[0], cell[1], cell[0] + cell[1], cell[0] - cell[1]])
         away = (self.places - place) @ images.T
