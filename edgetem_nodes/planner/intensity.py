@@ -3,7 +3,7 @@
 Points scatter by chance with a density exp(g), g a Gaussian process over the field: a density that varies by factors, which a
 Gaussian process of the density itself would flatten where it is large and let go below zero elsewhere (Moller, Syversveen and
 Waagepetersen, Scand. J. Stat. 25, 451, 1998). The posterior of g is taken for the Gaussian nearest to it (Opper and
-Archambeau, Neural Comput. 21, 786, 2009): expected numbers then add up to those that were seen, which they do not about the most
+Archambeau, Neural Comput. 21, 786, 2009): expected numbers then add up to those seen, which they do not about the most
 probable g. Length and size of its variation are integrated over on a grid, because tens of points do not tell them. Knows no
 ROS, draws nothing.
 """

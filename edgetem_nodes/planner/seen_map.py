@@ -56,7 +56,7 @@ class SeenMap:
         self.mean, self.covariance, self.chance = self._expected(sights)
 
     def _expected(self, sights: Sequence[Sight]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """`mean`, `covariance` and `chance`, from the defects that were seen and where was looked; all 0 where there are none."""
+        """`mean`, `covariance` and `chance`, from the defects that were seen and where; all 0 where there are none."""
         blocks = self.blocks.shape[1]
         number = sum(float(one.probabilities.sum()) for one in sights)
         if not number > 0:
@@ -74,8 +74,8 @@ class SeenMap:
                 self.blocks @ found.mean * square / unit)
 
     def unseen(self, weights: csr_array) -> tuple[np.ndarray, np.ndarray]:
-        """Of means with weights (n, positions): the parts (n, blocks) that nobody saw, and their scatter (n, positions), whose inner
-        product is the covariance of two of them by chance."""
+        """Of means with weights (n, positions): the parts (n, blocks) that nobody saw, and their scatter (n, positions),
+        whose inner product is the covariance of two of them by chance."""
         part = weights.multiply((1.0 - self.seen)[None]).tocsr()
         # which part of a cell is unseen is not the same for two means that both cover some of it: taken for the same
         left = self.cell * (1.0 - self.seen)

@@ -33,7 +33,8 @@ def averaged_plainly(values, radius):
 def _sights(at, seen, strain, generator):
     """Squares of the footprint's area about the positions, their defects anywhere in them."""
     edge = np.sqrt(AREA) * 1e-9
-    return [Sight(edge * np.eye(2), strain[one] + 0.05 * generator.normal(), 0.05, edge * (generator.random((seen[one], 2)) - 0.5),
+    return [Sight(edge * np.eye(2), strain[one] + 0.05 * generator.normal(), 0.05,
+                  edge * generator.uniform(-0.5, 0.5, (seen[one], 2)),
                   np.ones(seen[one]), np.full(seen[one], DEFECT * 1e-18), np.zeros(seen[one])) for one in at]
 
 

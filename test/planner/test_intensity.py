@@ -35,7 +35,7 @@ def test_points_where_nobody_looked_are_as_many_as_is_said():
 
 
 def test_a_spot_is_not_flattened_where_points_are_many():
-    """More than the mean of two neighbours that were seen, which a stationary Gaussian process of the density would say less of."""
+    """Every other block is seen; what is expected of the others in the spot is what there is."""
     generator, ratio = np.random.default_rng(2), []
     for _ in range(12):
         density = 8 * spot(generator)

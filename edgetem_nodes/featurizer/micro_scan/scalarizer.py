@@ -126,7 +126,7 @@ def _warn_of_beating(scan: MicroScan, name: str) -> None:
     spacing = BY_NAME[name].row_spacing
     if scan.beats_with(spacing):
         warnings.warn(f"the micro-scan's step of {scan.step * 1e12:.4g} pm is nearly the distance of {name}'s rows of atoms, "
-                      f"{spacing * 1e12:.4g} pm: where these run along the scan atoms come out too near or too far, in graphene "
+                      f"{spacing * 1e12:.4g} pm: where these run along the scan atoms come out too near or far, in graphene "
                       "by up to 2 % of their distance from the site, and a vacancy is seen that is none now and then; "
                       f"take less than {(1 - BEATING) * spacing * 1e12:.3g} or more than {(1 + BEATING) * spacing * 1e12:.3g} "
                       "pm, or turn the scan by 10 degrees or more", BeatingWarning, stacklevel=3)
