@@ -83,7 +83,7 @@ def sites_against_truth(evaluation: EnergyEvaluation, sites: SiteEnergies, true:
                               label={"rest": "elsewhere"}.get(REGIONS[number], f"rich in {REGIONS[number]}"))
         ends = [min(0.0, true.min(), sites.densities.min()), max(true.max(), sites.densities.max())]
         axes.plot(ends, ends, color="black", lw=0.8)
-        axes.set(xlabel=f"truth in the footprint [{UNIT}]", ylabel=f"computed [{UNIT}]",
+        axes.set(xlabel=f"truth in the cell [{UNIT}]", ylabel=f"computed [{UNIT}]",
                  title=f"Sites, correlation {evaluation.site_correlation:.3f}")
         axes.legend(frameon=False)
         return save(figure, path)
