@@ -18,6 +18,10 @@ from .output import ActiveIoHandler
 from .proc_info import ActiveProcInfoHandler
 
 
+MOMENT = 3.0
+"""[s] that active tests have to end after the launch has ended by itself."""
+
+
 class TestResult(unittest.TextTestResult):
     """Results of the tests of one run; `append` adds another part's."""
 
@@ -102,6 +106,9 @@ class _Worker:
         thread = threading.Thread(target=self._active_tests, name="active launch tests", daemon=True)
         thread.start()
         self._service.run(shutdown_when_idle=not run.markers.get("keep_alive", False))
+        if self._ready.is_set():
+            # the tests may be at the very event that ended the launch
+            thread.join(MOMENT)
         if self._result is None and not self._failure:
             self._failure = "the launch ended before the active tests did: " + "; ".join(
                 f"{event.process_name} ended with code {getattr(event, 'returncode', 'unknown')}" for event in proc_info)
