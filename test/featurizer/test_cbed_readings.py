@@ -19,7 +19,7 @@ from edgetem_nodes.featurizer.cbed.training import disks
 from edgetem_nodes.featurizer.cbed.training.calibration import Outputs, relative_sizes
 from edgetem_nodes.featurizer.cbed.training.readings import (Sources, changes, counted_again, draw_readings, right_lattices)
 from edgetem_nodes.featurizer.cbed.training.refining import Mirror
-from edgetem_nodes.featurizer.cbed.training.samples import Samples
+from edgetem_nodes.featurizer.cbed.training.samples import Descent, Samples
 from edgetem_nodes.featurizer.cbed.training.several import draw_several
 from edgetem_nodes.featurizer.cbed.training.workers import in_shards, shared_array
 
@@ -169,10 +169,43 @@ def test_what_is_read_is_the_same_for_any_number_of_processes():
 
 def test_samples_come_once_an_epoch():
     kept = np.array([1, 2, 5, 7, 9, 11, 12])
-    samples = Samples({"value": np.arange(20, dtype=np.float16)}, "cpu", kept)
-    seen = [batch["value"].tolist() for batch in samples.batches(3, torch.Generator().manual_seed(0))]
+    samples = Samples({"value": np.arange(20, dtype=np.float16)}, (), np.zeros(20), "cpu", kept)
+    seen = [sum((part["value"].tolist() for part in batch), []) for batch in samples.batches(3, torch.Generator().manual_seed(0))]
     assert [len(one) for one in seen] == [3, 3] and samples.steps(3) == 2
     assert set(sum(seen, [])) <= set(kept.tolist()) and len(set(sum(seen, []))) == 6
+
+
+def test_a_batch_s_parts_leave_out_only_disks_that_are_not_there():
+    rng = np.random.default_rng(4)
+    count = rng.integers(1, 25, 600)
+    rows = np.where(np.arange(24) < count[:, None], rng.random((600, 24)), np.nan).astype(np.float32)
+    samples = Samples({"rows": rows, "number": np.arange(600)}, ("rows",), count, "cpu")
+    parts = list(next(samples.batches(600, torch.Generator().manual_seed(0))))
+    numbers = torch.cat([part["number"] for part in parts])
+    np.testing.assert_array_equal(numbers.sort().values, np.arange(600))
+    total = sum(part["rows"].nan_to_num(0.0).double().sum() for part in parts)
+    assert float(total) == pytest.approx(np.nansum(rows, dtype=float), rel=1e-6)
+    empty = np.mean([float(torch.isnan(part["rows"]).float().mean()) for part in parts])
+    assert len(parts) == 5 and empty < 0.25 < 0.4 < np.isnan(rows).mean()
+    # what is made up is taken from the front of a part: it must not be those of few disks
+    assert all(abs(np.corrcoef(np.arange(len(one)), count[one])[0, 1]) < 0.35
+               for one in (part["number"].numpy() for part in parts))
+
+
+def test_parts_of_a_batch_give_the_gradient_of_the_whole():
+    torch.manual_seed(0)
+    network = torch.nn.Linear(3, 1)
+    values = torch.randn(40, 3)
+
+    def mean(part: torch.Tensor) -> torch.Tensor:
+        return (network(part)**2).sum() / 40
+
+    before = mean(values)
+    whole = torch.autograd.grad(before, list(network.parameters()))
+    said = Descent(network, "cpu", 1e-2, 10, 0.0).step((mean(part), mean(part)) for part in values.split(16))
+    assert said.item() == pytest.approx(before.item(), rel=1e-5) and mean(values).item() < before.item()
+    for one, expected in zip(network.parameters(), whole, strict=True):
+        np.testing.assert_allclose(one.grad, expected, rtol=1e-5)
 
 
 def test_inputs_are_standardised():

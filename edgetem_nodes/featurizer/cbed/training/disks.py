@@ -54,7 +54,8 @@ class DiskData:
 
     def samples(self, device: str, kept: np.ndarray | None = None) -> Samples:
         """On a device; those `kept` only."""
-        return Samples({name: getattr(self, name) for name in ("rows", "index", "count", "change")}, device, kept)
+        return Samples({name: getattr(self, name) for name in ("rows", "index", "count", "change")}, ("rows", "index"),
+                       self.count, device, kept)
 
     @classmethod
     def allocated(cls, count: int, disks: int, inputs: int, prior: float) -> DiskData:
@@ -114,8 +115,8 @@ def loss(said: tuple[torch.Tensor, torch.Tensor], index: torch.Tensor, present: 
 
 
 def robust(each: torch.Tensor) -> torch.Tensor:
-    """Mean of losses in which one badly wrong pattern cannot undo what the others teach, but is still learnt from."""
-    return torch.where(each < _BAD, each, _BAD * (1 + torch.log(each.clamp(min=_BAD) / _BAD))).mean()
+    """Sum of losses in which one badly wrong pattern cannot undo what the others teach, but is still learnt from."""
+    return torch.where(each < _BAD, each, _BAD * (1 + torch.log(each.clamp(min=_BAD) / _BAD))).sum()
 
 
 def epochs(network: DiskNetwork, data: DiskData, count: int, batch: int, rate: float, generator: torch.Generator,
@@ -123,10 +124,18 @@ def epochs(network: DiskNetwork, data: DiskData, count: int, batch: int, rate: f
     """Train for `count` epochs with a rate that rises and falls; the mean loss of each step, as it goes, on the device."""
     samples = data.samples(device)
     descent = Descent(network, device, rate, count * samples.steps(batch), 1e-4)
-    number = torch.arange(data.rows.shape[1], device=device)
+
+    def losses(parts: Iterator[dict[str, torch.Tensor]]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        for one in parts:
+            present = there(one)
+            value = robust(loss(network(one["rows"]), one["index"], present, one["change"], data.prior)) / batch
+            yield value, value
+
     for _ in range(count):
-        for one in samples.batches(batch, generator):
-            present = (number < one["count"][:, None]).float()
-            value = robust(loss(network(one["rows"]), one["index"], present, one["change"], data.prior))
-            descent.step(value)
-            yield value.detach()
+        for parts in samples.batches(batch, generator):
+            yield descent.step(losses(parts))
+
+
+def there(one: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Which disks (n, disks) of samples are there: 1 or 0."""
+    return (torch.arange(one["rows"].shape[1], device=one["rows"].device) < one["count"][:, None]).float()

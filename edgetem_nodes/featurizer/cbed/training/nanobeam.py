@@ -34,6 +34,8 @@ _STANDARD = 20000
 """Patterns from which inputs are standardised."""
 _REPORTED = 20
 """Steps between two reports: a GPU is not to wait for each."""
+_MOST_THREADS = 4
+"""Of a descent without a GPU; parts of a batch keep no more at work."""
 
 
 def train(settings: NanobeamTraining, run: TrainingRun) -> Trained:
@@ -219,16 +221,20 @@ def _descend(run: TrainingRun, stage: str, steps: Iterator[torch.Tensor], total:
              said: str) -> float:
     """Go through a training's steps, with its losses at hand as numbers every few steps only; the part that was done."""
     waiting: list[torch.Tensor] = []
-    for number, value in enumerate(steps, start=1):
-        waiting.append(value)
-        if number % _REPORTED and number < total:
-            continue
-        for column, values in zip(losses, torch.stack(waiting).reshape(len(waiting), -1).T.tolist(), strict=True):
-            column.extend(values)
-        waiting.clear()
-        run.report(stage, number, total, said.format(*(np.mean(column[-100:]) for column in losses)))
-        if run.stopped() and number < total:
-            return number / total
+    torch.set_num_threads(min(cores(), _MOST_THREADS))
+    try:
+        for number, value in enumerate(steps, start=1):
+            waiting.append(value)
+            if number % _REPORTED and number < total:
+                continue
+            for column, values in zip(losses, torch.stack(waiting).reshape(len(waiting), -1).T.tolist(), strict=True):
+                column.extend(values)
+            waiting.clear()
+            run.report(stage, number, total, said.format(*(np.mean(column[-100:]) for column in losses)))
+            if run.stopped() and number < total:
+                return number / total
+    finally:
+        torch.set_num_threads(1)
     return 1.0
 
 

@@ -22,9 +22,10 @@ from edgetem_nodes.featurizer.cbed.training.workers import shared_array
 _MADE_UP = 0.1
 """Part of a batch that is turned into patterns of no phase."""
 _WRONG_SIZE = (0.07, 0.3)
-_PHASE, _FIRST = (40.0, 4.0), 0.7
-"""Weights of the phase's loss, in this first part of the epochs and after it. With 1 the gradients of thickness and tilt, which
-grow with what is known, drown it, and MoS2 is not told from WS2 at all; with 40 to the end little is learnt of tilt."""
+_PHASE, _FIRST = 40.0, 0.4
+"""Weight of the phase's loss in this first part of the training; then it falls, evenly in its logarithm, to 1. With 1 from the
+beginning the gradients of thickness and tilt, which grow with what is known, drown it, and MoS2 is not told from WS2 at all;
+with 40 to the end little is learnt of tilt."""
 
 
 @dataclass
@@ -85,16 +86,26 @@ def epochs(network: PatternNetwork, data: PatternData, found: np.ndarray, phases
            generator: torch.Generator, device: str = "cpu") -> Iterator[torch.Tensor]:
     """Train on those with a lattice, `found` (n,), for `count` epochs; cross entropy of the phase and negative log density of
     thickness and tilt (2,) of each step, on the device."""
-    samples = Samples(vars(data), device, np.flatnonzero(found))
-    descent = Descent(network, device, rate, count * samples.steps(batch), 1e-3)
-    for epoch in range(count):
-        weight = _PHASE[epoch >= _FIRST * count]
-        for one in samples.batches(batch, generator):
+    samples = Samples(vars(data), ("disks", "present"), data.present.sum(axis=1), device, np.flatnonzero(found))
+    steps = samples.steps(batch)
+    descent = Descent(network, device, rate, count * steps, 1e-3)
+
+    def losses(parts: Iterator[dict[str, torch.Tensor]], weight: float) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        for one in parts:
             label = make_up(one["disks"], one["present"], one["context"], one["label"], phases, generator)
             logits, mixture, _ = network(one["disks"], one["present"], one["context"])
             phase = torch.nn.functional.cross_entropy(logits, label)
             real = (label < phases).float()
             each = torch.clamp(-mixture_log_likelihood(mixture, one["target"]), max=30.0)
             density = (each * real).sum() / real.sum().clamp(min=1.0)
-            descent.step(weight * phase + density)
-            yield torch.stack([phase.detach(), density.detach()])
+            share = len(label) / batch
+            yield share * (weight * phase + density), share * torch.stack([phase, density])
+
+    for epoch in range(count):
+        for number, parts in enumerate(samples.batches(batch, generator)):
+            yield descent.step(losses(parts, phase_weight((epoch + number / steps) / count)))
+
+
+def phase_weight(gone: float) -> float:
+    """Weight of the phase's loss when this part of the training is done."""
+    return float(_PHASE ** min((1.0 - gone) / (1.0 - _FIRST), 1.0))

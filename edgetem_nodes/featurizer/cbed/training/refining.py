@@ -11,7 +11,7 @@ import torch
 
 from edgetem_nodes.featurizer.cbed.networks import FINE_INPUTS, RefiningNetwork
 from edgetem_nodes.featurizer.cbed.sampling import FINE_CELLS
-from edgetem_nodes.featurizer.cbed.training.disks import DiskData, loss, robust
+from edgetem_nodes.featurizer.cbed.training.disks import DiskData, loss, robust, there
 from edgetem_nodes.featurizer.cbed.training.samples import Descent
 
 _ALONG_Y = (4, 7, 9)
@@ -50,11 +50,14 @@ def epochs(network: RefiningNetwork, data: DiskData, right: np.ndarray, count: i
     samples = data.samples(device, np.flatnonzero(right))
     descent = Descent(network, device, rate, count * samples.steps(batch), 1e-4)
     mirrors = [Mirror(flipped, swapped, device) for flipped in (False, True) for swapped in (False, True)]
-    number = torch.arange(data.rows.shape[1], device=device)
-    for _ in range(count):
-        for one in samples.batches(batch, generator):
+
+    def losses(parts: Iterator[dict[str, torch.Tensor]]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        for one in parts:
             rows, change = mirrors[int(torch.randint(4, (1,), generator=generator))](one["rows"], one["change"])
-            present = (number < one["count"][:, None]).float()
-            value = robust(loss(network(rows, present), one["index"], present, change, data.prior))
-            descent.step(value)
-            yield value.detach()
+            present = there(one)
+            value = robust(loss(network(rows, present), one["index"], present, change, data.prior)) / batch
+            yield value, value
+
+    for _ in range(count):
+        for parts in samples.batches(batch, generator):
+            yield descent.step(losses(parts))

@@ -2,37 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
 
 _ROOM = 0.7
 """Part of a GPU's free memory that samples may fill."""
+_PART = {"cpu": 128, "cuda": 512}
+"""Samples that are worked on together: what a cache holds, and what keeps a GPU at work."""
 
 
 class Samples:
-    """Arrays of which the first axis counts samples."""
+    """Arrays of which the first axis counts patterns, and for some the second one disks."""
 
-    def __init__(self, arrays: dict[str, np.ndarray], device: str, kept: np.ndarray | None = None) -> None:
-        """Those of `arrays`, or the ones `kept` (n,) of them by number."""
-        self.count = len(next(iter(arrays.values()))) if kept is None else len(kept)
+    def __init__(self, arrays: dict[str, np.ndarray], by_disk: tuple[str, ...], count: np.ndarray, device: str,
+                 kept: np.ndarray | None = None) -> None:
+        """Those of `arrays`, or the ones `kept` (m,) of them by number.
+
+        Parameters
+        ----------
+        by_disk : names of the arrays with an axis of disks, of which the first `count` (n,) are there.
+        """
+        self._kept = torch.from_numpy(np.arange(len(count)) if kept is None else kept)
+        self.count = len(self._kept)
+        self._by_disk, self._disks = by_disk, torch.from_numpy(count.astype(np.int64))
         self._device, size = torch.device(device), sum(array.nbytes for array in arrays.values())
-        self._here = self._device.type == "cpu"
+        self._part = _PART.get(self._device.type, _PART["cuda"])
+        here = self._device.type == "cpu"
         if self._device.type == "cuda":
-            self._here = size < _ROOM * torch.cuda.mem_get_info(self._device)[0]
-        place = self._device if self._here else "cpu"
-        self._tensors = {name: torch.from_numpy(array).to(place) for name, array in arrays.items()}
-        self._kept = None if kept is None else torch.from_numpy(kept).to(place)
+            here = size < _ROOM * torch.cuda.mem_get_info(self._device)[0]
+        self._tensors = {name: torch.from_numpy(array).to(self._device if here else "cpu") for name, array in arrays.items()}
 
-    def batches(self, size: int, generator: torch.Generator) -> Iterator[dict[str, torch.Tensor]]:
-        """Once all of them in random order, the last few left out; floating point in single precision, on the device."""
-        order = torch.randperm(self.count, generator=generator).to(next(iter(self._tensors.values())).device)
-        for first in range(0, max(self.count // size, 1) * size, size):
-            chosen = order[first:first + size]
-            chosen = chosen if self._kept is None else self._kept[chosen]
-            batch = {name: tensor.index_select(0, chosen).to(self._device) for name, tensor in self._tensors.items()}
-            yield {name: value.float() if value.is_floating_point() else value for name, value in batch.items()}
+    def batches(self, size: int, generator: torch.Generator) -> Iterator[Iterator[dict[str, torch.Tensor]]]:
+        """Once all of them in random order, the last few left out; floating point in single precision, on the device.
+
+        A batch comes in parts of patterns with nearly as many disks, without those that none of a part has: in a batch as a
+        whole two of five would be empty. Within a part the order is random.
+        """
+        order = self._kept[torch.randperm(self.count, generator=generator)]
+        for first in range(0, self.steps(size) * size, size):
+            yield self._parts(order[first:first + size])
+
+    def _parts(self, chosen: torch.Tensor) -> Iterator[dict[str, torch.Tensor]]:
+        places = torch.argsort(self._disks[chosen], stable=True)
+        for part in places.split(self._part):
+            rows = chosen[part.sort().values]
+            most, part_of = max(int(self._disks[rows].max()), 1), {}
+            for name, tensor in self._tensors.items():
+                one = (tensor[:, :most] if name in self._by_disk else tensor).index_select(0, rows.to(tensor.device))
+                one = one.to(self._device)
+                part_of[name] = one.float() if one.is_floating_point() else one
+            yield part_of
 
     def steps(self, size: int) -> int:
         """Of one pass."""
@@ -50,13 +71,17 @@ class Descent:
                                             fused=torch.device(device).type == "cuda")
         self._plan = torch.optim.lr_scheduler.OneCycleLR(self._optimiser, rate, total_steps=steps + 1, pct_start=0.15)
 
-    def step(self, loss: torch.Tensor) -> None:
-        """Go down by one step."""
+    def step(self, losses: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
+        """Go down by one step, along the sum of the first of each pair; the sum of the second ones."""
         self._optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        said: torch.Tensor | float = 0.0
+        for value, shown in losses:
+            value.backward()
+            said = said + shown.detach()
         for one in self._network.parameters():
             if one.grad is not None:  # a number that is none would spread over everything
                 one.grad.nan_to_num_(0.0, 0.0, 0.0)
         torch.nn.utils.clip_grad_norm_(self._network.parameters(), 5.0)
         self._optimiser.step()
         self._plan.step()
+        return said

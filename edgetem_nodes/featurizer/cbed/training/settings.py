@@ -18,8 +18,8 @@ class DiskStage:
 
     patterns: int = parameter(100000, "patterns that are drawn", minimum=32, maximum=10_000_000)
     displacements: int = parameter(2, "displaced lattices of each", minimum=1, maximum=16)
-    epochs: int = parameter(20, "passes over them; 0: left as it begins (--from)", minimum=0, maximum=1000)
-    batch: int = parameter(2048, "lattices in a step", minimum=8, maximum=65536)
+    epochs: int = parameter(16, "passes over them; 0: left as it begins (--from)", minimum=0, maximum=1000)
+    batch: int = parameter(512, "lattices in a step", minimum=8, maximum=65536)
     rate: float = parameter(4e-3, "largest learning rate", minimum=1e-6, maximum=0.1)
     width: int = parameter(96, "neurons in a layer", minimum=8, maximum=1024)
 
@@ -28,9 +28,9 @@ class DiskStage:
 class RefiningStage:
     """Training of the refining network, on the patterns of the pattern networks."""
 
-    epochs: int = parameter(50, "passes over them; 0: left as it begins (--from)", minimum=0, maximum=1000)
-    batch: int = parameter(2048, "patterns in a step", minimum=8, maximum=65536)
-    rate: float = parameter(3e-3, "largest learning rate", minimum=1e-6, maximum=0.1)
+    epochs: int = parameter(22, "passes over them; 0: left as it begins (--from)", minimum=0, maximum=1000)
+    batch: int = parameter(512, "patterns in a step", minimum=8, maximum=65536)
+    rate: float = parameter(4e-3, "largest learning rate", minimum=1e-6, maximum=0.1)
     width: int = parameter(160, "neurons in a layer", minimum=8, maximum=1024)
 
 
@@ -38,14 +38,14 @@ class RefiningStage:
 class PatternStage:
     """Training of the pattern networks."""
 
-    patterns: int = parameter(450000, "patterns that are drawn", minimum=32, maximum=10_000_000)
+    patterns: int = parameter(400000, "patterns that are drawn", minimum=32, maximum=10_000_000)
     countings: int = parameter(2, "times that each is counted, with other doses", minimum=1, maximum=16)
     other_share: float = parameter(0.12, "part of them that is of other materials", minimum=0.0, maximum=0.5)
     several_share: float = parameter(0.05, "part of them that is of several crystals, powders and films", minimum=0.0,
                                      maximum=0.4)
-    epochs: int = parameter(40, "passes over them", minimum=1, maximum=1000)
-    batch: int = parameter(4096, "patterns in a step", minimum=8, maximum=65536)
-    rate: float = parameter(3e-3, "largest learning rate", minimum=1e-6, maximum=0.1)
+    epochs: int = parameter(18, "passes over them", minimum=1, maximum=1000)
+    batch: int = parameter(512, "patterns in a step", minimum=8, maximum=65536)
+    rate: float = parameter(6e-3, "largest learning rate", minimum=1e-6, maximum=0.1)
     members: int = parameter(2, "networks of the ensemble", minimum=1, maximum=8)
     disk_width: int = parameter(112, "neurons in a layer, for each disk", minimum=8, maximum=1024)
     width: int = parameter(160, "neurons in a layer, for the pattern", minimum=8, maximum=1024)
