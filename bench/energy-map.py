@@ -1,8 +1,8 @@
 """Energy maps of sheets drawn at random: how near the planner's map comes to the truth with a tenth of the positions read.
 
 Sheets are those of config/energetics.yaml with other seeds: strain, irradiated spot and vacancies anew. Only the reading is
-simulated: the mean energy over the hexagon that a cell of 7 x 7 is, and where its vacancies lie; one vacancy in thirty has a
-probability of a third, one reading in fifty a doubtful one too many, one in twenty is refused, and all have errors. Strain
+simulated: the mean energy over the hexagon that a cell of 7 x 7 is, and where vacancies lie in it and in the footprint about it;
+one vacancy in thirty has a probability of a third, one reading in fifty a doubtful one too many, one in twenty is refused, and all have errors. Strain
 energy is by linear elasticity (2D modulus 340 N/m: Lee et al., Science 321, 385, 2008; Poisson's ratio 0.165), a vacancy costs
 7.84 eV.
 """
@@ -36,7 +36,9 @@ OVERLOOKED, DOUBTFUL, REFUSED = 0.03, 0.02, 0.05
 PLACE_ERROR = 0.02
 """Of a vacancy along an axis [nm]."""
 CASES = ((2.57, 3.5),)
-"""Footprint [nm^2], radius of the discs [nm]."""
+"""Area of the cell [nm^2], radius of the discs [nm]."""
+FOOTPRINT = 4.4
+"""[nm^2], a square: where vacancies are seen, whether or not they are in the cell."""
 TARGET, FIRST_SEED = 0.45, 100
 """[eV/nm^2], and the first of the seeds, none of which is the configuration's."""
 
@@ -57,18 +59,23 @@ def _truth(seed: int) -> EnergyTruth:
 def _read(truth: EnergyTruth, tree: cKDTree, place: np.ndarray, area: float, rng: np.random.Generator) -> tuple[Sight, bool]:
     """What a site saw [eV/nm^2], and whether it was not refused."""
     edge = np.sqrt(area * 2 / np.sqrt(3)) * 1e-9
-    cell = edge * np.array([[0.0, 1.0], [np.sqrt(3) / 2, 0.5]])
-    near = np.array(tree.query_ball_point(place, edge))
-    inside = near[Sight(cell, 0.0, 0.0).sees(truth.places[near] - place)]
-    strain, vacant = truth.strain[inside].sum() / area, inside[truth.defects[inside] > 0]
+    cell = Sight(edge * np.array([[0.0, 1.0], [np.sqrt(3) / 2, 0.5]]), 0.0, 0.0)
+    square = np.sqrt(FOOTPRINT) * 1e-9 * np.eye(2)
+    near = np.array(tree.query_ball_point(place, edge + square[0, 0]))
+    away = truth.places[near] - place
+    inside = near[cell.sees(away)]
+    strain, vacant = truth.strain[inside].sum() / area, near[(truth.defects[near] > 0) & Sight(square, 0.0, 0.0).sees(away)]
     likely = np.where(rng.random(len(vacant)) < OVERLOOKED, 1 / 3, 1.0)
-    places = truth.places[vacant] - place + PLACE_ERROR * 1e-9 * rng.normal(size=(len(vacant), 2))
+    places = truth.places[vacant] - place
+    in_cell = cell.sees(places)
+    places = places + PLACE_ERROR * 1e-9 * rng.normal(size=places.shape)
     if rng.random() < DOUBTFUL:
-        likely, places = np.append(likely, 0.5), np.concatenate([places, (truth.places[rng.choice(inside)] - place)[None]])
+        likely, in_cell = np.append(likely, 0.5), np.append(in_cell, True)
+        places = np.concatenate([places, (truth.places[rng.choice(inside)] - place)[None]])
     error = 0.04 + 0.1 * strain
     contents = likely * VACANCY * (1 + 0.03 * rng.normal(size=len(likely)))
-    sight = Sight(cell, strain + error * rng.normal(), error, places, likely, contents * 1e-18,
-                  likely * (1 - likely) * VACANCY**2 * 1e-36)
+    sight = Sight(square, strain + error * rng.normal(), error, places, likely, np.where(in_cell, contents * 1e-18, np.nan),
+                  np.where(in_cell, likely * (1 - likely) * VACANCY**2 * 1e-36, np.nan))
     return sight, rng.random() > REFUSED
 
 
@@ -84,8 +91,8 @@ def _mapped(truth: EnergyTruth, seed: int, area: float, radius: float) -> dict[s
     while not (reason := experiment.stop_reason(Spent(experiment.points))):
         at = experiment.ask().candidates
         sights, valid = zip(*[_read(truth, tree, place, area, rng) for place in field.positions(at)], strict=True)
-        values = [one.smooth + one.contents.sum() / one.area for one in sights]
-        errors = [np.sqrt(one.error**2 + one.variances.sum() / one.area**2) for one in sights]
+        values = [one.smooth + np.nansum(one.contents) / (area * 1e-18) for one in sights]
+        errors = [np.sqrt(one.error**2 + np.nansum(one.variances) / (area * 1e-18)**2) for one in sights]
         experiment.tell(at, np.array(values), np.array(errors), np.array(valid), sights=sights)
     mean, deviation = (each.ravel() for each in experiment.predict())
     strain, defects = truth.averaged(radius * 1e-9)

@@ -18,7 +18,7 @@ import numpy as np
 from edgetem_nodes.planner.actions import Setting
 from edgetem_nodes.planner.ledger import Pending, Told
 from edgetem_nodes.planner.parameters import MicroScan, Parameters
-from edgetem_nodes.planner.sights import Sight, seen_in_cell
+from edgetem_nodes.planner.sights import Sight, sight_of
 
 NAME, UNIT = "excess_energy_density", "eV/nm^2"
 HIGH_NAME = "excess_energy_density_high"
@@ -73,11 +73,10 @@ class Site:
 
     def see(self, structure: Any, energetics: Any) -> None:
         """Learn from an AtomicStructure and the Energetics of it what the energy is of; after `take`."""
-        cell = np.asarray(structure.cell, float).reshape(3, 3)[:2, :2]
-        defects = np.asarray(structure.defect_positions, float).reshape(-1, 3)[:, :2]
         density = energetics.expected_defect_energy / energetics.cell_area / EV_PER_NM2 if energetics.cell_area else math.nan
-        self.sight = seen_in_cell(cell, structure.place, (defects, structure.defect_probabilities), self.value,
-                                  self.standard_error, density, structure.footprint_area)
+        places = np.asarray(structure.seen_positions, float).reshape(-1, 2)[:, ::-1]
+        self.sight = sight_of(structure.footprint_area, (places, structure.seen_probabilities, structure.seen_in_cell),
+                              energetics.cell_area, self.value, self.standard_error, density)
 
 
 def check(parameters: Parameters) -> None:

@@ -46,6 +46,8 @@ class SeenMap:
 
     def __init__(self, field: ScanField, radius: float, sites: np.ndarray, sights: Sequence[Sight], smooth: Posterior) -> None:
         self.field, self.radius, self.smooth = field, radius, smooth
+        content, square = _usual(sights)
+        sights = [one.completed(content, square) for one in sights]
         self.discs = disc_weights(field, radius)
         self.cell = float(np.prod(np.abs(field.step)))
         self.blocks = _blocks(tuple(field.shape))
@@ -53,16 +55,13 @@ class SeenMap:
         self.seen = _seen_part(field, sites, sights)
         self.places, self.numbers, self.contents, self.variances = _found(field, sites, sights)
         self._cells = field.nearest(self.places)
-        self.mean, self.covariance, self.chance = self._expected(sights)
+        self.mean, self.covariance, self.chance = self._expected(sights, content, square)
 
-    def _expected(self, sights: Sequence[Sight]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _expected(self, sights: Sequence[Sight], content: float, square: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """`mean`, `covariance` and `chance`, from the defects that were seen and where; all 0 where there are none."""
         blocks = self.blocks.shape[1]
-        number = sum(float(one.probabilities.sum()) for one in sights)
-        if not number > 0:
+        if not any(one.probabilities.sum() > 0 for one in sights):
             return np.zeros(blocks), np.zeros((blocks, blocks)), np.zeros(len(self.seen))
-        content = sum(float(one.contents.sum()) for one in sights) / number
-        square = sum(float((np.square(one.contents) + one.variances).sum()) for one in sights) / number
         # areas in units of what a site sees, so that the numbers are of order one
         unit = float(np.median([one.area for one in sights]))
         areas = self._coverage @ self.seen * self.cell / unit
@@ -176,6 +175,16 @@ def _seen_part(field: ScanField, sites: np.ndarray, sights: Sequence[Sight]) -> 
         points = (middles[near][:, None] + within - site).reshape(-1, 2)
         seen[near] |= sight.sees(points).reshape(len(near), -1)
     return seen.mean(axis=1)
+
+
+def _usual(sights: Sequence[Sight]) -> tuple[float, float]:
+    """Mean of what a defect holds that is there, and of its square [scalar m^2, squared], over those of which it is known; 0
+    where none is."""
+    number = sum(float(one.probabilities[np.isfinite(one.contents)].sum()) for one in sights)
+    if not number > 0:
+        return 0.0, 0.0
+    return (sum(float(np.nansum(one.contents)) for one in sights) / number,
+            sum(float(np.nansum(np.square(one.contents) + one.variances)) for one in sights) / number)
 
 
 def _found(field: ScanField, sites: np.ndarray, sights: Sequence[Sight]) -> tuple[np.ndarray, ...]:

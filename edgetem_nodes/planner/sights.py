@@ -1,20 +1,18 @@
 """What sites of an energy map saw: which part of the specimen, and where in it single defects lie.
 
 A reading is of a periodic cell about its site. Its energy is that of the strain, which varies smoothly, and that of single
-defects, each at a place. Knows no ROS, draws nothing.
+defects, each at a place. More of the specimen may have been seen than went into the cell, with defects of which it is known
+where they are, but not what they cost. Knows no ROS, draws nothing.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-_SHIFTS = np.array([[i, j] for i in (-1, 0, 1) for j in (-1, 0, 1)])
-SAME_PLACE = 0.5e-10
-"""[m] within which two defects are at one place."""
 LEAST_SMOOTH = 0.1
 """Of a reading's standard error, that the smooth part has at least."""
 
@@ -31,7 +29,7 @@ class Sight:
     ----------
     cell : (2, 2), rows (y, x) [m]: the site saw what is nearer to it than to its images by these vectors.
     places : (defects, 2), (y, x) from the site [m]. probabilities : (defects,) that each is there.
-    contents, variances : (defects,) what each is expected to hold [scalar m^2], and its variance.
+    contents, variances : (defects,) what each is expected to hold [scalar m^2], and its variance; NaN: not known.
     smooth, error : the scalar without the defects, and its standard error [scalar].
     """
 
@@ -53,6 +51,19 @@ class Sight:
         images = np.array([self.cell[0], self.cell[1], self.cell[0] + self.cell[1], self.cell[0] - self.cell[1]])
         return (np.abs(away @ images.T) <= np.square(images).sum(axis=1) / 2).all(axis=1)
 
+    def completed(self, content: float, square: float) -> Sight:
+        """With what is not known of its defects' contents taken for the usual one.
+
+        Parameters
+        ----------
+        content, square : mean of what a defect holds that is there, and of its square [scalar m^2, squared].
+        """
+        unknown = np.isnan(self.contents)
+        usual = self.probabilities * content
+        spread = np.maximum(self.probabilities * square - usual**2, 0.0)
+        return replace(self, contents=np.where(unknown, usual, self.contents),
+                       variances=np.where(unknown, spread, self.variances))
+
     def record(self) -> list:
         """For a checkpoint."""
         return [one.tolist() if isinstance(one, np.ndarray) else one for one in
@@ -66,37 +77,31 @@ class Sight:
                    *(np.array(one, float) for one in defects))
 
 
-def seen_in_cell(cell: np.ndarray, place: np.ndarray, defects: tuple[np.ndarray, np.ndarray], density: float, error: float,
-                 defect_density: float, seen: float = 0.0) -> Sight | None:
-    """What a site saw, from the cell that its reading is of; None where that is not known.
+def sight_of(seen: float, defects: tuple[np.ndarray, np.ndarray, np.ndarray], area: float, density: float, error: float,
+             defect_density: float) -> Sight | None:
+    """What a site saw, in a square about it, with a reading of a cell that most of the square, or all of it, is in; None where
+    that is not known.
 
     Parameters
     ----------
-    cell : (2, 2), rows (x, y) [m]. place : (2,), (x, y) of the site in it [m]; empty: not known.
-    defects : (n, 2), (x, y) in the cell [m], wherever it begins, and probabilities (n,).
-    density, error : the reading and its standard error [scalar]; defect_density : what of it is the defects' [scalar]. It is
-        shared among them by their probabilities.
-    seen : area that was seen [m^2], if less than the cell's: the rest of it is taken for perfect; 0: not known.
+    seen : area of the square [m^2]; 0: nothing was seen of single defects.
+    defects : (n, 2), (y, x) from the site [m], probabilities (n,), and whether (n,) each is in the cell.
+    area : of the cell [m^2]. density, error : the reading and its standard error [scalar].
+    defect_density : what of the reading is the defects' [scalar]. Those in the cell share it by their probabilities; what the
+        others hold is not known.
     """
-    cell, place = np.asarray(cell, float).reshape(2, 2), np.asarray(place, float).ravel()
-    area = abs(float(np.linalg.det(cell)))
-    if place.shape != (2,) or not area > 0 or not np.isfinite([density, defect_density]).all():
+    if not (seen > 0 and area > 0 and np.isfinite([density, defect_density]).all()):
         return None
-    error = error if np.isfinite(error) and error > 0 else 0.0
-    listed, looked = np.asarray(defects[1], float), cell[:, ::-1] * min(1.0, np.sqrt(seen / area) if seen > 0 else 1.0)
-    if not len(listed) or not listed.sum() > 0:
-        return Sight(looked, density, error)
-    away = np.asarray(defects[0], float).reshape(-1, 2) - place
-    away = away - np.rint(away @ np.linalg.inv(cell)) @ cell
-    images = away[:, None] + _SHIFTS @ cell
-    nearest = np.square(images).sum(axis=2).argmin(axis=1)
-    each = defect_density * area / listed.sum()
-    # of what may be at one place only one thing is
-    same = np.linalg.norm(away[:, None] - away[None], axis=2) < SAME_PLACE
-    variances = listed * np.maximum(1 - same @ listed, 0.0) * each**2
-    smooth = max(error**2 - variances.sum() / area**2, (LEAST_SMOOTH * error) ** 2)
-    return Sight(looked, density - defect_density, float(np.sqrt(smooth)), images[np.arange(len(images)), nearest][:, ::-1],
-                 listed, listed * each, variances)
+    square, error = np.sqrt(seen) * np.eye(2), error if np.isfinite(error) and error > 0 else 0.0
+    places, likely, counted = np.asarray(defects[0], float), np.asarray(defects[1], float), np.asarray(defects[2], bool)
+    share = likely[counted].sum()
+    if not share > 0:
+        unknown = np.full(len(likely), np.nan)
+        return Sight(square, density, error, places, likely, unknown, unknown)
+    each = np.where(counted, defect_density * area / share, np.nan)
+    variances = likely * (1 - likely) * each**2
+    smooth = max(error**2 - np.nansum(variances) / area**2, (LEAST_SMOOTH * error) ** 2)
+    return Sight(square, density - defect_density, float(np.sqrt(smooth)), places, likely, likely * each, variances)
 
 
 def to_json(sights: Sequence[Sight | None]) -> str:

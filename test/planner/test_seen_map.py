@@ -1,5 +1,7 @@
 """Averaged maps of what was seen and what is expected, against drawn sheets of single defects."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -61,6 +63,21 @@ def disc_truth(places):
 
 EVERYWHERE = np.arange(SIDE**2)
 TILE = np.array([row * SIDE + column for row in range(0, SIDE, 2) for column in range(0, SIDE, 2)])
+
+
+def test_defects_beside_the_cells_count_as_those_in_them():
+    """Of half of the defects that sites saw it is not known what they cost: they cost what the others do."""
+    places = poisson_sheet(np.random.default_rng(3))
+    whole = look(places, TILE)
+    part = [replace(one, contents=np.where(np.arange(len(one.places)) % 2, np.nan, one.contents),
+                    variances=np.where(np.arange(len(one.places)) % 2, np.nan, one.variances)) for one in whole]
+    assert sum(np.isnan(one.contents).sum() for one in part) > 2
+    known, completed = (mapped(TILE, sights).discs_averaged() for sights in (whole, part))
+    np.testing.assert_allclose(completed.mean, known.mean, rtol=1e-9)
+    np.testing.assert_allclose(completed.variance, known.variance, rtol=1e-9)
+    none = [replace(one, contents=np.full(len(one.places), np.nan), variances=np.full(len(one.places), np.nan))
+            for one in whole]
+    assert mapped(TILE, none).discs_averaged().mean.max() == pytest.approx(SMOOTH, rel=0.01)
 
 
 def test_what_was_seen_whole_is_known_however_often_it_was_seen():

@@ -153,6 +153,9 @@ def structure_message(structure: MeasuredStructure, measured: Remembered) -> Ato
     message.deformation_covariance = number_array(structure.deformation_covariance)
     message.place = number_array(structure.place)
     message.cell, message.periodic = structure.cell.ravel(), list(structure.periodic)
+    message.seen_positions = number_array(structure.seen)
+    message.seen_probabilities = number_array(structure.seen_probabilities)
+    message.seen_in_cell = structure.seen_in_cell.tolist()
     message.defects = [defect.name for defect in structure.defects]
     message.defect_probabilities = number_array([defect.probability for defect in structure.defects])
     message.defect_positions = number_array([defect.position for defect in structure.defects])

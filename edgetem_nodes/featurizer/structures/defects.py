@@ -277,8 +277,20 @@ def _assembled(strained: Any, registry: _Registry, places: np.ndarray, chosen: d
               f"those of the unstrained sheet; {checks.electrons(np.array(numbers))}")
     result = MeasuredStructure(np.array(numbers), positions * ANGSTROM, errors, cell * ANGSTROM, (True, True, False), source,
                                known["name"], spread, known["relative"], _place(strained, registry, sign) * ANGSTROM,
-                               found.footprint, tuple(defects))
+                               found.footprint, tuple(defects), 0,
+                               *_seen(registry, chosen, probabilities, found.elements, strained.numbers))
     return checks.checked(result, settings, known["bond"])
+
+
+def _seen(registry: _Registry, chosen: dict, probabilities: np.ndarray, elements: tuple[int, ...],
+          numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Sites (n, 2) [m] that were seen, (x, y) from the place, where something is listed by `_species`, the probabilities (n,)
+    that it is so, and whether (n,) they are on the cell: wherever that begins, and which of its images they are."""
+    least = np.array([_least(element) for element in elements])
+    foreign = np.array(elements) != numbers[registry.basis][:, None]
+    told = np.where(foreign & (probabilities >= least), probabilities, 0.0).sum(axis=1)
+    listed = np.flatnonzero(np.isfinite(probabilities).all(axis=1) & (told > 0))
+    return registry.ideal[listed] * ANGSTROM, told[listed], np.isin(listed, [*chosen.values()])
 
 
 def _place(strained: Any, registry: _Registry, sign: float) -> np.ndarray:

@@ -47,8 +47,10 @@ class MeasuredStructure:
         none was.
     deformation_covariance : (4, 4) of (xx, xy, yx, yy) of L, where the true cell is 1 + L times this one; (0, 0): not known.
     place : (2,), (x, y) in the cell of the place that was measured [m]; (0,): not known.
-    footprint_area : [m^2] of the specimen that was seen; 0: not known.
+    footprint_area : [m^2] of the specimen that was seen, by a micro-scan a square about the place; 0: not known.
     defects : built in and possible ones.
+    seen, seen_probabilities : (n, 2), (x, y) from the place [m], of sites in the footprint that are not the perfect crystal's,
+        with probabilities (n,). seen_in_cell : (n,) bool, whether they are in the cell as well.
     charge : [e] of the cell.
     """
 
@@ -65,6 +67,9 @@ class MeasuredStructure:
     footprint_area: float = 0.0
     defects: tuple[Defect, ...] = ()
     charge: int = 0
+    seen: np.ndarray = field(default_factory=lambda: np.empty((0, 2)))
+    seen_probabilities: np.ndarray = field(default_factory=lambda: np.empty(0))
+    seen_in_cell: np.ndarray = field(default_factory=lambda: np.empty(0, bool))
 
 
 def relative_covariance(deformation: np.ndarray, covariance: np.ndarray) -> np.ndarray:
