@@ -1,10 +1,10 @@
 """Energy maps of sheets drawn at random: how near the planner's map comes to the truth with a tenth of the positions read.
 
 Sheets are those of config/energetics.yaml with other seeds: strain, irradiated spot and vacancies anew. Only the reading is
-simulated: the mean energy over the hexagon that a cell of 7 x 7 is, and where vacancies lie in it and in the footprint about it;
-one vacancy in thirty has a probability of a third, one reading in fifty a doubtful one too many, one in twenty is refused, and all have errors. Strain
-energy is by linear elasticity (2D modulus 340 N/m: Lee et al., Science 321, 385, 2008; Poisson's ratio 0.165), a vacancy costs
-7.84 eV.
+simulated: the mean energy over the hexagon that a cell of 7 x 7 is, and where vacancies lie in it and in the footprint about
+it; one vacancy in thirty has a probability of a third, one reading in fifty a doubtful one too many, one in twenty is refused,
+and all have errors. Strain energy is by linear elasticity (2D modulus 340 N/m: Lee et al., Science 321, 385, 2008; Poisson's
+ratio 0.165), a vacancy costs 7.84 eV.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def _mapped(truth: EnergyTruth, seed: int, area: float, radius: float) -> dict[s
 
 
 def run(quick: bool) -> dict[str, Any]:
-    """Means over seeds for each footprint and radius [eV/nm^2]; of correlations the median, and the share of 0.95 or more.
+    """Means over seeds for each cell and radius [eV/nm^2]; of correlations the median, and the share of 0.95 or more.
 
     `holds`: share of the experiments that reached the target whose true error is below it.
     """
@@ -116,7 +116,7 @@ def run(quick: bool) -> dict[str, Any]:
         mean = {name: float(np.mean([one[name] for one in found])) for name in found[0]}
         correlations = np.array([one["correlation"] for one in found])
         reached = [one["rmse"] <= TARGET and one["within_target"] >= 0.9 for one in found if one["reached"]]
-        cases.append({"footprint_nm2": area, "radius_nm": radius, **mean, "correlation": float(np.median(correlations)),
-                      "correlation_least": float(correlations.min()), "share_095": float(np.mean(correlations >= 0.95)),
+        cases.append({"footprint_nm2": FOOTPRINT, "cell_nm2": area, "radius_nm": radius, **mean,
+                      "correlation": float(np.median(correlations)), "correlation_least": float(correlations.min()), "share_095": float(np.mean(correlations >= 0.95)),
                       "holds": float(np.mean(reached)) if reached else None})
     return {"seeds": len(seeds), "target_eV_per_nm2": TARGET, "cases": cases}

@@ -16,7 +16,7 @@ from scipy.stats import chi2
 from edgetem_nodes.planner.averaging import AveragedMap
 from edgetem_nodes.planner.fidelity import Correction, CorrectedPosterior, root_mean_square
 from edgetem_nodes.planner.observations import Observations
-from edgetem_nodes.planner.scatter import LEAST, ROUNDS, scatter
+from edgetem_nodes.planner.scatter import ROUNDS, scatter
 from edgetem_nodes.planner.surrogates import Surrogate, TrainedSurrogate
 from edgetem_nodes.planner.surrogates.posterior import InflatedPosterior, Posterior
 
@@ -76,12 +76,6 @@ class Belief:
         """An averaged map of what readings are of, at the better level where one is known."""
         averages = AveragedMap(averages.mean, self.inflation * averages.variance)
         return averages if self.correction is None else self.correction.applied(averages, self.places)
-
-    def scatter_variance(self) -> np.ndarray:
-        """(candidates,) [scalar squared] of a reading about what is expected there, its own standard error left out."""
-        posterior = self.posterior()
-        least = LEAST * root_mean_square(posterior.mean)
-        return posterior.learned_noise_variance + self.scatter_factor * np.maximum(posterior.mean, least)
 
     @property
     def correction_share(self) -> float:

@@ -77,6 +77,8 @@ class ActiveExperiment(MeasuredField):
             # A sparse initial scan of noisy energies can look like a flat map: a batch must have followed that was predicted.
             known = not self.parameters.energetics.mapped or self._batch >= CONFIRMED
             known = known and (self.levels == 1 or self._belief().correction is not None)
+            # Defects were seen of which no energy tells what they cost: the map leaves them out.
+            known = known and sights.costs_known([one for one in self._known_sights() if one is not None])
             deviation = float("nan") if not known else float(self.predict()[1].ravel()[within].max()) if within.any() else 0.0
         changes = self._changes
         if budget.convergence > 0 and self._has_news:
@@ -243,11 +245,10 @@ class ActiveExperiment(MeasuredField):
         return belief.corrected(seen.discs_averaged())
 
     def _seen_map(self) -> SeenMap | None:
-        """What was seen of an averaged map and what is expected of the rest; None where the map is not averaged, or a reading
-        does not tell what it is of."""
-        belief, radius, valid = self._belief(), self.parameters.energetics.averaging_nm * 1e-9, self.observations.valid
-        known = [sight for sight, good in zip(self.sights, valid, strict=True) if good]
-        if not radius or any(sight is None for sight in known):
+        """What was seen of an averaged map and what is expected of the rest; None where the map is not averaged, a reading does
+        not tell what it is of, or no reading tells what a defect costs."""
+        belief, radius, known = self._belief(), self.parameters.energetics.averaging_nm * 1e-9, self._known_sights()
+        if not radius or any(sight is None for sight in known) or not sights.costs_known(known):
             return None
         if "seen" not in belief.cache:
             from edgetem_nodes.planner.seen_map import SeenMap
@@ -259,6 +260,10 @@ class ActiveExperiment(MeasuredField):
             belief.cache["seen"] = SeenMap(self.field, radius, self.field.positions(rows.candidates), known, trained.predict())
         return belief.cache["seen"]
 
+    def _known_sights(self) -> list[sights.Sight | None]:
+        """Of the valid measurements."""
+        return [sight for sight, good in zip(self.sights, self.observations.valid, strict=True) if good]
+
     def _next_readings(self) -> NextReadings | None:
         """What the next readings tell of an averaged map, where batches are chosen by that."""
         if self.parameters.acquisition_function != "integrated_posterior_variance":
@@ -266,7 +271,7 @@ class ActiveExperiment(MeasuredField):
         seen = self._seen_map()
         if seen is None:
             return None
-        known = [sight for sight, good in zip(self.sights, self.observations.valid, strict=True) if good]
+        known = self._known_sights()
         own = float(np.median([sight.error for sight in known])) ** 2
         return seen.next_readings(float(np.median([sight.area for sight in known])), own + seen.smooth.learned_noise_variance)
 

@@ -17,7 +17,7 @@ from scipy.spatial import cKDTree
 from edgetem_nodes.physics.scan import ScanField
 from edgetem_nodes.planner import intensity
 from edgetem_nodes.planner.averaging import AveragedMap, averaged, disc_areas, disc_weights
-from edgetem_nodes.planner.sights import Sight
+from edgetem_nodes.planner.sights import Sight, costs_known
 from edgetem_nodes.planner.surrogates.posterior import SMALLEST_VARIANCE, Posterior
 
 FINE, ACROSS = 4, 8
@@ -179,8 +179,10 @@ def _seen_part(field: ScanField, sites: np.ndarray, sights: Sequence[Sight]) -> 
 
 def _usual(sights: Sequence[Sight]) -> tuple[float, float]:
     """Mean of what a defect holds that is there, and of its square [scalar m^2, squared], over those of which it is known; 0
-    where none is."""
+    where none was seen."""
     number = sum(float(one.probabilities[np.isfinite(one.contents)].sum()) for one in sights)
+    if not costs_known(sights):
+        raise ValueError("defects were seen, but of none it is known what it costs")
     if not number > 0:
         return 0.0, 0.0
     return (sum(float(np.nansum(one.contents)) for one in sights) / number,
@@ -198,7 +200,7 @@ def _found(field: ScanField, sites: np.ndarray, sights: Sequence[Sight]) -> tupl
         places = site + sight.places
         inside = field.contains(places)
         if inside.any():
-            # a defect that is found at the very rim of the cell may come out beyond it
+            # a defect that is found at the very rim of what was seen may come out beyond it
             saw = np.maximum(sum(other.sees(places - there) for there, other in zip(sites, sights, strict=True)), 1)
             found.append((places[inside], *((part / saw)[inside] for part in (sight.probabilities, sight.contents,
                                                                               sight.variances))))

@@ -27,7 +27,7 @@ class Sight:
 
     Attributes
     ----------
-    cell : (2, 2), rows (y, x) [m]: the site saw what is nearer to it than to its images by these vectors.
+    cell : (2, 2), rows (y, x) [m]: the site saw what is nearer to it than to its images by these vectors, as a rule a square.
     places : (defects, 2), (y, x) from the site [m]. probabilities : (defects,) that each is there.
     contents, variances : (defects,) what each is expected to hold [scalar m^2], and its variance; NaN: not known.
     smooth, error : the scalar without the defects, and its standard error [scalar].
@@ -47,7 +47,7 @@ class Sight:
         return abs(float(np.linalg.det(self.cell)))
 
     def sees(self, away: np.ndarray) -> np.ndarray:
-        """(n,) bool: whether places (n, 2), (y, x) from the site [m], are in the cell about it."""
+        """(n,) bool: whether places (n, 2), (y, x) from the site [m], are in what was seen."""
         images = np.array([self.cell[0], self.cell[1], self.cell[0] + self.cell[1], self.cell[0] - self.cell[1]])
         return (np.abs(away @ images.T) <= np.square(images).sum(axis=1) / 2).all(axis=1)
 
@@ -79,8 +79,7 @@ class Sight:
 
 def sight_of(seen: float, defects: tuple[np.ndarray, np.ndarray, np.ndarray], area: float, density: float, error: float,
              defect_density: float) -> Sight | None:
-    """What a site saw, in a square about it, with a reading of a cell that most of the square, or all of it, is in; None where
-    that is not known.
+    """What a site saw, in a square about it, with a reading of a cell that may be smaller; None where that is not known.
 
     Parameters
     ----------
@@ -102,6 +101,12 @@ def sight_of(seen: float, defects: tuple[np.ndarray, np.ndarray, np.ndarray], ar
     variances = likely * (1 - likely) * each**2
     smooth = max(error**2 - np.nansum(variances) / area**2, (LEAST_SMOOTH * error) ** 2)
     return Sight(square, density - defect_density, float(np.sqrt(smooth)), places, likely, likely * each, variances)
+
+
+def costs_known(sights: Sequence[Sight]) -> bool:
+    """Whether it is known of any defect what it holds, or none was seen."""
+    return (not any((one.probabilities > 0).any() for one in sights)
+            or any((np.isfinite(one.contents) & (one.probabilities > 0)).any() for one in sights))
 
 
 def to_json(sights: Sequence[Sight | None]) -> str:

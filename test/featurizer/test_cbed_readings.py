@@ -15,7 +15,7 @@ from edgetem_nodes.featurizer.cbed.materials import material
 from edgetem_nodes.featurizer.cbed.networks import (DISK_INPUTS, FINE_INPUTS, INSIDE_INPUTS, DiskNetwork, PatternNetwork,
                                                     RefiningNetwork)
 from edgetem_nodes.featurizer.cbed.sampling import sample_finely, sample_lattice, summed_area
-from edgetem_nodes.featurizer.cbed.training import disks
+from edgetem_nodes.featurizer.cbed.training import disks, patterns, samples
 from edgetem_nodes.featurizer.cbed.training.calibration import Outputs, relative_sizes
 from edgetem_nodes.featurizer.cbed.training.readings import (Sources, changes, counted_again, draw_readings, right_lattices)
 from edgetem_nodes.featurizer.cbed.training.refining import Mirror
@@ -169,9 +169,9 @@ def test_what_is_read_is_the_same_for_any_number_of_processes():
 
 def test_samples_come_once_an_epoch():
     kept = np.array([1, 2, 5, 7, 9, 11, 12])
-    samples = Samples({"value": np.arange(20, dtype=np.float16)}, (), np.zeros(20), "cpu", kept)
-    seen = [sum((part["value"].tolist() for part in batch), []) for batch in samples.batches(3, torch.Generator().manual_seed(0))]
-    assert [len(one) for one in seen] == [3, 3] and samples.steps(3) == 2
+    every = Samples({"value": np.arange(20, dtype=np.float16)}, (), np.zeros(20), "cpu", kept)
+    seen = [sum((part["value"].tolist() for part in batch), []) for batch in every.batches(3, torch.Generator().manual_seed(0))]
+    assert [len(one) for one in seen] == [3, 3] and every.steps(3) == 2
     assert set(sum(seen, [])) <= set(kept.tolist()) and len(set(sum(seen, []))) == 6
 
 
@@ -179,8 +179,8 @@ def test_a_batch_s_parts_leave_out_only_disks_that_are_not_there():
     rng = np.random.default_rng(4)
     count = rng.integers(1, 25, 600)
     rows = np.where(np.arange(24) < count[:, None], rng.random((600, 24)), np.nan).astype(np.float32)
-    samples = Samples({"rows": rows, "number": np.arange(600)}, ("rows",), count, "cpu")
-    parts = list(next(samples.batches(600, torch.Generator().manual_seed(0))))
+    every = Samples({"rows": rows, "number": np.arange(600)}, ("rows",), count, "cpu")
+    parts = list(next(every.batches(600, torch.Generator().manual_seed(0))))
     numbers = torch.cat([part["number"] for part in parts])
     np.testing.assert_array_equal(numbers.sort().values, np.arange(600))
     total = sum(part["rows"].nan_to_num(0.0).double().sum() for part in parts)
@@ -206,6 +206,22 @@ def test_parts_of_a_batch_give_the_gradient_of_the_whole():
     assert said.item() == pytest.approx(before.item(), rel=1e-5) and mean(values).item() < before.item()
     for one, expected in zip(network.parameters(), whole, strict=True):
         np.testing.assert_allclose(one.grad, expected, rtol=1e-5)
+
+
+def test_a_descent_in_parts_is_that_of_the_whole_batch(monkeypatch):
+    data, losses = disks.draw_disks(generator("MoS2", 1e5), 64, 1, 0), []
+    for part in (16, 4096):
+        monkeypatch.setitem(samples._PART, "cpu", part)
+        torch.manual_seed(0)
+        steps = disks.epochs(DiskNetwork(16), data, 4, 32, 5e-3, torch.Generator().manual_seed(0))
+        losses.append([one.item() for one in steps])
+    assert len(losses[0]) == 8 and losses[0][-1] < losses[0][0]
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-3)
+
+
+def test_the_phase_counts_most_at_first():
+    assert [patterns.phase_weight(gone) for gone in (0.0, 0.4, 1.0)] == [40.0, 40.0, 1.0]
+    assert patterns.phase_weight(0.7) == pytest.approx(40**0.5)
 
 
 def test_inputs_are_standardised():

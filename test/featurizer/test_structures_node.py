@@ -62,6 +62,9 @@ def test_a_pattern_and_a_micro_scan_become_one_cell(bench):
     assert (told.micro_scan_id, told.acquisition_id) == (from_uuid(SCAN), from_uuid(PATTERN))
     assert list(told.defects) == ["V_C"] and told.defect_probabilities[0] == pytest.approx(0.97)
     assert told.footprint_area == pytest.approx(0.8464e-18)
+    np.testing.assert_allclose(told.seen_probabilities, [0.97])
+    np.testing.assert_allclose(told.seen_positions, scan()["atoms"][0, ::-1], atol=1e-12)
+    assert list(told.seen_in_cell) == [True]
     covariances = numbers(told.position_covariances, (31, 2, 2))
     assert np.isfinite(covariances).all(axis=(1, 2)).sum() > 20
     assert numbers(told.deformation_covariance, (4, 4))[0, 0] == pytest.approx(1e-6 / 0.99 ** 2)

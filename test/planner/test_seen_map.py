@@ -77,7 +77,8 @@ def test_defects_beside_the_cells_count_as_those_in_them():
     np.testing.assert_allclose(completed.variance, known.variance, rtol=1e-9)
     none = [replace(one, contents=np.full(len(one.places), np.nan), variances=np.full(len(one.places), np.nan))
             for one in whole]
-    assert mapped(TILE, none).discs_averaged().mean.max() == pytest.approx(SMOOTH, rel=0.01)
+    with pytest.raises(ValueError, match="of none it is known what it costs"):
+        mapped(TILE, none)
 
 
 def test_what_was_seen_whole_is_known_however_often_it_was_seen():
@@ -193,9 +194,9 @@ def test_what_was_seen_is_not_worth_seeing_again():
     assert gain[3:13, 3:6].max() < 0.3 * gain[3:13, 11:14].min()
 
 
-def experiment(**settings):
+def experiment(target=0.01, **settings):
     parameters = Parameters(point_budget=60, initial_points=24, batch_points=8, model=Model(use_survey=False),
-                            acquisition_function="integrated_posterior_variance", target_standard_deviation=0.01, **settings)
+                            acquisition_function="integrated_posterior_variance", target_standard_deviation=target, **settings)
     return ActiveExperiment(np.ones((1, SIDE, SIDE)), FIELD, parameters, 0)
 
 
@@ -223,6 +224,17 @@ def test_an_averaged_map_of_two_levels_is_that_of_the_better_one_and_a_restart_g
     again = ActiveExperiment.load_state(first.state_dict())
     np.testing.assert_array_equal(again.predict()[1], deviation)
     np.testing.assert_array_equal(measure(again), measure(first))
+
+
+def test_no_target_is_met_while_nothing_tells_what_defects_cost_that_were_seen():
+    one = experiment(50.0, energetics=Energetics(mapped=True, averaging_nm=RADIUS * 1e9))
+    for known in (False, False, True):
+        at = one.ask().candidates
+        lone = Sight(CELL, SMOOTH, 0.02, np.zeros((1, 2)), np.ones(1), np.array([DEFECT if known else np.nan]),
+                     np.array([0.0 if known else np.nan]))
+        one.tell(at, np.full(len(at), SMOOTH), np.full(len(at), 0.02), np.ones(len(at), bool),
+                 sights=[lone] + [Sight(CELL, SMOOTH, 0.02)] * (len(at) - 1))
+        assert (one.stop_reason(Spent(one.points)) == "uncertainty_target") == known
 
 
 def test_sights_belong_to_rows_and_without_them_the_map_is_of_what_is_expected():

@@ -151,7 +151,6 @@ def structure_message(structure: MeasuredStructure, measured: Remembered) -> Ato
     message.position_standard_errors = number_array(structure.standard_errors)
     message.position_covariances = number_array(structure.covariances)
     message.deformation_covariance = number_array(structure.deformation_covariance)
-    message.place = number_array(structure.place)
     message.cell, message.periodic = structure.cell.ravel(), list(structure.periodic)
     message.seen_positions = number_array(structure.seen)
     message.seen_probabilities = number_array(structure.seen_probabilities)

@@ -276,27 +276,20 @@ def _assembled(strained: Any, registry: _Registry, places: np.ndarray, chosen: d
               f"{unseen} of {sites} sites were not seen and are perfect; heights are "
               f"those of the unstrained sheet; {checks.electrons(np.array(numbers))}")
     result = MeasuredStructure(np.array(numbers), positions * ANGSTROM, errors, cell * ANGSTROM, (True, True, False), source,
-                               known["name"], spread, known["relative"], _place(strained, registry, sign) * ANGSTROM,
-                               found.footprint, tuple(defects), 0,
+                               known["name"], spread, known["relative"], found.footprint, tuple(defects), 0,
                                *_seen(registry, chosen, probabilities, found.elements, strained.numbers))
     return checks.checked(result, settings, known["bond"])
 
 
 def _seen(registry: _Registry, chosen: dict, probabilities: np.ndarray, elements: tuple[int, ...],
           numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Sites (n, 2) [m] that were seen, (x, y) from the place, where something is listed by `_species`, the probabilities (n,)
-    that it is so, and whether (n,) they are on the cell: wherever that begins, and which of its images they are."""
-    least = np.array([_least(element) for element in elements])
-    foreign = np.array(elements) != numbers[registry.basis][:, None]
-    told = np.where(foreign & (probabilities >= least), probabilities, 0.0).sum(axis=1)
+    """Sites (n, 2) [m], (x, y) from the place, at which `_species` would list something, the probabilities (n,) that it is
+    there, and whether (n,) the cell has them, where they are or as an image."""
+    codes, least = np.array(elements), np.array([_least(element) for element in elements])
+    foreign = (codes != OTHER) & (codes != numbers[registry.basis][:, None])
+    told = np.minimum(np.where(foreign & (probabilities >= least), probabilities, 0.0).sum(axis=1), 1.0)
     listed = np.flatnonzero(np.isfinite(probabilities).all(axis=1) & (told > 0))
     return registry.ideal[listed] * ANGSTROM, told[listed], np.isin(listed, [*chosen.values()])
-
-
-def _place(strained: Any, registry: _Registry, sign: float) -> np.ndarray:
-    """(2,), (x, y), where in the cell the measured place lies, but for vectors of the supercell [Angstrom]."""
-    site = sign * strained.positions[registry.basis[0], :2] + registry.nodes[0] @ strained.cell.array[:2, :2]
-    return site - registry.ideal[0]
 
 
 def _local(registry: _Registry, places: np.ndarray, covariances: np.ndarray, vacant: np.ndarray,

@@ -46,7 +46,6 @@ class MeasuredStructure:
     covariances : (atoms, 2, 2) of x and y [m^2] of atoms that were measured one by one, NaN for one that was not; (0, 2, 2):
         none was.
     deformation_covariance : (4, 4) of (xx, xy, yx, yy) of L, where the true cell is 1 + L times this one; (0, 0): not known.
-    place : (2,), (x, y) in the cell of the place that was measured [m]; (0,): not known.
     footprint_area : [m^2] of the specimen that was seen, by a micro-scan a square about the place; 0: not known.
     defects : built in and possible ones.
     seen, seen_probabilities : (n, 2), (x, y) from the place [m], of sites in the footprint that are not the perfect crystal's,
@@ -63,7 +62,6 @@ class MeasuredStructure:
     material: str = ""
     covariances: np.ndarray = field(default_factory=lambda: np.empty((0, 2, 2)))
     deformation_covariance: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
-    place: np.ndarray = field(default_factory=lambda: np.empty(0))
     footprint_area: float = 0.0
     defects: tuple[Defect, ...] = ()
     charge: int = 0

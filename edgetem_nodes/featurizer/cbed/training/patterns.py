@@ -58,8 +58,8 @@ class PatternData:
 
 def make_up(disks: torch.Tensor, present: torch.Tensor, context: torch.Tensor, label: torch.Tensor, none: int,
             generator: torch.Generator) -> torch.Tensor:
-    """Turn the first part of a batch, in place, into patterns of no phase, `none`; new labels. A batch is in no order of
-    phases."""
+    """Turn the first tenth of a part of a batch, in place, into patterns of no phase, `none`; new labels. The part is in no
+    order."""
     count, cells = int(_MADE_UP * len(label)), INNER_CELLS**2
     if count < 2:
         return label

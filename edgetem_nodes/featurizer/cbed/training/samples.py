@@ -48,12 +48,11 @@ class Samples:
         places = torch.argsort(self._disks[chosen], stable=True)
         for part in places.split(self._part):
             rows = chosen[part.sort().values]
-            most, part_of = max(int(self._disks[rows].max()), 1), {}
-            for name, tensor in self._tensors.items():
-                one = (tensor[:, :most] if name in self._by_disk else tensor).index_select(0, rows.to(tensor.device))
-                one = one.to(self._device)
-                part_of[name] = one.float() if one.is_floating_point() else one
-            yield part_of
+            most = max(int(self._disks[rows].max()), 1)
+            there = rows.to(next(iter(self._tensors.values())).device)
+            taken = {name: (tensor[:, :most] if name in self._by_disk else tensor).index_select(0, there).to(self._device)
+                     for name, tensor in self._tensors.items()}
+            yield {name: one.float() if one.is_floating_point() else one for name, one in taken.items()}
 
     def steps(self, size: int) -> int:
         """Of one pass."""
