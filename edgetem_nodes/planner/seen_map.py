@@ -20,9 +20,9 @@ from edgetem_nodes.planner.averaging import AveragedMap, averaged, disc_areas, d
 from edgetem_nodes.planner.sights import Sight, costs_known
 from edgetem_nodes.planner.surrogates.posterior import SMALLEST_VARIANCE, Posterior
 
-FINE, ACROSS = 4, 8
-"""Points along each axis by which the part of a cell of the grid that was seen is counted: at least so many, and so many across
-what a site sees."""
+FINE, ACROSS = 16, 16
+"""Points along each axis by which the part of a cell of the grid that was seen is counted: at least so many, so that a narrow
+gap between what two sites see does not fall between them, and so many across what a site sees."""
 BLOCKS = 300
 """Most blocks of cells in which the density of defects is fitted."""
 

@@ -167,6 +167,15 @@ def test_what_a_site_sees_is_as_large_as_it_is_whatever_the_step(step):
     assert seen.sum() == pytest.approx(AREA, rel=0.1)
 
 
+def test_narrow_gaps_between_what_sites_see_are_not_seen():
+    """Squares of 3.8 steps at every fourth position, as micro-scans lie: (3.8 / 4)^2 of the area."""
+    field = ScanField((0.0, 0.0), (STEP, STEP), (SIDE, SIDE))
+    at = np.array([row * SIDE + column for row in range(2, SIDE, 4) for column in range(2, SIDE, 4)])
+    seen = _seen_part(field, field.positions(at), [Sight(3.8 * STEP * np.eye(2), SMOOTH, 0.02)] * len(at))
+    inner = seen.reshape(SIDE, SIDE)[2:14, 2:14]
+    assert inner.mean() == pytest.approx(0.95**2, abs=0.03) and inner.max() == 1.0
+
+
 def test_a_batch_lowers_the_mean_variance_of_discs_as_conditioning_on_it_does():
     generator = np.random.default_rng(5)
     at = generator.choice(SIDE**2, 20, replace=False)

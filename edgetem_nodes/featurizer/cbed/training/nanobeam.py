@@ -39,7 +39,8 @@ _MOST_THREADS = 4
 
 
 def train(settings: NanobeamTraining, run: TrainingRun) -> Trained:
-    """Draw patterns, train, calibrate. The same settings and seed give the same weights on one machine and device.
+    """Draw patterns, train, calibrate. The same settings and seed give the same weights on one machine with as many
+    cores, or device.
 
     Raises
     ------
