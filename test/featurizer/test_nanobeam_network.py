@@ -144,23 +144,29 @@ def test_a_phase_is_told_where_it_is_probable_enough(network, sheets):
 
 def test_strain_where_the_phases_that_are_left_agree(network, sheets):
     batch, exposures, _ = sheets
-    found = network.describe(batch.patterns, exposures)
+    found = network.describe(batch.patterns, exposures, least_probability=0.999)
     several = found.left.sum(axis=1) > 1
     given = several & found.identifiable["strain"]
-    apart = several & ~found.identifiable["strain"]
-    assert given.any()
-    assert apart.any()
+    assert given.sum() > 10
     # the lattices of MoS2 and WS2 differ by 0.2 %: strain is known where the error is not much less
     assert np.median(found.strain_error[given].max(axis=1)) > 0.0008
-    assert found.identifiable["rotation"][apart].mean() > 0.8
     error = (found.strain - strains(nearest_equivalent(batch.deformation)))[given]
     assert (np.abs(error) < 1.645 * found.strain_error[given]).mean() > 0.75
     undeformed = network.phases.lattices[network.phases.number("MoS2")]
-    stated = network.describe(batch.patterns, exposures, reference=undeformed)
+    stated = network.describe(batch.patterns, exposures, least_probability=0.999, reference=undeformed)
     assert stated.identifiable["strain"][several].all()
     np.testing.assert_array_equal(stated.phase, found.phase)
     with pytest.raises(ValueError, match=r"least probability of 1\.0"):
         network.describe(batch.patterns[:1], exposures.rows(slice(1)), least_probability=1.0)
+
+
+def test_no_strain_where_the_phases_that_are_left_are_farther_apart_than_the_error(network):
+    """Graphene and boron nitride, 1.8 % apart, of which a single layer's pattern does not always tell which it is."""
+    batch, exposures = drawn("graphene", 3e5, 160, seed=1)
+    found = network.describe(batch.patterns, exposures)
+    several = found.left.sum(axis=1) > 1
+    assert several.sum() > 20 and (~found.identifiable["strain"][several]).mean() > 0.8
+    assert found.identifiable["rotation"][several].mean() > 0.8
 
 
 def spoiled(kind: str) -> np.ndarray:
