@@ -39,7 +39,7 @@ CASES = ((2.57, 3.5),)
 """Area of the cell [nm^2], radius of the discs [nm]."""
 FOOTPRINT = 4.4
 """[nm^2], a square: where vacancies are seen, whether or not they are in the cell."""
-TARGET, FIRST_SEED = 0.35, 100
+TARGET, FIRST_SEED = 0.4, 100
 """[eV/nm^2], and the first of the seeds, none of which is the configuration's."""
 
 
