@@ -117,6 +117,7 @@ def run(quick: bool) -> dict[str, Any]:
         correlations = np.array([one["correlation"] for one in found])
         reached = [one["rmse"] <= TARGET and one["within_target"] >= 0.9 for one in found if one["reached"]]
         cases.append({"footprint_nm2": FOOTPRINT, "cell_nm2": area, "radius_nm": radius, **mean,
-                      "correlation": float(np.median(correlations)), "correlation_least": float(correlations.min()), "share_095": float(np.mean(correlations >= 0.95)),
+                      "correlation": float(np.median(correlations)), "correlation_least": float(correlations.min()),
+                      "share_095": float(np.mean(correlations >= 0.95)),
                       "holds": float(np.mean(reached)) if reached else None})
     return {"seeds": len(seeds), "target_eV_per_nm2": TARGET, "cases": cases}

@@ -77,8 +77,7 @@ class ActiveExperiment(MeasuredField):
             # A sparse initial scan of noisy energies can look like a flat map: a batch must have followed that was predicted.
             known = not self.parameters.energetics.mapped or self._batch >= CONFIRMED
             known = known and (self.levels == 1 or self._belief().correction is not None)
-            # Defects were seen of which no energy tells what they cost: the map leaves them out.
-            known = known and sights.costs_known([one for one in self._known_sights() if one is not None])
+            known = known and sights.costs_known(self._known_sights())  # else the map leaves out defects that were seen
             deviation = float("nan") if not known else float(self.predict()[1].ravel()[within].max()) if within.any() else 0.0
         changes = self._changes
         if budget.convergence > 0 and self._has_news:
@@ -223,8 +222,7 @@ class ActiveExperiment(MeasuredField):
         rows, errors = self.observations.only_valid(), self._belief().errors
         errors = errors * np.sqrt([self.actions.relative_dose(int(setting)) for setting in rows.settings])
         known = np.isfinite(errors) & (errors > 0)
-        everywhere = np.arange(mean.size)
-        counting = self._make_surrogate().counting_variance(everywhere, rows.candidates[known], errors[known])
+        counting = self._make_surrogate().counting_variance(np.arange(mean.size), rows.candidates[known], errors[known])
         return mean, np.sqrt(np.square(deviation) + self.unexplained_variance + counting.reshape(mean.shape))
 
     def _mapped_posterior(self, setting: int) -> Posterior | AveragedMap:

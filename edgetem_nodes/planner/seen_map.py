@@ -180,9 +180,9 @@ def _seen_part(field: ScanField, sites: np.ndarray, sights: Sequence[Sight]) -> 
 def _usual(sights: Sequence[Sight]) -> tuple[float, float]:
     """Mean of what a defect holds that is there, and of its square [scalar m^2, squared], over those of which it is known; 0
     where none was seen."""
-    number = sum(float(one.probabilities[np.isfinite(one.contents)].sum()) for one in sights)
     if not costs_known(sights):
         raise ValueError("defects were seen, but of none it is known what it costs")
+    number = sum(float(one.probabilities[np.isfinite(one.contents)].sum()) for one in sights)
     if not number > 0:
         return 0.0, 0.0
     return (sum(float(np.nansum(one.contents)) for one in sights) / number,

@@ -103,10 +103,10 @@ def sight_of(seen: float, defects: tuple[np.ndarray, np.ndarray, np.ndarray], ar
     return Sight(square, density - defect_density, float(np.sqrt(smooth)), places, likely, likely * each, variances)
 
 
-def costs_known(sights: Sequence[Sight]) -> bool:
+def costs_known(sights: Sequence[Sight | None]) -> bool:
     """Whether it is known of any defect what it holds, or none was seen."""
-    return (not any((one.probabilities > 0).any() for one in sights)
-            or any((np.isfinite(one.contents) & (one.probabilities > 0)).any() for one in sights))
+    contents = [one.contents[one.probabilities > 0] for one in sights if one is not None]
+    return not any(map(len, contents)) or any(np.isfinite(one).any() for one in contents)
 
 
 def to_json(sights: Sequence[Sight | None]) -> str:

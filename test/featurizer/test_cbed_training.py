@@ -182,6 +182,15 @@ def test_half_of_the_first_stage_is_needed():
     TrainingRun().needs("disk network", 0.1)
 
 
+@pytest.mark.parametrize("stage", ["disk", "refining"])
+def test_a_network_that_is_left_as_it_begins_needs_weights_before_anything_is_done(tmp_path, stage):
+    said = []
+    with pytest.raises(TrainingError, match=rf"{stage}.epochs 0 leaves a network as it begins"):
+        run_training(SHIPPED, tmp_path / "out", device="cpu", quick=True, changed={f"{stage}.epochs": 0},
+                     report=lambda *one: said.append(one))
+    assert not said and not (tmp_path / "out").exists()
+
+
 def test_where_nothing_can_be_written_no_training_begins(tmp_path):
     said = []
     (tmp_path / "file").write_text("")

@@ -64,6 +64,8 @@ def train(settings: NanobeamTraining, run: TrainingRun) -> Trained:
 
 
 def _trained(settings: NanobeamTraining, run: TrainingRun) -> Trained:
+    for stage in ("disk", "refining"):
+        _left_alone(run, stage, getattr(settings, stage).epochs)
     workers = settings.workers or cores()
     sources = _sources(settings)
     materials = sources.trained.materials
